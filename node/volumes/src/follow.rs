@@ -7,6 +7,7 @@ use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
+use crate::changes;
 use crate::child::Hold;
 use crate::conflict::{self, Conflict};
 use crate::error::Error;
@@ -177,8 +178,15 @@ impl Volume {
     async fn equalize(&self, from: &Path, working: &Path, hold: &Hold) -> Result<(), Error> {
         let newest = self.blocking(Arc::clone(hold), |this| this.newest()).await?;
         self.expect_bytes(newest.map_or(0, |it| it.bytes));
-        let copy =
-            Copy { from, to: working, link: None, delete: true, pass: Pass::Still, nice: false };
+        let copy = Copy {
+            from,
+            to: working,
+            list: None,
+            link: None,
+            delete: true,
+            pass: Pass::Still,
+            nice: false,
+        };
         self.rsync(copy, Arc::clone(hold)).await?;
         let working = working.to_owned();
         self.blocking(Arc::clone(hold), move |_| tree::sync(&working)).await
@@ -199,7 +207,9 @@ impl Volume {
         }
         let base = state.base.map(|it| self.layout().data(it)).filter(|it| it.exists());
         for known in base.iter().map(|it| &**it).chain([next]) {
-            if !self.differ(working, known, Arc::clone(hold)).await? {
+            let (one, other) = (working.to_owned(), known.to_owned());
+            let differ = move |_: &Self| changes::diff(&one, &other, None);
+            if self.blocking(Arc::clone(hold), differ).await?.is_empty() {
                 return Ok(None);
             }
         }
@@ -211,8 +221,15 @@ impl Volume {
         let to = layout::data(&self.layout().incoming());
         // What is as in the snapshot that follows costs nothing either, where the other one is gone.
         let link = Some(base.as_deref().unwrap_or(next));
-        let copy =
-            Copy { from: working, to: &to, link, delete: false, pass: Pass::Still, nice: false };
+        let copy = Copy {
+            from: working,
+            to: &to,
+            list: None,
+            link,
+            delete: false,
+            pass: Pass::Still,
+            nice: false,
+        };
         self.rsync(copy, Arc::clone(hold)).await?;
         let id_base = state.base;
         let written = state.written.unwrap_or(0);

@@ -44,9 +44,19 @@ impl Layout {
         self.staging().join("incoming")
     }
 
-    /// The copy that a running volume is copied to, before the pause.
-    pub(crate) fn hot(&self) -> PathBuf {
-        self.staging().join("hot")
+    /// The paths that rsync is to copy.
+    pub(crate) fn list(&self) -> PathBuf {
+        self.staging().join("list")
+    }
+
+    /// Links to the files of the newest snapshot, from which the next one begins.
+    pub(crate) fn standby(&self) -> PathBuf {
+        self.0.join("standby")
+    }
+
+    /// The paths that the rsyncs of senders are to copy.
+    pub(crate) fn sending(&self) -> PathBuf {
+        self.0.join("sending")
     }
 
     /// What a transfer that broke off has left.
@@ -63,6 +73,12 @@ impl Layout {
 /// The content of a snapshot, conflict or staged snapshot.
 pub(crate) fn data(snapshot: &Path) -> PathBuf {
     snapshot.join("data")
+}
+
+/// The paths that differ from the parent of a snapshot: those that changed, and those that were removed. Missing where they are too
+/// many, or there is no parent.
+pub(crate) fn lists(snapshot: &Path) -> [PathBuf; 2] {
+    [snapshot.join("changed"), snapshot.join("removed")]
 }
 
 /// The manifest of a snapshot or conflict.

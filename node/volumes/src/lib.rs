@@ -16,6 +16,7 @@
 
 mod archive;
 mod capabilities;
+mod changes;
 mod child;
 mod conflict;
 mod error;

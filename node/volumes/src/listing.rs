@@ -124,7 +124,8 @@ impl Reader {
         self.number(rustix::fs::major(device).into());
         self.number(rustix::fs::minor(device).into());
         self.number(first);
-        let attributes = attributes(full).context("read the extended attributes of", full)?;
+        let Attributes(attributes) =
+            attributes(full).context("read the extended attributes of", full)?;
         self.number(attributes.len() as u64);
         for (name, value) in attributes {
             self.bytes_field(&name);
@@ -143,15 +144,37 @@ impl Reader {
     }
 }
 
-/// The name and the value of an extended attribute.
-type Attribute = (Vec<u8>, Vec<u8>);
+/// Extended attributes, with ACLs: names and values, in the order of the names.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) struct Attributes(pub(crate) Vec<(Vec<u8>, Vec<u8>)>);
+
+/// Returns whether two entries of the same kind are equal in everything that is copied, as far as metadata tell.
+pub(crate) fn metadata_equal(
+    one_path: &Path,
+    one: &Metadata,
+    other_path: &Path,
+    other: &Metadata,
+) -> io::Result<bool> {
+    let kind = one.file_type();
+    let facts = |it: &Metadata| {
+        let mode = if kind.is_symlink() { 0 } else { it.mode() };
+        let size = if kind.is_file() { it.size() } else { 0 };
+        let device = if kind.is_block_device() || kind.is_char_device() { it.rdev() } else { 0 };
+        (mode, it.uid(), it.gid(), size, it.mtime(), it.mtime_nsec(), device)
+    };
+    Ok(facts(one) == facts(other)
+        && (!kind.is_symlink() || fs::read_link(one_path)? == fs::read_link(other_path)?)
+        // A file has the attributes that it has.
+        && ((one.dev(), one.ino()) == (other.dev(), other.ino())
+            || attributes(one_path)? == attributes(other_path)?))
+}
 
 /// Returns the extended attributes of a file that are copied.
-fn attributes(path: &Path) -> Result<Vec<Attribute>, Errno> {
+pub(crate) fn attributes(path: &Path) -> Result<Attributes, Errno> {
     let names = match sized(|buffer| rustix::fs::llistxattr(path, buffer)) {
         Ok(names) => names,
         // The filesystem has none.
-        Err(Errno::OPNOTSUPP) => return Ok(Vec::new()),
+        Err(Errno::OPNOTSUPP) => return Ok(Attributes(Vec::new())),
         Err(error) => return Err(error),
     };
     let mut found = Vec::new();
@@ -167,7 +190,7 @@ fn attributes(path: &Path) -> Result<Vec<Attribute>, Errno> {
         }
     }
     found.sort_unstable();
-    Ok(found)
+    Ok(Attributes(found))
 }
 
 /// Calls `read` with a buffer that is large enough.

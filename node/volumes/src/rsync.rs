@@ -4,8 +4,6 @@ use std::ffi::OsString;
 use std::path::{Path, PathBuf};
 use std::process::Stdio;
 
-use tokio::io::AsyncReadExt as _;
-
 use crate::child::{Child, Command, Finished, Hold};
 use crate::error::{Context as _, Error};
 use crate::tree;
@@ -46,6 +44,8 @@ pub(crate) enum Pass {
 pub(crate) struct Copy<'a> {
     pub(crate) from: &'a Path,
     pub(crate) to: &'a Path,
+    /// A file with the paths to copy, each with `./` before it and zero after it; `None` for everything.
+    pub(crate) list: Option<&'a Path>,
     /// What is equal there becomes a link. It must be on the same filesystem.
     pub(crate) link: Option<&'a Path>,
     /// Whether to delete what only `to` has.
@@ -67,11 +67,16 @@ impl Volume {
             arguments.push(option("--link-dest=", link));
             write.push(link.to_owned());
         }
+        let mut read = vec![copy.from.to_owned()];
+        if let Some(list) = copy.list {
+            arguments.extend(["--from0".into(), option("--files-from=", list)]);
+            read.push(list.to_owned());
+        }
         arguments.extend([slash(copy.from), slash(copy.to)]);
         let command = Command {
             program: "rsync",
             arguments,
-            read: vec![copy.from.to_owned()],
+            read,
             write,
             dir: self.layout().0.clone(),
             nice: copy.nice,
@@ -80,41 +85,6 @@ impl Volume {
         let finished = self.run(command, hold).await?;
         let accepted: &[i32] = if copy.pass == Pass::Running { &INCOMPLETE } else { &VANISHED };
         self.check("rsync", copy.to, &finished, accepted)
-    }
-
-    /// Returns whether two directories differ in anything that a copy keeps.
-    pub(crate) async fn differ(&self, one: &Path, other: &Path, hold: Hold) -> Result<bool, Error> {
-        let mut arguments = options();
-        arguments.extend(["--delete", "--dry-run", "--itemize-changes"].map(Into::into));
-        arguments.extend([slash(one), slash(other)]);
-        let command = Command {
-            program: "rsync",
-            arguments,
-            read: vec![one.to_owned(), other.to_owned()],
-            write: Vec::new(),
-            dir: self.layout().0.clone(),
-            nice: true,
-            connect: false,
-        };
-        let mut child = self.spawn(command, Stdio::null(), Stdio::piped(), hold).await?;
-        let Some(mut stdout) = child.stdout() else { return Ok(true) };
-        let first = async move {
-            let read = stdout.read(&mut [0; 1]).await;
-            // A reader is kept until the end, so that rsync does not fail for want of one.
-            if matches!(read, Ok(0)) { None } else { Some(stdout) }
-        };
-        let mut finishing = Box::pin(child.finish());
-        tokio::select! {
-            biased;
-            // The first difference is enough: the rest is not looked at.
-            Some(_stdout) = first => Ok(true),
-            finished = &mut finishing => {
-                let finished = finished.context("wait for rsync in", self.dir())?;
-                self.check("rsync", other, &finished, &INCOMPLETE)?;
-                // What vanished meanwhile is a difference.
-                Ok(!finished.status.success())
-            }
-        }
     }
 
     /// Runs a command to its end.

@@ -8,8 +8,9 @@ use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
+use crate::changes::{self, Changes};
 use crate::child::Hold;
-use crate::error::Error;
+use crate::error::{Context as _, Error};
 use crate::layout;
 use crate::manifest::{FORMAT, Manifest};
 use crate::pause::{Pause, Paused};
@@ -21,6 +22,9 @@ use crate::{listing, tree};
 /// The shortest pause. A write after it has a later time than any before it, whatever the tick of the filesystem's clock (10 ms at
 /// most), so the next pass sees it.
 const MIN_PAUSE: Duration = Duration::from_millis(20);
+
+/// The most bytes of a list of changed paths. A replica copies a snapshot without one as a whole.
+pub(crate) const MAX_LIST: usize = 8 << 20;
 
 /// What became of a snapshot.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -135,67 +139,66 @@ impl Volume {
         instances: Instances<'_>,
         hold: Hold,
     ) -> Result<Outcome, Error> {
-        let begun = Instant::now();
-        let newest = self.blocking(Arc::clone(&hold), |this| this.newest()).await?;
-        let newest_data = newest.as_ref().map(|it| self.layout().data(it.id));
-        if let (Some(newest), Some(data)) = (&newest, &newest_data)
-            && !self.differ(working, data, Arc::clone(&hold)).await?
-        {
-            let id = newest.id;
-            self.update(move |state| {
-                state.base = Some(id);
-                Ok(())
-            })
-            .await?;
-            return Ok(Outcome::Unchanged(newest.clone()));
-        }
+        let (begun, start) = (Instant::now(), SystemTime::now());
+        let source = working.to_owned();
+        let found = self.blocking(Arc::clone(&hold), move |this| this.compare(&source)).await?;
+        let newest = found.as_ref().map(|(newest, _)| newest.clone());
+        let (newest, mut changes) = match found {
+            Some((newest, changes)) if changes.is_empty() => {
+                let id = newest.id;
+                self.update(move |state| {
+                    state.base = Some(id);
+                    Ok(())
+                })
+                .await?;
+                return Ok(Outcome::Unchanged(newest));
+            }
+            Some((_, changes)) => (newest, Some(changes)),
+            None => (None, None),
+        };
         let number = newest.as_ref().map_or(0, |it| it.id.number) + 1;
         let (id, parent) = (SnapshotId { epoch, number }, newest.as_ref().map(|it| it.id));
         if let Some(parent) = parent.filter(|parent| *parent >= id) {
             return Err(Error::NotNewer { volume: self.key().to_string(), id, newest: parent });
         }
-        self.blocking(Arc::clone(&hold), |this| {
+        self.expect_bytes(newest.as_ref().map_or(0, |it| it.bytes));
+        self.blocking(Arc::clone(&hold), move |this| {
             this.prepare_staging()?;
-            tree::create(&layout::data(&this.layout().incoming()))
+            match parent {
+                Some(parent) => this.stage_links(parent),
+                None => tree::create(&layout::data(&this.layout().incoming())),
+            }
         })
         .await?;
-        self.expect_bytes(newest.as_ref().map_or(0, |it| it.bytes));
 
-        let incoming = layout::data(&self.layout().incoming());
-        let (taken_at, paused) = match instances {
-            Instances::Stopped => {
-                let link = newest_data.as_deref();
-                self.pass(working, &incoming, link, Pass::Still, &hold).await?;
-                (Duration::ZERO, Duration::ZERO)
+        let pass =
+            if matches!(instances, Instances::Stopped) { Pass::Still } else { Pass::Running };
+        self.copy_changes(working, changes.as_ref(), pass, &hold).await?;
+        let (mut taken_at, mut paused) = (Duration::ZERO, Duration::ZERO);
+        if let Instances::Running(pause) = instances {
+            taken_at = begun.elapsed();
+            let pausing = Instant::now();
+            let mut pause = Paused::begin(pause)
+                .await
+                .map_err(|source| Error::Pause { volume: self.key().to_string(), source })?;
+            let passed = self.last_pass(working, start, &hold).await;
+            tokio::time::sleep(MIN_PAUSE.saturating_sub(pausing.elapsed())).await;
+            pause.end().await;
+            paused = pausing.elapsed();
+            let later = passed?;
+            if let Some(changes) = &mut changes {
+                changes.extend(later);
             }
-            Instances::Running(pause) => {
-                let hot = self.layout().hot();
-                let start = SystemTime::now();
-                self.blocking(Arc::clone(&hold), |this| tree::create(&this.layout().hot())).await?;
-                self.pass(working, &hot, newest_data.as_deref(), Pass::Running, &hold).await?;
-                let source = working.to_owned();
-                self.blocking(Arc::clone(&hold), move |this| {
-                    tree::remove_untrusted(&this.layout().hot(), &source, start)
-                })
-                .await?;
-                let taken_at = begun.elapsed();
-                let paused = Instant::now();
-                let mut pause = Paused::begin(pause)
-                    .await
-                    .map_err(|source| Error::Pause { volume: self.key().to_string(), source })?;
-                let passed = self.pass(working, &incoming, Some(&hot), Pass::Still, &hold).await;
-                tokio::time::sleep(MIN_PAUSE.saturating_sub(paused.elapsed())).await;
-                pause.end().await;
-                let paused = paused.elapsed();
-                passed?;
-                (taken_at, paused)
-            }
-        };
+        }
 
         let taken = now.saturating_add(Millis::try_from(taken_at.as_millis()).unwrap_or(0));
         let manifest = self
-            .blocking(hold, move |this| {
+            .blocking(Arc::clone(&hold), move |this| {
                 let data = layout::data(&this.layout().incoming());
+                if let Some(mut changes) = changes {
+                    changes.settle(&data);
+                    write_lists(&this.layout().incoming(), &changes)?;
+                }
                 tree::sync(&data)?;
                 let listing::Listing { files, bytes, digest } = listing::read(&data)?;
                 let manifest = Manifest { format: FORMAT, id, parent, taken, files, bytes, digest };
@@ -210,19 +213,75 @@ impl Volume {
                 Ok(manifest)
             })
             .await?;
+        self.prepare_standby(id, hold);
         Ok(Outcome::Taken { manifest, paused })
     }
 
-    async fn pass(
+    /// Returns the newest snapshot, and how a working directory differs from it. Blocks.
+    fn compare(&self, working: &Path) -> Result<Option<(Manifest, Changes)>, Error> {
+        let Some(newest) = self.newest()? else { return Ok(None) };
+        let changes = changes::diff(working, &self.layout().data(newest.id), None)?;
+        Ok(Some((newest, changes)))
+    }
+
+    /// Copies what has changed since `start`, or shortly before it, while nothing writes. Returns it.
+    async fn last_pass(
         &self,
-        from: &Path,
-        to: &Path,
-        link: Option<&Path>,
+        working: &Path,
+        start: SystemTime,
+        hold: &Hold,
+    ) -> Result<Changes, Error> {
+        let recent = seconds(start).saturating_sub(2)..=seconds(SystemTime::now()) + 1;
+        let source = working.to_owned();
+        let changes = self
+            .blocking(Arc::clone(hold), move |this| {
+                changes::diff(&source, &layout::data(&this.layout().incoming()), Some(recent))
+            })
+            .await?;
+        if !changes.is_empty() {
+            self.copy_changes(working, Some(&changes), Pass::Still, hold).await?;
+        }
+        Ok(changes)
+    }
+
+    /// Copies what has changed from the working directory to the staged snapshot; everything if that is not known.
+    async fn copy_changes(
+        &self,
+        working: &Path,
+        changes: Option<&Changes>,
         pass: Pass,
         hold: &Hold,
     ) -> Result<(), Error> {
+        let data = layout::data(&self.layout().incoming());
+        let list = self.layout().list();
+        if let Some(changes) = changes {
+            let changes = changes.clone();
+            self.blocking(Arc::clone(hold), move |this| {
+                changes.remove_from(&layout::data(&this.layout().incoming()))?;
+                let list = this.layout().list();
+                std::fs::write(&list, changes.files_from()).context("write", &list)
+            })
+            .await?;
+        }
         // What instances wait for is not delayed.
-        let copy = Copy { from, to, link, delete: false, pass, nice: pass == Pass::Running };
+        let (list, nice) = (changes.map(|_| list.as_path()), pass == Pass::Running);
+        let copy = Copy { from: working, to: &data, list, link: None, delete: false, pass, nice };
         self.rsync(copy, Arc::clone(hold)).await
     }
+}
+
+/// Writes what has changed since the parent of a staged snapshot beside it, unless that is too much to be of use.
+pub(crate) fn write_lists(staged: &Path, changes: &Changes) -> Result<(), Error> {
+    let lists = changes.lists();
+    if lists.iter().any(|list| list.len() > MAX_LIST) {
+        return Ok(());
+    }
+    for (path, list) in layout::lists(staged).iter().zip(lists) {
+        std::fs::write(path, list).context("write", path)?;
+    }
+    Ok(())
+}
+
+fn seconds(time: SystemTime) -> i64 {
+    time.duration_since(SystemTime::UNIX_EPOCH).map_or(0, |it| it.as_secs().cast_signed())
 }

@@ -62,7 +62,8 @@ impl Store {
             let volume = this.volume(&key);
             // What a transfer has left helps the next one.
             volume.keep_partial()?;
-            tree::remove(&volume.layout().hot())?;
+            tree::remove(&volume.layout().standby())?;
+            tree::remove(&volume.layout().sending())?;
             tree::remove(&volume.layout().garbage())?;
         }
         Ok(this)
@@ -80,6 +81,7 @@ impl Store {
                 exclusive: Arc::default(),
                 state: Mutex::default(),
                 sending: Mutex::default(),
+                standby: Mutex::default(),
                 expected: Default::default(),
                 distrust: Default::default(),
             }))

@@ -1,42 +1,54 @@
 //! Copying a snapshot from another node over a stream.
 //!
-//! The receiver is rsync's client, the sender its server. Before rsync's own protocol, on the stream:
+//! The receiver is rsync's client, the sender its server. Before rsync's own protocol, on the stream, with numbers in big endian:
 //!
-//! - receiver: the version (one byte, 1), the number of letters (one byte), the letters of [`Capabilities`]
-//! - sender: zero, then rsync; or one, the length of a text (2 bytes, big endian), the text: why there is nothing
+//! - receiver: the version (one byte, 1), and its newest snapshot: epoch and number (8 bytes each), zeros if it has none
+//! - sender: 0 if it sends everything; 2 if it sends what has changed since that snapshot, with two lists of paths, the changed and the
+//!   removed ones, each with its length (4 bytes); or 1, the length of a text (2 bytes), the text: why there is nothing
+//! - receiver: the number of letters (one byte), the letters of [`Capabilities`]
+//! - sender: 0, or 1 as above; then rsync
 //!
-//! The sender makes the arguments of its rsync itself.
+//! The sender makes the arguments and the list of its rsync itself.
 
+use std::ffi::OsString;
 use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream as StdStream;
+use std::path::PathBuf;
 use std::process::Stdio;
-use std::sync::Arc;
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex};
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
 use tokio::net::UnixStream;
 use vc_protocol::volume::SnapshotId;
 
 use crate::capabilities::Capabilities;
+use crate::changes::Changes;
 use crate::child::{Command, Hold};
 use crate::error::{Context as _, Error};
 use crate::layout;
 use crate::listing::{self, Listing};
 use crate::manifest::Manifest;
 use crate::rsync::{option, options, slash};
+use crate::snapshot::{MAX_LIST, write_lists};
 use crate::tree;
-use crate::volume::{Volume, lock};
+use crate::volume::{Volume, lock, read_manifest};
 
 /// Version of what is sent before rsync's protocol.
 const VERSION: u8 = 1;
 const GO: u8 = 0;
 const REFUSED: u8 = 1;
+const CHANGED: u8 = 2;
+/// The most snapshots between that of the receiver and that which is sent.
+const MAX_STEPS: usize = 32;
 /// The longest text of a refusal that is read.
 const MAX_REASON: usize = 1024;
 /// After this time without a byte rsync gives up.
 const TIMEOUT: &str = "--timeout=120";
 /// Bytes that are copied at once.
 const CHUNK: usize = 128 * 1024;
+/// Numbers the files with lists of what is sent.
+static NUMBER: AtomicU64 = AtomicU64::new(0);
 
 impl Volume {
     /// Pulls a snapshot from another node that calls [`Volume::send`] at the other end of the stream, and commits it. `progress` is
@@ -81,32 +93,46 @@ impl Volume {
     {
         let id = manifest.id;
         self.check_fence(&self.state().await?, id.epoch)?;
-        let newest = self
-            .blocking(Arc::clone(hold), |this| {
-                this.keep_partial()?;
-                tree::remove(&this.layout().hot())?;
-                tree::create(&layout::data(&this.layout().incoming()))?;
-                this.newest()
-            })
-            .await?;
-        if let Some(newest) = newest.as_ref().map(|it| it.id).filter(|newest| *newest >= id) {
+        self.require("rsync").await?;
+        let newest = self.blocking(Arc::clone(hold), |this| this.newest()).await?.map(|it| it.id);
+        if let Some(newest) = newest.filter(|newest| *newest >= id) {
             return Err(Error::NotNewer { volume: self.key().to_string(), id, newest });
         }
         self.expect_bytes(manifest.bytes);
 
-        let incoming = layout::data(&self.layout().incoming());
-        let partial = layout::data(&self.layout().partial());
-        let known = newest.iter().map(|it| self.layout().data(it.id));
-        let known: Vec<_> = known.chain(partial.exists().then_some(partial)).collect();
         // Copies instead of links, if links led to another tree last time.
         let distrust = self.0.distrust.load(Ordering::Relaxed);
+        let changes = self.ask(&mut stream, newest.filter(|_| !distrust)).await?;
+        let base = newest.filter(|_| changes.is_some());
+        self.blocking(Arc::clone(hold), move |this| match (base, changes) {
+            (Some(base), Some(changes)) => {
+                this.prepare_staging()?;
+                this.stage_links(base)?;
+                changes.remove_from(&layout::data(&this.layout().incoming()))?;
+                write_lists(&this.layout().incoming(), &changes)
+            }
+            _ => {
+                this.keep_partial()?;
+                tree::create(&layout::data(&this.layout().incoming()))
+            }
+        })
+        .await?;
+
+        let incoming = layout::data(&self.layout().incoming());
         let mut arguments = options();
-        for dir in &known {
-            arguments.push(option(if distrust { "--copy-dest=" } else { "--link-dest=" }, dir));
+        let mut write = vec![incoming.clone()];
+        if base.is_some() {
+            // The sender has the list.
+            arguments.extend(["--from0".into(), "--files-from=:list".into()]);
+        }
+        // What is equal there is not copied, and of what is similar the differences are.
+        let partial = layout::data(&self.layout().partial());
+        let known = newest.map(|newest| self.layout().data(newest));
+        for dir in known.into_iter().chain(partial.exists().then_some(partial)) {
+            arguments.push(option(if distrust { "--copy-dest=" } else { "--link-dest=" }, &dir));
+            write.push(dir);
         }
         arguments.extend([TIMEOUT.into(), "--partial".into(), "peer:.".into(), slash(&incoming)]);
-        let mut write = vec![incoming.clone()];
-        write.extend(known);
         let dir = self.dir().to_owned();
         let command = Command {
             program: "rsync",
@@ -125,7 +151,7 @@ impl Volume {
             self.check("rsync", &incoming, &finished, &[])?;
             return Err(self.refused("rsync ended before it had copied anything"));
         };
-        self.ask(&mut stream, &connection.capabilities).await?;
+        self.start(&mut stream, &connection.capabilities).await?;
         let from_rsync = socket(connection.from_rsync).context(wait, self.dir())?;
         let to_rsync = socket(connection.to_rsync).context(wait, self.dir())?;
         let joining = join(stream, from_rsync, to_rsync, progress);
@@ -157,23 +183,62 @@ impl Volume {
             this.0.distrust.store(false, Ordering::Relaxed);
             this.clear_staging()
         })
-        .await
+        .await?;
+        self.prepare_standby(id, Arc::clone(hold));
+        Ok(())
     }
 
-    /// Asks the other end to send.
-    async fn ask<S>(&self, stream: &mut S, capabilities: &Capabilities) -> Result<(), Error>
+    /// Says what is here. Returns what has changed since, if the sender knows that.
+    async fn ask<S>(
+        &self,
+        stream: &mut S,
+        newest: Option<SnapshotId>,
+    ) -> Result<Option<Changes>, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let broken = |source| Error::Stream { volume: self.key().to_string(), source };
+        let newest = newest.unwrap_or(SnapshotId { epoch: 0, number: 0 });
+        let mut request = vec![VERSION];
+        request.extend_from_slice(&newest.epoch.to_be_bytes());
+        request.extend_from_slice(&newest.number.to_be_bytes());
+        stream.write_all(&request).await.map_err(broken)?;
+        stream.flush().await.map_err(broken)?;
+        if self.answer(stream).await? == GO {
+            return Ok(None);
+        }
+        let changed = read_list(stream).await.map_err(broken)?;
+        let removed = read_list(stream).await.map_err(broken)?;
+        let changes = Changes::parse(&changed, &removed);
+        changes.map(Some).ok_or_else(|| self.refused("it sends a malformed list of changes"))
+    }
+
+    /// Has the other end start its rsync.
+    async fn start<S>(&self, stream: &mut S, capabilities: &Capabilities) -> Result<(), Error>
     where
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let broken = |source| Error::Stream { volume: self.key().to_string(), source };
         let letters = capabilities.as_str().as_bytes();
-        // It has at most 64.
-        let mut request = vec![VERSION, u8::try_from(letters.len()).unwrap_or(0)];
+        // At most 64 of them.
+        let mut request = vec![u8::try_from(letters.len()).unwrap_or(0)];
         request.extend_from_slice(letters);
         stream.write_all(&request).await.map_err(broken)?;
         stream.flush().await.map_err(broken)?;
-        match stream.read_u8().await.map_err(broken)? {
+        match self.answer(stream).await? {
             GO => Ok(()),
+            other => Err(self.refused(&format!("it answers {other}, of a later version"))),
+        }
+    }
+
+    /// Reads whether the sender goes on.
+    async fn answer<S>(&self, stream: &mut S) -> Result<u8, Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let broken = |source| Error::Stream { volume: self.key().to_string(), source };
+        match stream.read_u8().await.map_err(broken)? {
+            answer @ (GO | CHANGED) => Ok(answer),
             REFUSED => {
                 let length = stream.read_u16().await.map_err(broken)?;
                 let mut reason = Vec::new();
@@ -200,29 +265,56 @@ impl Volume {
         S: AsyncRead + AsyncWrite + Unpin + Send,
     {
         let broken = |source| Error::Stream { volume: self.key().to_string(), source };
-        let (version, length) =
-            (stream.read_u8().await.map_err(broken)?, stream.read_u8().await.map_err(broken)?);
+        let version = stream.read_u8().await.map_err(broken)?;
+        let epoch = stream.read_u64().await.map_err(broken)?;
+        let number = stream.read_u64().await.map_err(broken)?;
+        if version != VERSION {
+            return self
+                .refuse(stream, self.refused("it asks in the way of another version"))
+                .await;
+        }
+        let sending = match Sending::begin(self, id) {
+            Ok(sending) => Arc::new(sending),
+            Err(error) => return self.refuse(stream, error).await,
+        };
+        let base = SnapshotId { epoch, number };
+        let changes = self
+            .blocking(Arc::clone(&sending) as Hold, move |this| Ok(this.changes_since(base, id)))
+            .await?;
+        let (mut answer, mut list) = (vec![GO], None);
+        if let Some(changes) = changes {
+            let dir = self.layout().sending();
+            let path = dir.join(NUMBER.fetch_add(1, Ordering::Relaxed).to_string());
+            *lock(&sending.list) = Some(path.clone());
+            answer = vec![CHANGED];
+            for list in &changes.lists() {
+                // At most `MAX_LIST`.
+                answer.extend_from_slice(&u32::try_from(list.len()).unwrap_or(0).to_be_bytes());
+                answer.extend_from_slice(list);
+            }
+            list = Some(path.clone());
+            self.blocking(Arc::clone(&sending) as Hold, move |_| {
+                tree::create(&dir)?;
+                std::fs::write(&path, changes.files_from()).context("write", &path)
+            })
+            .await?;
+        }
+        stream.write_all(&answer).await.map_err(broken)?;
+        stream.flush().await.map_err(broken)?;
+
+        let length = stream.read_u8().await.map_err(broken)?;
         let mut letters = vec![0; length.into()];
         stream.read_exact(&mut letters).await.map_err(broken)?;
-        let capabilities = Capabilities::parse(&letters).filter(|_| version == VERSION);
-        let ready = match capabilities {
-            Some(capabilities) => self.start_sender(id, &capabilities).await,
-            None => Err(self.refused("it asks in the way of another version")),
+        let started = match Capabilities::parse(&letters) {
+            Some(capabilities) => self.start_sender(id, &capabilities, list, sending).await,
+            None => Err(self.refused("its rsync has unknown capabilities")),
         };
-        let (child, ours) = match ready {
-            Ok(ready) => ready,
-            Err(error) => {
-                let mut reason = error.to_string().into_bytes();
-                reason.truncate(MAX_REASON);
-                let mut answer = vec![REFUSED];
-                answer.extend_from_slice(&u16::try_from(reason.len()).unwrap_or(0).to_be_bytes());
-                answer.extend_from_slice(&reason);
-                stream.write_all(&answer).await.map_err(broken)?;
-                stream.shutdown().await.map_err(broken)?;
-                return Err(error);
-            }
+        let (child, ours) = match started {
+            Ok(started) => started,
+            Err(error) => return self.refuse(stream, error).await,
         };
         stream.write_all(&[GO]).await.map_err(broken)?;
+        stream.flush().await.map_err(broken)?;
         let (from_rsync, to_rsync) = ours.into_split();
         let (joined, finished) =
             tokio::join!(join(stream, from_rsync, to_rsync, |_| {}), child.finish());
@@ -231,19 +323,66 @@ impl Volume {
         self.check("rsync", &self.layout().snapshot(id), &finished, &[])
     }
 
+    /// Tells the other end why there is nothing.
+    async fn refuse<S>(&self, mut stream: S, error: Error) -> Result<(), Error>
+    where
+        S: AsyncRead + AsyncWrite + Unpin + Send,
+    {
+        let mut reason = error.to_string().into_bytes();
+        reason.truncate(MAX_REASON);
+        let mut answer = vec![REFUSED];
+        answer.extend_from_slice(&u16::try_from(reason.len()).unwrap_or(0).to_be_bytes());
+        answer.extend_from_slice(&reason);
+        // It may have gone; the error is the same.
+        if stream.write_all(&answer).await.is_ok() {
+            let _ = stream.shutdown().await;
+        }
+        Err(error)
+    }
+
+    /// Returns what has changed between two snapshots, if it is known. Blocks.
+    fn changes_since(&self, base: SnapshotId, id: SnapshotId) -> Option<Changes> {
+        let (mut all, mut at, mut bytes) = (Changes::default(), id, 0);
+        for _ in 0..MAX_STEPS {
+            let snapshot = self.layout().snapshot(at);
+            let [changed, removed] = layout::lists(&snapshot);
+            let lists = (std::fs::read(changed).ok()?, std::fs::read(removed).ok()?);
+            bytes += lists.0.len() + lists.1.len();
+            if bytes > MAX_LIST {
+                return None;
+            }
+            all.extend(Changes::parse(&lists.0, &lists.1)?);
+            at = read_manifest(&snapshot).ok()??.parent?;
+            if at == base {
+                // What was changed first may have been removed later.
+                all.settle(&self.layout().data(id));
+                return Some(all);
+            }
+        }
+        None
+    }
+
     async fn start_sender(
         &self,
         id: SnapshotId,
         capabilities: &Capabilities,
+        list: Option<PathBuf>,
+        sending: Hold,
     ) -> Result<(crate::child::Child, UnixStream), Error> {
-        let sending = self.sending(id)?;
         let data = self.layout().data(id);
-        let short = format!("-lHogDtpAXrSe{}", capabilities.as_str());
-        let arguments = ["--server", "--sender", &short, "--numeric-ids", TIMEOUT, ".", "."];
+        // As rsync's client has it: relative names with a list, recursion without.
+        let short = if list.is_some() { "-lHogDtpAXRSe" } else { "-lHogDtpAXrSe" };
+        let short = format!("{short}{}", capabilities.as_str());
+        let arguments = ["--server", "--sender", &short, "--numeric-ids", TIMEOUT];
+        let mut arguments: Vec<OsString> = arguments.map(Into::into).to_vec();
+        if let Some(list) = &list {
+            arguments.extend(["--from0".into(), option("--files-from=", list)]);
+        }
+        arguments.extend([".".into(), ".".into()]);
         let command = Command {
             program: "rsync",
-            arguments: arguments.map(Into::into).to_vec(),
-            read: vec![data.clone()],
+            arguments,
+            read: [data.clone()].into_iter().chain(list).collect(),
             write: Vec::new(),
             dir: data,
             nice: true,
@@ -280,6 +419,8 @@ impl Volume {
 struct Sending {
     volume: Volume,
     id: SnapshotId,
+    /// A file of its own.
+    list: Mutex<Option<PathBuf>>,
 }
 
 impl Sending {
@@ -289,12 +430,15 @@ impl Sending {
             return Err(volume.missing(format!("snapshot {id}")));
         }
         *sending.entry(id).or_default() += 1;
-        Ok(Self { volume: volume.clone(), id })
+        Ok(Self { volume: volume.clone(), id, list: Mutex::default() })
     }
 }
 
 impl Drop for Sending {
     fn drop(&mut self) {
+        if let Some(list) = lock(&self.list).take() {
+            let _ = std::fs::remove_file(list);
+        }
         let mut sending = lock(&self.volume.0.sending);
         if let Some(count) = sending.get_mut(&self.id) {
             *count -= 1;
@@ -303,6 +447,17 @@ impl Drop for Sending {
             }
         }
     }
+}
+
+/// Reads a list of paths with its length.
+async fn read_list(stream: &mut (impl AsyncRead + Unpin + Send)) -> std::io::Result<Vec<u8>> {
+    let length = stream.read_u32().await? as usize;
+    if length > MAX_LIST {
+        return Err(std::io::Error::new(std::io::ErrorKind::InvalidData, "a list is too long"));
+    }
+    let mut list = Vec::new();
+    stream.take(length as u64).read_to_end(&mut list).await?;
+    Ok(list)
 }
 
 fn socket(descriptor: OwnedFd) -> std::io::Result<UnixStream> {

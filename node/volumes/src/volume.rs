@@ -17,7 +17,7 @@ use crate::layout::{self, Layout};
 use crate::manifest::Manifest;
 use crate::state::State;
 use crate::store::Shared;
-use crate::{conflict, tree};
+use crate::{changes, conflict, tree};
 
 /// A volume of the store, on this node. Clones are the same volume.
 ///
@@ -36,6 +36,8 @@ pub(crate) struct Inner {
     pub(crate) state: Mutex<()>,
     /// How often each snapshot is being sent.
     pub(crate) sending: Mutex<BTreeMap<SnapshotId, usize>>,
+    /// The snapshot to which the standby tree has links, if it is whole.
+    pub(crate) standby: Mutex<Option<SnapshotId>>,
     /// The most bytes that the present operation may write.
     pub(crate) expected: AtomicU64,
     /// The last transfer did not match its manifest: the next one trusts less of what is here.
@@ -283,6 +285,34 @@ impl Volume {
     pub(crate) fn clear_staging(&self) -> Result<(), Error> {
         self.discard(&self.layout().staging())?;
         tree::remove(&self.layout().garbage())
+    }
+
+    /// Makes the staged snapshot begin as links to the files of a snapshot. Blocks.
+    pub(crate) fn stage_links(&self, id: SnapshotId) -> Result<(), Error> {
+        tree::create(&self.layout().incoming())?;
+        let (standby, data) = (self.layout().standby(), layout::data(&self.layout().incoming()));
+        if lock(&self.0.standby).take() == Some(id) {
+            return fs::rename(&standby, &data).context("rename", &standby);
+        }
+        tree::remove(&standby)?;
+        changes::link(&self.layout().data(id), &data)
+    }
+
+    /// Prepares links to the files of the newest snapshot for the next one, in the background: it takes a while, and nothing waits
+    /// for it but the next operation.
+    pub(crate) fn prepare_standby(&self, id: SnapshotId, hold: Hold) {
+        let this = self.clone();
+        tokio::task::spawn_blocking(move || {
+            *lock(&this.0.standby) = None;
+            let standby = this.layout().standby();
+            let linked = tree::remove(&standby)
+                .and_then(|()| changes::link(&this.layout().data(id), &standby));
+            match linked {
+                Ok(()) => *lock(&this.0.standby) = Some(id),
+                Err(error) => tracing::debug!(%error, "the next snapshot begins without links"),
+            }
+            drop(hold);
+        });
     }
 
     /// The error for what is not there.

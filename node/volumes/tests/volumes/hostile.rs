@@ -84,8 +84,17 @@ async fn garbage_instead_of_a_snapshot_is_an_error_and_leaves_the_store_usable()
     primary.write("file", "1");
     primary.begin(1, None).await;
     let manifest = primary.take(1).await;
-    let answers: [&[u8]; 5] =
-        [b"", b"\x07", b"\x00", b"\x00garbage garbage garbage", b"\x01\xff\xffno"];
+    let answers: [&[u8]; 9] = [
+        b"",
+        b"\x07",
+        b"\x00",
+        b"\x00\x00garbage garbage garbage",
+        b"\x00\x01\x00",
+        b"\x01\xff\xffno",
+        b"\x02\xff\xff\xff\xff",
+        b"\x02\0\0\0\x0a./../evil\0\0\0\0\0",
+        b"\x02\0\0\0\0\0\0\0\x06/evil\0\0garbage",
+    ];
     for answer in answers {
         let (mut one, other) = tokio::io::duplex(64 * 1024);
         let hostile = async {
@@ -100,10 +109,15 @@ async fn garbage_instead_of_a_snapshot_is_an_error_and_leaves_the_store_usable()
         received.unwrap_err();
         assert_eq!(request[0], 1, "the version");
     }
-    for request in [&b""[..], b"\x01", b"\x01\x05.iLsf", b"\x02\x02.i", b"\x01\x09.i --help"] {
+    let none = [0; 16];
+    let ask = |letters: &[u8]| [&b"\x01"[..], &none, letters].concat();
+    let later = [&b"\x02"[..], &none].concat();
+    for request in
+        [vec![], b"\x01".to_vec(), later, ask(b""), ask(b"\x05.iLsf"), ask(b"\x09.i --help")]
+    {
         let (mut one, other) = tokio::io::duplex(64 * 1024);
         let hostile = async {
-            one.write_all(request).await.unwrap();
+            one.write_all(&request).await.unwrap();
             one.write_all(&[0xff; 200]).await.unwrap();
             one.shutdown().await.unwrap();
             let mut rest = Vec::new();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::ErrorKind;
 use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
@@ -22,6 +23,16 @@ impl Directory {
         match self {
             Self::Own(dir) => dir.path(),
             Self::Shared(path) => path,
+        }
+    }
+}
+
+impl Drop for Directory {
+    fn drop(&mut self) {
+        if let Self::Own(dir) = self {
+            // Links for the next snapshot may just be made.
+            let again = |error: std::io::Error| error.kind() == ErrorKind::DirectoryNotEmpty;
+            while fs::remove_dir_all(dir.path()).is_err_and(again) {}
         }
     }
 }

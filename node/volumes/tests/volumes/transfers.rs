@@ -66,8 +66,9 @@ async fn a_snapshot_is_not_pruned_while_it_is_sent() {
     let (one, mut other) = tokio::io::duplex(64);
     let volume = primary.volume.clone();
     let sending = tokio::spawn(async move { volume.send(first.id, one).await });
-    other.write_all(b"\x01\x0a.LsfxCIvui").await.unwrap();
-    assert_eq!(other.read_u8().await.unwrap(), 0, "it sends");
+    other.write_all(b"\x01").await.unwrap();
+    other.write_all(&[0; 16]).await.unwrap();
+    assert_eq!(other.read_u8().await.unwrap(), 0, "it sends everything");
     let gone = primary.volume.prune(keep, 1000).await.unwrap();
     assert_eq!(gone.iter().map(|id| id.number).collect::<Vec<_>>(), [2]);
     drop(other);
