@@ -39,6 +39,7 @@ use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
+use crate::volumes::{Supervisor, VolumeServer, Volumes};
 use crate::{console, host, images, node_info, volumes, watchdog};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
@@ -130,6 +131,7 @@ pub(crate) async fn run(
     let drain = Arc::new(connections.clone());
     let watchdog = watchdog::start(dir)?;
     let runtime = Runtime::start(runtime_config, identity, drain, watchdog.clone(), runtime_events);
+    let volumes = Volumes::new();
     let sync_streams = MessageStreams::new(handles.controls.members.clone(), SYNC_PROTOCOL);
     let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);
     let parts = DriverContext {
@@ -141,6 +143,7 @@ pub(crate) async fn run(
         lease_streams,
         runtime: runtime.clone(),
         watchdog: watchdog.clone(),
+        volumes: volumes.clone(),
         gater: gater.clone(),
         audit: audit.clone(),
         reserve: Reserve::new(dir),
@@ -258,6 +261,17 @@ pub(crate) async fn run(
         members: handles.controls.members.clone(),
     };
     tasks.spawn(events.run());
+    let copies = Supervisor {
+        volumes: volumes.clone(),
+        dir: dir.to_owned(),
+        node: membership.node,
+        runtime: runtime.clone(),
+        members: handles.controls.members.clone(),
+        driver: driver.clone(),
+        snapshot: snapshot.clone(),
+    };
+    tasks.spawn(copies.run());
+    tasks.spawn(VolumeServer { volumes }.serve(handles.streams.volume));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !settings.no_console {
         console::serve(settings.port()).await;

@@ -36,6 +36,8 @@ pub const AUDIT_PROTOCOL: &str = "/vc/audit/1";
 pub const EVENTS_PROTOCOL: &str = "/vc/events/1";
 /// Protocol name: members ask the voters for leases: see [`crate::lease`].
 pub const LEASE_PROTOCOL: &str = "/vc/lease/1";
+/// Protocol name: a member gets a snapshot of a volume from another: see [`crate::volume`].
+pub const VOLUME_PROTOCOL: &str = "/vc/volume/1";
 /// Protocol name: a server gets the private keys that a rotation has made from another server.
 pub const TRUST_PROTOCOL: &str = "/vc/trust/1";
 

@@ -9,13 +9,13 @@ use std::time::Duration;
 
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_crdt::KnownVersions;
-use vc_engine::volumes::ready_at_once;
 use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
 use vc_protocol::gossip::SyncMessage;
 use vc_protocol::lease::LeaseMessage;
 use vc_protocol::node::NodeInfo;
+use vc_protocol::volume::VolumeCopy;
 use vc_protocol::wire::encode;
 use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, Multiaddr, NodeId, VolumeKey};
 
@@ -30,6 +30,7 @@ use crate::network::connection_gater::ConnectionGater;
 use crate::network::message_streams::MessageStreams;
 use crate::snapshot::Snapshot;
 use crate::store::{Store, StoreError};
+use crate::volumes::Volumes;
 use vc_runtime::{Runtime, Watchdog};
 
 /// Pause between attempts to recover from a failed disk write.
@@ -54,6 +55,8 @@ pub(crate) struct DriverContext {
     pub(crate) lease_streams: MessageStreams<LeaseMessage>,
     /// The runtime that performs instance actions.
     pub(crate) runtime: Runtime,
+    /// The copies of volumes on this node.
+    pub(crate) volumes: Volumes,
     /// Ends instances with their leases, whatever this process does.
     pub(crate) watchdog: Watchdog,
     /// The members that connections are accepted from.
@@ -79,6 +82,8 @@ pub(crate) struct Driver {
     runtime: LastObserved,
     /// Latest publish errors, by port.
     ports: BTreeMap<String, String>,
+    /// Latest copies of volumes.
+    copies: BTreeMap<VolumeKey, VolumeCopy>,
     /// Why this node starts nothing, as last reported.
     fault: Option<String>,
     /// When the instances that run under leases must have ended.
@@ -156,6 +161,7 @@ impl Driver {
             connected: BTreeSet::new(),
             runtime: LastObserved::default(),
             ports: BTreeMap::new(),
+            copies: BTreeMap::new(),
             fault: None,
             deadlines,
             failed_with: 0,
@@ -258,6 +264,9 @@ impl Driver {
             }
             Input::Runtime(event) => self.runtime.update(event),
             Input::Ports(problems) => self.ports.clone_from(problems),
+            Input::Volume(volume, copy) => {
+                self.copies.insert(volume.clone(), copy.clone());
+            }
             Input::Fault(fault) => {
                 if fault.is_none() {
                     self.failed_with = 0;
@@ -302,14 +311,11 @@ impl Driver {
                     self.deadlines = deadlines;
                 }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
-                Output::RemoveVolume(volume) => self.remove_volume(volume),
-                Output::Volumes(tasks) => {
-                    // Nothing is copied yet.
-                    for (volume, copy) in ready_at_once(&tasks) {
-                        let input = Input::Volume(volume, copy);
-                        outputs.extend(self.engine.handle(crate::clock::both(), input));
-                    }
+                Output::RemoveVolume(volume) => {
+                    self.copies.remove(&volume);
+                    self.context.volumes.remove(volume);
                 }
+                Output::Volumes(tasks) => self.context.volumes.keep(tasks),
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();
                     self.persist(durable).await?;
@@ -368,14 +374,6 @@ impl Driver {
             }
         }
         Ok(())
-    }
-
-    /// Removes the data of a volume in the background. Child processes have no volumes.
-    fn remove_volume(&self, volume: VolumeKey) {
-        if let Runtime::Docker(docker) = &self.context.runtime {
-            let docker = docker.clone();
-            tokio::spawn(async move { docker.remove_volume(&volume).await });
-        }
     }
 
     /// Makes the node stop, because another process runs with its identity.
@@ -473,8 +471,13 @@ impl Driver {
             // Replay what the old engine had observed.
             let connected = self.connected.iter().copied().map(Input::Connected);
             let last = [Input::Ports(self.ports.clone()), Input::Fault(self.fault.clone())];
-            let inputs: Vec<Input> =
-                connected.chain(last).chain(self.runtime.last().map(Input::Runtime)).collect();
+            let copies = self.copies.clone().into_iter();
+            let copies = copies.map(|(volume, copy)| Input::Volume(volume, copy));
+            let inputs: Vec<Input> = connected
+                .chain(last)
+                .chain(copies)
+                .chain(self.runtime.last().map(Input::Runtime))
+                .collect();
             let mut failed = false;
             for input in inputs {
                 let outputs = VecDeque::from(self.engine.handle(crate::clock::both(), input));

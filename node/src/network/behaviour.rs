@@ -17,6 +17,7 @@ use tokio::sync::mpsc;
 use vc_protocol::wire::{
     AUDIT_PROTOCOL, AUTH_PROTOCOL, EVENTS_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL,
     LEASE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL, TRUST_PROTOCOL,
+    VOLUME_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -79,6 +80,7 @@ pub(crate) struct Member {
     pub(crate) audit_inbound: inbound::Behaviour,
     pub(crate) trust_inbound: inbound::Behaviour,
     pub(crate) events_inbound: inbound::Behaviour,
+    pub(crate) volume_inbound: inbound::Behaviour,
 }
 
 /// Handles that open streams.
@@ -114,6 +116,8 @@ pub(crate) struct Streams {
     pub(crate) trust: Incoming,
     /// Requests for events of the past, from members.
     pub(crate) events: Incoming,
+    /// Requests for snapshots of volumes, from members.
+    pub(crate) volume: Incoming,
 }
 
 /// Builds the protocols.
@@ -137,6 +141,7 @@ pub(super) fn behaviour(
     let (audit_inbound, audit_streams) = inbound::Behaviour::new(AUDIT_PROTOCOL);
     let (trust_inbound, trust_streams) = inbound::Behaviour::new(TRUST_PROTOCOL);
     let (events_inbound, events_streams) = inbound::Behaviour::new(EVENTS_PROTOCOL);
+    let (volume_inbound, volume_streams) = inbound::Behaviour::new(VOLUME_PROTOCOL);
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
@@ -149,6 +154,7 @@ pub(super) fn behaviour(
         audit: audit_streams,
         trust: trust_streams,
         events: events_streams,
+        volume: volume_streams,
     };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
@@ -216,6 +222,7 @@ pub(super) fn behaviour(
                 audit_inbound,
                 trust_inbound,
                 events_inbound,
+                volume_inbound,
             },
             gater,
         ),

@@ -1,5 +1,76 @@
 //! The copies of volumes on this node: carries out what the engine decides about them.
+//!
+//! A task for each copy ([`CopyTask`](copy::CopyTask)) follows the latest [`VolumeTask`] of the engine, and reports what the copy is to the driver,
+//! which never waits for it. The content is `vc_volumes`' matter, on this node and over a stream to another ([`transfer`]).
 
+mod copy;
+mod error;
+mod pause;
 mod place;
+mod schedule;
+mod supervisor;
+mod transfer;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use tokio::sync::{Notify, watch};
+use vc_engine::volumes::VolumeTask;
+use vc_protocol::VolumeKey;
+use vc_volumes::Store;
 
 pub(crate) use place::find;
+pub(crate) use supervisor::Supervisor;
+pub(crate) use transfer::VolumeServer;
+
+/// The copies of this node. Cheap to clone.
+#[derive(Clone, Debug)]
+pub(crate) struct Volumes(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    wanted: Mutex<Wanted>,
+    changed: Notify,
+    /// Set once it is open.
+    store: watch::Sender<Option<Store>>,
+}
+
+/// What the driver has said, and the supervisor not done yet.
+#[derive(Debug, Default)]
+struct Wanted {
+    tasks: Option<BTreeMap<VolumeKey, VolumeTask>>,
+    removed: BTreeSet<VolumeKey>,
+}
+
+impl Volumes {
+    pub(crate) fn new() -> Self {
+        let (store, _) = watch::channel(None);
+        Self(Arc::new(Shared { wanted: Mutex::default(), changed: Notify::new(), store }))
+    }
+
+    /// Sets what to do with each copy. Never waits.
+    pub(crate) fn keep(&self, tasks: BTreeMap<VolumeKey, VolumeTask>) {
+        self.change(|wanted| wanted.tasks = Some(tasks));
+    }
+
+    /// Removes a copy: what it has goes to the trash. Never waits.
+    pub(crate) fn remove(&self, volume: VolumeKey) {
+        self.change(|wanted| {
+            wanted.removed.insert(volume);
+        });
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Wanted)) {
+        change(&mut self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner));
+        self.0.changed.notify_one();
+    }
+
+    fn take(&self) -> Wanted {
+        std::mem::take(&mut self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns the store, if it is open.
+    pub(crate) fn store(&self) -> Option<Store> {
+        self.0.store.borrow().clone()
+    }
+}
