@@ -20,9 +20,10 @@ use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 pub use changes::Change;
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
-    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Rollout,
-    RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport,
-    TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
+    ReplicaState, Rollout, RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
+    TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport,
+    VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.

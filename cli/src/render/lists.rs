@@ -6,8 +6,8 @@ use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
     EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, NodeStatus,
-    ProjectRow, Rollout, RolloutState, ServiceRow, TokenRow, TrustReport, VersionRow, VersionState,
-    VolumeRow, VoterReport,
+    ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, ServiceRow, TokenRow, TrustReport,
+    VersionRow, VersionState, VolumeRow, VoterReport,
 };
 
 use super::Style;
@@ -247,14 +247,50 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let services: Vec<String> = row.services.iter().map(ToString::to_string).collect();
         let node = text(&row.node_name);
+        let replicas: Vec<String> = row.replicas.iter().map(replica).collect();
         vec![
             text(&row.volume),
-            if row.up { node } else { text(format!("{} (down)", row.node_name)).fg(Color::Red) },
             text(services.join(", ")),
-            text(ago(style.now, row.since)),
+            if row.up { node } else { text(format!("{} (down)", row.node_name)).fg(Color::Red) },
+            text(replicas.join(", ")),
+            if row.bytes == 0 { text("") } else { text(bytes(row.bytes)) },
+            volume_state(row),
         ]
     });
-    table(&["VOLUME", "NODE", "USED BY", "SINCE"], cells, style)
+    table(&["VOLUME", "SERVICES", "PRIMARY", "REPLICAS", "SIZE", "STATE"], cells, style)
+}
+
+/// Describes a replica: `attic`, `attic 12 s`, `attic (down)`.
+fn replica(row: &ReplicaRow) -> String {
+    let name = &row.node_name;
+    match (row.state, row.lag_ms) {
+        (ReplicaState::Down, _) => format!("{name} (down)"),
+        (ReplicaState::Failed, _) => format!("{name} (failed)"),
+        (ReplicaState::Copying, _) => format!("{name} (copying)"),
+        (ReplicaState::Behind, Some(lag)) => format!("{name} {} s", lag / 1000),
+        (ReplicaState::Current | ReplicaState::Behind, _) => name.clone(),
+    }
+}
+
+/// Describes the state of a volume as a whole.
+fn volume_state(row: &VolumeRow) -> Cell {
+    let problems = row.replicas.iter().map(|it| &it.problem).chain([&row.problem]);
+    if let Some(problem) = problems.into_iter().find(|it| !it.is_empty()) {
+        return text(problem).fg(Color::Red);
+    }
+    let has_data = |row: &&ReplicaRow| row.snapshot.is_some() && row.state != ReplicaState::Down;
+    let copies = row.replicas.iter().filter(has_data).count() + usize::from(row.up);
+    let wanted = usize::try_from(row.wanted).unwrap_or(usize::MAX);
+    let state = match row.conflicts {
+        _ if copies < wanted && row.snapshot.is_some() => {
+            return text(format!("{copies} of {wanted} copies")).fg(Color::Yellow);
+        }
+        0 if row.up => "ok".to_owned(),
+        0 => return text("down").fg(Color::Red),
+        1 => "a conflict".to_owned(),
+        conflicts => format!("{conflicts} conflicts"),
+    };
+    if row.conflicts > 0 { text(state).fg(Color::Yellow) } else { text(state) }
 }
 
 /// Renders the table of `vc project ls`.

@@ -1,7 +1,8 @@
 //! The requests that commands send, and what they print.
 
 use vc_protocol::control::{
-    Change, MoveRow, Reply, Request, TokenRequest, TokenSubject, VolumeRow,
+    Change, MoveRow, ReplicaRow, ReplicaState, Reply, Request, TokenRequest, TokenSubject,
+    VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
@@ -13,11 +14,29 @@ use crate::node::{Node, OURS, attached_to, done, instance_row, member, node_id, 
 fn volume_row() -> VolumeRow {
     VolumeRow {
         volume: "shop/data".parse().expect("a volume"),
+        project: "shop".into(),
         node: node_id(1),
         node_name: "attic".into(),
+        primary: "attic".into(),
         up: false,
         services: vec!["shop/db".parse().expect("a service")],
         since: 1,
+        replicas: vec![ReplicaRow {
+            node: node_id(2),
+            node_name: "desk".into(),
+            snapshot: Some("1-3".into()),
+            lag_ms: Some(12_345),
+            bytes: 5 << 20,
+            state: ReplicaState::Behind,
+            problem: String::new(),
+        }],
+        wanted: 2,
+        snapshot: Some("1-4".into()),
+        taken: 1,
+        epoch: 1,
+        bytes: 5 << 20,
+        conflicts: 0,
+        problem: String::new(),
     }
 }
 
@@ -81,11 +100,15 @@ fn a_volume_moves_with_its_services() {
 }
 
 #[test]
-fn volumes_are_listed_with_their_node() {
+fn volumes_are_listed_with_their_copies() {
     let row = volume_row();
     let (home, _node) = attached_to(vec![Reply::Volumes(vec![row.clone()])]);
     let out = home.vc(&["volume", "ls"]).ok();
-    assert!(out.contains("shop/data   attic (down)   shop/db"), "{out}");
+    let line = out.lines().nth(1).unwrap_or_default();
+    let words: Vec<&str> = line.split("   ").map(str::trim).filter(|it| !it.is_empty()).collect();
+    let expected =
+        ["shop/data", "shop/db", "attic (down)", "desk 12 s", "5.0 MiB", "1 of 2 copies"];
+    assert_eq!(words, expected, "{out}");
     let out = home.vc(&["volume", "ls", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<VolumeRow>>(&out).expect("JSON"), [row]);
 }

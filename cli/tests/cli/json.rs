@@ -8,9 +8,9 @@ use serde_json::Value;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, MoveRow,
-    NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, Reply, Rollout, ServiceDetail,
-    ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState, Reply,
+    Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow,
+    UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
@@ -145,11 +145,29 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     };
     let volume = VolumeRow {
         volume: "shop/data".parse().expect("a volume"),
+        project: String::new(),
         node: node_id(1),
         node_name: String::new(),
+        primary: String::new(),
         up: true,
         services: vec![],
         since: 1,
+        replicas: vec![ReplicaRow {
+            node: node_id(2),
+            node_name: String::new(),
+            snapshot: None,
+            lag_ms: None,
+            bytes: 0,
+            state: ReplicaState::Copying,
+            problem: String::new(),
+        }],
+        wanted: 2,
+        snapshot: None,
+        taken: 0,
+        epoch: 0,
+        bytes: 0,
+        conflicts: 0,
+        problem: String::new(),
     };
     let certificate = TrustRow {
         id: node_id(1),
@@ -261,6 +279,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("MoveRow", fields(&moved)),
         ("VersionRow", fields(&version)),
         ("VolumeRow", fields(&volume)),
+        ("ReplicaRow", fields(&volume.replicas[0])),
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
         ("TrustReport", fields(&trust)),
@@ -306,6 +325,7 @@ fn every_row_has_an_example() {
         ("MoveRow", examples::<MoveRow>("MoveRow").len()),
         ("VersionRow", examples::<VersionRow>("VersionRow").len()),
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
+        ("ReplicaRow", examples::<ReplicaRow>("ReplicaRow").len()),
         ("TokenRow", examples::<TokenRow>("TokenRow").len()),
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("TrustReport", examples::<TrustReport>("TrustReport").len()),

@@ -33,6 +33,7 @@ pub mod runtime;
 mod runtime_health;
 mod silence;
 mod startup_hold;
+mod volume_report;
 pub mod volumes;
 pub mod voters;
 mod workload;

@@ -12,7 +12,7 @@ use vc_protocol::{Millis, ServiceKey, Supports};
 use crate::downtime::downtime;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
-use crate::voters;
+use crate::{volume_report, voters};
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
 pub(crate) fn problems(
@@ -60,6 +60,7 @@ pub(crate) fn problems(
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
     problems.extend(voters::problems(whole, limited));
+    problems.extend(volume_report::problems(view, now));
     problems.extend(held(view));
     problems.extend(older(whole));
     problems

@@ -8,7 +8,6 @@ use vc_placement::{Node, Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
     InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, RolloutState,
     ServiceDetail, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    VolumeRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
@@ -21,10 +20,10 @@ use vc_protocol::{
 pub use crate::downtime::name_downtimes;
 use crate::history;
 use crate::interface::Vitals;
-use crate::mutation::volumes::mounting;
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
+pub use crate::volume_report::volumes;
 use crate::voters;
 
 /// Returns a row for every slot, with the instance that fills it, and for every instance that is being replaced.
@@ -209,19 +208,6 @@ pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
         previous: history::rollback_target(&versions).map(|it| it.spec.clone()),
         instances,
     })
-}
-
-/// Returns a row for every named volume that has data on a node.
-pub fn volumes(view: &View) -> Vec<VolumeRow> {
-    let row = |(volume, &node): (&VolumeKey, &NodeId)| VolumeRow {
-        volume: volume.clone(),
-        node,
-        node_name: view.name(node),
-        up: view.up.contains(&node),
-        services: mounting(&view.cluster, volume).cloned().collect(),
-        since: view.nodes.get(&node).and_then(|it| it.volumes.get(volume)).map_or(0, |it| it.since),
-    };
-    view.input.volumes.iter().map(row).collect()
 }
 
 /// Returns a row for every project that has services or a policy.

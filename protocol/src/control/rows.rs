@@ -180,16 +180,81 @@ pub struct ImageRow {
 pub struct VolumeRow {
     /// The volume as `project/volume`.
     pub volume: VolumeKey,
-    /// The node that holds the data.
+    /// Its project.
+    #[serde(default)]
+    pub project: String,
+    /// The node that writes it, or has its data.
     pub node: NodeId,
     /// Display name of that node.
     pub node_name: String,
+    /// The same name.
+    #[serde(default)]
+    pub primary: String,
     /// Whether that node is up.
     pub up: bool,
     /// Services that use it.
     pub services: Vec<ServiceKey>,
     /// Time at which the node got the data.
     pub since: Millis,
+    /// The copies on other nodes.
+    #[serde(default)]
+    pub replicas: Vec<ReplicaRow>,
+    /// How many copies it is to have, with that of the primary; 0 from a node of a version without copies.
+    #[serde(default)]
+    pub wanted: u32,
+    /// The newest snapshot of the primary, `EPOCH-NUMBER`.
+    #[serde(default)]
+    pub snapshot: Option<String>,
+    /// When it was taken.
+    #[serde(default)]
+    pub taken: Millis,
+    /// The highest epoch of a lease under which it was written.
+    #[serde(default)]
+    pub epoch: u64,
+    /// The size of its files in bytes, as of the newest snapshots.
+    #[serde(default)]
+    pub bytes: u64,
+    /// Contents on any node that are kept aside, because another node's writes have replaced them.
+    #[serde(default)]
+    pub conflicts: u32,
+    /// Why the primary takes no snapshots; empty if it does.
+    #[serde(default)]
+    pub problem: String,
+}
+
+/// A copy of a volume on a node that does not write it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReplicaRow {
+    /// The node.
+    pub node: NodeId,
+    /// Display name of the node.
+    pub node_name: String,
+    /// The newest snapshot that it has, `EPOCH-NUMBER`.
+    pub snapshot: Option<String>,
+    /// What it lacks of the newest snapshot of any node, as the age of its own; 0 if it has that one, null if it has none.
+    pub lag_ms: Option<Millis>,
+    /// The size of its files, in bytes.
+    pub bytes: u64,
+    /// Its state.
+    pub state: ReplicaState,
+    /// Why it is not up to date; empty if nothing is wrong.
+    pub problem: String,
+}
+
+/// The state of a replica.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum ReplicaState {
+    /// It has the newest snapshot.
+    Current,
+    /// It has an older one.
+    Behind,
+    /// It gets its first snapshot.
+    Copying,
+    /// It has a problem.
+    Failed,
+    /// Its node is down.
+    Down,
 }
 
 /// A project.

@@ -312,11 +312,35 @@ export interface ImageRow {
 export interface VolumeRow {
   /** `project/volume`. */
   volume: string
+  project: string
   node: NodeId
   node_name: string
+  primary: string
   up: boolean
   services: ServiceKey[]
   since: Millis
+  replicas: ReplicaRow[]
+  wanted: number
+  /** `EPOCH-NUMBER`. */
+  snapshot: string | null
+  taken: Millis
+  epoch: number
+  bytes: number
+  conflicts: number
+  problem: string
+}
+
+/** A copy of a volume on a node that does not write it. */
+export interface ReplicaRow {
+  node: NodeId
+  node_name: string
+  /** `EPOCH-NUMBER`. */
+  snapshot: string | null
+  /** Null if it has no snapshot yet. */
+  lag_ms: Millis | null
+  bytes: number
+  state: 'current' | 'behind' | 'copying' | 'failed' | 'down'
+  problem: string
 }
 
 /** A log line of an instance. */

@@ -266,7 +266,7 @@ fn a_volume_is_removed_when_no_service_mounts_it() {
     // By a node that has seen more.
     let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
     attic.volumes.insert(volume.clone(), volume_record(500));
-    let rows = report::volumes(&cluster.view());
+    let rows = report::volumes(&cluster.view(), NOW);
     assert_eq!((rows[0].node_name.as_str(), rows[0].services.as_slice()), ("attic", &[web()][..]));
     let refused = cluster.apply(&remove).expect_err("it is in use");
     assert_eq!(refused, "volume shop/data is mounted by shop/web: run 'vc rm shop/web' first");

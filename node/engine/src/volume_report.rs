@@ -1,0 +1,151 @@
+//! What users see of volumes: where the copies are, and how old.
+
+use std::collections::BTreeMap;
+
+use vc_crdt::{NodeState, View, VolumeRecord};
+use vc_placement::volume_spec;
+use vc_protocol::control::{ReplicaRow, ReplicaState, VolumeRow};
+use vc_protocol::volume::{DEFAULT_REPLICAS, SnapshotId, VolumeCopy, VolumeSpec};
+use vc_protocol::{Millis, NodeId, VolumeKey};
+
+use crate::mutation::volumes::mounting;
+use crate::report::is_witness;
+
+/// A replica that is further behind is a problem.
+const MAX_LAG: Millis = 60_000;
+
+/// Returns a row for every named volume that has data on a node, at `now` by the wall clock.
+pub fn volumes(view: &View, now: Millis) -> Vec<VolumeRow> {
+    view.input.volumes.iter().map(|(volume, &home)| row(view, volume, home, now)).collect()
+}
+
+fn row(view: &View, volume: &VolumeKey, home: NodeId, now: Millis) -> VolumeRow {
+    let records: BTreeMap<NodeId, &VolumeRecord> = records(view, volume).collect();
+    let copies = || records.values().filter_map(|record| record.copy.as_ref());
+    let newest = copies().filter_map(|copy| copy.snapshot).max();
+    let own = records.get(&home).and_then(|record| record.copy.clone()).unwrap_or_default();
+    let replicas = records.iter().filter(|(node, _)| **node != home);
+    let replicas = replicas.map(|(&node, record)| {
+        replica(view, node, record.copy.as_ref().unwrap_or(&VolumeCopy::default()), newest, now)
+    });
+    let epochs = copies().filter_map(|copy| copy.written.max(copy.snapshot.map(|it| it.epoch)));
+    VolumeRow {
+        volume: volume.clone(),
+        project: volume.project.to_string(),
+        node: home,
+        node_name: view.name(home),
+        primary: view.name(home),
+        up: view.up.contains(&home),
+        services: mounting(&view.cluster, volume).cloned().collect(),
+        since: records.get(&home).map_or(0, |record| record.since),
+        replicas: replicas.collect(),
+        wanted: wanted(view, volume),
+        snapshot: own.snapshot.map(|it| it.to_string()),
+        taken: own.taken,
+        epoch: epochs.max().unwrap_or(0),
+        bytes: copies().map(|copy| copy.bytes).max().unwrap_or(0),
+        conflicts: copies().map(|copy| copy.conflicts).sum(),
+        problem: own.error.unwrap_or_default(),
+    }
+}
+
+fn replica(
+    view: &View,
+    node: NodeId,
+    copy: &VolumeCopy,
+    newest: Option<SnapshotId>,
+    now: Millis,
+) -> ReplicaRow {
+    let lag_ms = match copy.snapshot {
+        Some(_) if copy.snapshot == newest => Some(0),
+        Some(_) => Some(now.saturating_sub(copy.taken)),
+        None => newest.is_none().then_some(0),
+    };
+    let state = match lag_ms {
+        _ if !view.up.contains(&node) => ReplicaState::Down,
+        _ if copy.error.is_some() => ReplicaState::Failed,
+        None => ReplicaState::Copying,
+        Some(0) => ReplicaState::Current,
+        Some(_) => ReplicaState::Behind,
+    };
+    ReplicaRow {
+        node,
+        node_name: view.name(node),
+        snapshot: copy.snapshot.map(|it| it.to_string()),
+        lag_ms,
+        bytes: copy.bytes,
+        state,
+        problem: copy.error.clone().unwrap_or_default(),
+    }
+}
+
+/// Returns what the documents say of the copies of a volume, without what was removed.
+fn records<'a>(
+    view: &'a View,
+    volume: &VolumeKey,
+) -> impl Iterator<Item = (NodeId, &'a VolumeRecord)> {
+    let removed = view.cluster.tombstones.get(volume).map_or(0, |it| it.lamport);
+    view.nodes.iter().filter_map(move |(&node, state)| {
+        let record: &VolumeRecord = state.volumes.get(volume)?;
+        (record.lamport > removed).then_some((node, record))
+    })
+}
+
+/// Returns how many copies a volume is to have, with the one that is written.
+fn wanted(view: &View, volume: &VolumeKey) -> u32 {
+    let spec = volume_spec(&view.input, volume);
+    let can_hold = |(node, state): &(&NodeId, &NodeState)| {
+        !is_witness(view, **node) && !view.cluster.left.contains_key(*node) && state.info.is_some()
+    };
+    let nodes = u32::try_from(view.nodes.iter().filter(can_hold).count()).unwrap_or(u32::MAX);
+    match spec {
+        VolumeSpec { driver: Some(_), .. } => 1,
+        VolumeSpec { replicas: Some(replicas), .. } => replicas,
+        _ => DEFAULT_REPLICAS.min(nodes),
+    }
+}
+
+/// Returns a line for each volume with too few copies, and for each copy with a problem.
+pub(crate) fn problems(view: &View, now: Millis) -> Vec<String> {
+    let mut problems = Vec::new();
+    for row in volumes(view, now) {
+        let volume = &row.volume;
+        if row.up && !row.problem.is_empty() {
+            problems.push(format!(
+                "no snapshots of volume {volume} on {}: {}",
+                row.primary, row.problem
+            ));
+        }
+        for replica in &row.replicas {
+            let name = &replica.node_name;
+            match (replica.state, replica.lag_ms) {
+                (ReplicaState::Failed, _) => problems.push(format!(
+                    "the copy of volume {volume} on {name} is not up to date: {}",
+                    replica.problem
+                )),
+                (ReplicaState::Behind, Some(lag)) if lag > MAX_LAG => problems.push(format!(
+                    "the copy of volume {volume} on {name} is {} s behind: see 'vc volume ls'",
+                    lag / 1000
+                )),
+                _ => {}
+            }
+        }
+        let has_data = |replica: &&ReplicaRow| {
+            replica.snapshot.is_some() && replica.state != ReplicaState::Down
+        };
+        // A version without copies says nothing of them.
+        let is_copied = row.snapshot.is_some();
+        let copies = u32::from(row.up).saturating_add(count(row.replicas.iter().filter(has_data)));
+        if is_copied && copies < row.wanted {
+            problems.push(format!(
+                "volume {volume} has {copies} of {} copies: see 'vc volume ls' and 'vc nodes'",
+                row.wanted
+            ));
+        }
+    }
+    problems
+}
+
+fn count<T>(items: impl Iterator<Item = T>) -> u32 {
+    u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
