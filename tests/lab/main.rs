@@ -28,6 +28,7 @@ mod preparation;
 mod restarts;
 mod secrets;
 mod updates;
+mod volume_replicas;
 mod volumes;
 
 /// Makes instances without a healthcheck available after 500 ms instead of 5 s.
