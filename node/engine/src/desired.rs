@@ -65,6 +65,7 @@ pub(crate) fn desired(
         let Version { spec, digest } = rollout.version(slot.replica);
         let lease = match gates.of(slot) {
             Some(Gate::Asked) => "waits for the lease".to_owned(),
+            Some(Gate::AlmostReady) => "prepares the data of its volumes".to_owned(),
             Some(Gate::Missing(reason)) => reason.clone(),
             Some(Gate::Held(_)) | None => String::new(),
         };

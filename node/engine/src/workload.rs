@@ -172,7 +172,7 @@ impl Workload {
             }
             let epoch = match gate {
                 Some(Gate::Held(epoch)) => Some(*epoch),
-                Some(Gate::Asked | Gate::Missing(_)) | None => None,
+                Some(Gate::Asked | Gate::AlmostReady | Gate::Missing(_)) | None => None,
             };
             let spec = || Box::new(wanted.spec.clone());
             match local.step(wanted, replaces, hold.is_some(), epoch, now) {

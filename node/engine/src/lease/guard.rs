@@ -17,8 +17,10 @@ const STOP_BEFORE: Millis = 1000;
 pub(crate) enum Gate {
     /// This node has the lease.
     Held(Epoch),
-    /// It has just asked for it, or has it and is about to be ready.
+    /// It has just asked for it.
     Asked,
+    /// It has it, and the data of its volumes is about to be ready.
+    AlmostReady,
     /// It does not have it, and why, for people.
     Missing(String),
 }
@@ -43,7 +45,7 @@ impl Gates {
             // It was started before its service needed a lease, and goes on until its node has had it once.
             (None, _) | (_, None) => true,
             (Some(Gate::Held(held)), Some(epoch)) => *held == epoch,
-            (Some(Gate::Asked | Gate::Missing(_)), Some(_)) => {
+            (Some(Gate::Asked | Gate::AlmostReady | Gate::Missing(_)), Some(_)) => {
                 self.deadlines.get(id).is_some_and(|&end| self.now + STOP_BEFORE < end)
             }
         }
@@ -225,6 +227,6 @@ fn preparing(view: &View, own: &NodeState, volume: &VolumeKey) -> Gate {
         None if others.map(|copy| copy.snapshot).max() > Some(snapshot) => {
             Gate::Missing(format!("gets the data of volume {volume}"))
         }
-        None => Gate::Asked,
+        None => Gate::AlmostReady,
     }
 }
