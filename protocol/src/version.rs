@@ -56,12 +56,16 @@ pub struct Supports {
     /// [claim](crate::instance::Claim::prepared).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub prepares: bool,
+    /// Whether it reads how volumes are kept, and uses directories of its host as volumes:
+    /// [`ServiceSpec::volumes`](crate::spec::ServiceSpec::volumes).
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub volumes: bool,
 }
 
 impl Default for Supports {
     /// Returns the versions of a node that does not state them: the first of each.
     fn default() -> Self {
-        Self { schema: first(), plan: first(), prepares: false }
+        Self { schema: first(), plan: first(), prepares: false, volumes: false }
     }
 }
 
@@ -73,6 +77,7 @@ impl Supports {
             schema: self.schema.min(other.schema),
             plan: self.plan.min(other.plan),
             prepares: self.prepares && other.prepares,
+            volumes: self.volumes && other.volumes,
         }
     }
 }

@@ -109,6 +109,9 @@ pub enum Origin {
         /// The node that has it, as found at the deployment; `None` while none has it.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         node: Option<NodeId>,
+        /// Whether a deployment is refused when no node has it (`create_host_path: false`), and it is not made.
+        #[serde(default, skip_serializing_if = "is_default")]
+        must_exist: bool,
     },
 }
 

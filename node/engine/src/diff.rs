@@ -169,8 +169,10 @@ fn port(port: &Port) -> String {
 fn mount(mount: &Mount) -> String {
     let mode = |read_only: &bool| if *read_only { ":ro" } else { "" };
     match mount {
-        Mount::Volume { name, target, read_only } => {
-            format!("volume {name}:{target}{}", mode(read_only))
+        Mount::Volume { name, target, read_only, nocopy, subpath } => {
+            let subpath = subpath.iter().map(|path| format!("/{path}")).collect::<String>();
+            let nocopy = if *nocopy { " (nocopy)" } else { "" };
+            format!("volume {name}{subpath}:{target}{}{nocopy}", mode(read_only))
         }
         Mount::Anonymous { target } => format!("volume without a name at {target}"),
         Mount::Bind { source, target, read_only } => {

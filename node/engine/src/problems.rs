@@ -213,6 +213,7 @@ fn older(view: &View) -> Vec<String> {
         schema: newest.schema.max(supports.schema),
         plan: newest.plan.max(supports.plan),
         prepares: newest.prepares || supports.prepares,
+        volumes: newest.volumes || supports.volumes,
     });
     let older = infos().filter(|info| info.supports.and(newest) != newest);
     older

@@ -95,11 +95,7 @@ impl Node {
     }
 
     fn deploy(&mut self, image: &str, on_partition: Option<OnPartition>) {
-        let data = Mount::Volume {
-            name: "data".parse().expect("a name"),
-            target: "/data".to_owned(),
-            read_only: false,
-        };
+        let data = Mount::volume("data".parse().expect("a name"), "/data", false);
         let container = ContainerSpec {
             image: image.to_owned(),
             mounts: vec![data],

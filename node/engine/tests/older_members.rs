@@ -198,11 +198,7 @@ impl Pair {
     }
 
     fn deploy_on(&mut self, node: &str, image: &str) {
-        let mount = Mount::Volume {
-            name: "data".parse().expect("a name"),
-            target: "/data".to_owned(),
-            read_only: false,
-        };
+        let mount = Mount::volume("data".parse().expect("a name"), "/data", false);
         let container = ContainerSpec {
             image: image.to_owned(),
             mounts: vec![mount],

@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use vc_crdt::View;
 use vc_engine::history;
-use vc_protocol::spec::{ContainerSpec, Deployment, Privilege, ProjectPolicy};
+use vc_protocol::spec::{ContainerSpec, Deployment, Privilege, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::UserRole;
-use vc_protocol::{ApiError, ErrorCode, InstanceId, ServiceKey};
+use vc_protocol::volume::Origin;
+use vc_protocol::{ApiError, ErrorCode, InstanceId, Name, ServiceKey, Stored};
 
 use super::Rights;
 
@@ -59,21 +60,15 @@ pub(crate) fn check(
     for Deployment { service, spec, .. } in deployments {
         // Set by nodes alone.
         spec.container.host_path_roots.clear();
-        let held = view.spec(service).map(|held| &held.container);
-        let held = held.filter(|held| {
-            let roots = held.host_path_roots.clone();
-            **held == ContainerSpec { host_path_roots: roots, ..spec.container.clone() }
+        let held = view.spec(service).filter(|held| {
+            let roots = held.container.host_path_roots.clone();
+            let container = ContainerSpec { host_path_roots: roots, ..spec.container.clone() };
+            held.container == container && directories(held).eq(directories(spec))
         });
-        match held {
-            Some(held) => {
-                let roots = held.host_path_roots.clone();
-                spec.container.host_path_roots = roots;
-            }
-            None => {
-                let roots = check_container(rights, view, service, &spec.container)?;
-                spec.container.host_path_roots = roots;
-            }
-        }
+        spec.container.host_path_roots = match held {
+            Some(held) => held.container.host_path_roots.clone(),
+            None => check_spec(rights, view, service, spec)?,
+        };
     }
     Ok(())
 }
@@ -87,10 +82,21 @@ pub(crate) fn check_rollback(
 ) -> Result<(), PrivilegeError> {
     let target = history::rollback_spec(view, service, version);
     let Some(target) = target.filter(|_| rights.role < UserRole::Admin) else { return Ok(()) };
-    if view.spec(service).is_some_and(|held| held.container == target.container) {
+    let is_held = |held: &Stored<ServiceSpec>| {
+        held.container == target.container && directories(held).eq(directories(&target))
+    };
+    if view.spec(service).is_some_and(is_held) {
         return Ok(());
     }
-    check_container(rights, view, service, &target.container).map(drop)
+    check_spec(rights, view, service, &target).map(drop)
+}
+
+/// Returns the volumes that are directories of nodes, with the paths; on which node they were found makes no difference.
+fn directories(spec: &ServiceSpec) -> impl Iterator<Item = (&Name, &str)> {
+    spec.volumes.iter().filter_map(|(name, volume)| match &volume.origin {
+        Some(Origin::Directory { path, .. }) => Some((name, path.as_str())),
+        _ => None,
+    })
 }
 
 /// The container of an instance has more than its user may use.
@@ -135,7 +141,7 @@ pub(crate) fn check_instance(
     let is_known = versions().any(|spec| spec.container_digest() == instance.digest);
     let mut privileges: Vec<Privilege> = versions()
         .filter(|spec| !is_known || spec.container_digest() == instance.digest)
-        .flat_map(|spec| spec.container.privileges())
+        .flat_map(|spec| spec.privileges())
         .filter(|privilege| !policy.allows(privilege))
         .collect();
     privileges.dedup();
@@ -151,16 +157,16 @@ fn policy(view: &View, service: &ServiceKey) -> ProjectPolicy {
     view.cluster.projects.get(&service.project).map(|policy| (**policy).clone()).unwrap_or_default()
 }
 
-/// Checks that the policy of the project allows what a container asks for. Returns the host paths below which its mounts must
+/// Checks that the policy of the project allows what a service asks for. Returns the host paths below which its mounts must
 /// be; none if they may be anywhere.
-fn check_container(
+fn check_spec(
     rights: &Rights,
     view: &View,
     service: &ServiceKey,
-    container: &ContainerSpec,
+    spec: &ServiceSpec,
 ) -> Result<BTreeSet<String>, PrivilegeError> {
     let policy = policy(view, service);
-    let mut privileges = container.privileges();
+    let mut privileges = spec.privileges();
     let paths = privileges.iter().filter_map(|privilege| match privilege {
         Privilege::HostPath(path) if !policy.privileged => Some(path),
         _ => None,
@@ -179,8 +185,9 @@ mod tests {
     use std::collections::BTreeMap;
 
     use vc_crdt::{ClusterState, KnownVersions, ServiceRecord};
-    use vc_protocol::spec::{Mount, ServiceSpec};
+    use vc_protocol::spec::Mount;
     use vc_protocol::token::UserLimits;
+    use vc_protocol::volume::VolumeSpec;
 
     use super::*;
 
@@ -244,6 +251,26 @@ mod tests {
         assert_eq!(deploy(UserRole::Admin, &view, devices.clone()), Ok(vec![]));
         let all = self::view(&["privileged"], None);
         assert_eq!(deploy(UserRole::Deployer, &all, devices), Ok(vec![]));
+    }
+
+    #[test]
+    fn a_directory_that_is_a_volume_is_allowed_as_a_host_path_is() {
+        let with = |path: &str| {
+            let mut spec = spec(&[]);
+            let name: Name = "data".parse().expect("a name");
+            spec.container.mounts = vec![Mount::volume(name.clone(), "/data", false)];
+            let origin = Origin::Directory { path: path.to_owned(), node: None, must_exist: false };
+            spec.volumes = [(name, VolumeSpec { origin: Some(origin), ..VolumeSpec::default() })].into();
+            spec
+        };
+        let view = view(&["host-paths=/srv"], None);
+        let deploys = |path: &str| deploy(UserRole::Deployer, &view, with(path));
+        assert_eq!(deploys("/srv/app"), Ok(vec!["/srv".to_owned()]));
+        assert!(deploys("/root/.ssh").is_err());
+        // The same container, but another directory under the name of the volume.
+        let view = self::view(&[], Some((with("/srv/app"), None)));
+        assert_eq!(deploy(UserRole::Deployer, &view, with("/srv/app")), Ok(vec![]));
+        assert!(deploy(UserRole::Deployer, &view, with("/root/.ssh")).is_err());
     }
 
     #[test]

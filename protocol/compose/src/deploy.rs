@@ -161,9 +161,10 @@ fn restart_policy(at: &At<'_>) -> RestartPolicy {
     let mut fields = at.fields();
     let condition = fields.take("condition").and_then(|at| {
         at.read(|text| match text {
-            "any" => Ok(RestartCondition::Any),
+            // Compose takes the words of `restart` too.
+            "any" | "always" | "unless-stopped" => Ok(RestartCondition::Any),
             "on-failure" => Ok(RestartCondition::OnFailure),
-            "none" => Ok(RestartCondition::None),
+            "none" | "no" => Ok(RestartCondition::None),
             _ => Err(Problem::new(format!(
                 "'{text}' is not a condition: write any, on-failure or none"
             ))),
@@ -174,7 +175,10 @@ fn restart_policy(at: &At<'_>) -> RestartPolicy {
         delay_ms: fields.take("delay").and_then(|at| at.read(duration::parse)),
         max_attempts: fields.take("max_attempts").and_then(|at| at.number()).filter(|&n| n > 0),
     };
-    fields.finish(&[("window", " is not supported: an exit always counts")]);
+    if let Some(at) = fields.take("window").filter(|at| at.read(duration::parse).is_some()) {
+        at.warn("has no effect: an exit always counts");
+    }
+    fields.finish(&[]);
     policy
 }
 

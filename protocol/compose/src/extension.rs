@@ -1,6 +1,7 @@
 //! `x-vc` of a service: settings beyond Compose.
 
 use super::problem::Problem;
+use super::target::absolute;
 use super::walk::{At, Fields};
 use super::{duration, ports};
 use vc_protocol::spec::{
@@ -15,6 +16,8 @@ pub(super) struct Extension {
     /// `None`: ports are not published.
     pub(super) publish: Option<Publish>,
     pub(super) proxy_protocol: Option<ProxyProtocol>,
+    /// Paths that are mounted from whichever node runs the service, with what is below them.
+    pub(super) host_paths: Vec<String>,
 }
 
 impl Default for Extension {
@@ -25,6 +28,7 @@ impl Default for Extension {
             disconnect: DisconnectPolicy::default(),
             publish: Some(Publish::Cluster),
             proxy_protocol: None,
+            host_paths: Vec::new(),
         }
     }
 }
@@ -65,6 +69,11 @@ pub(super) fn read(at: &At<'_>) -> Extension {
     }
     if let Some(at) = fields.take("proxy_protocol") {
         found.proxy_protocol = at.read(ports::proxy_protocol_of).flatten();
+    }
+    if let Some(at) = fields.take("host_paths") {
+        let items = at.items();
+        found.host_paths =
+            items.iter().filter_map(|item| item.read(|text| absolute(text, None))).collect();
     }
     found.disconnect = disconnect(&mut fields);
     fields.finish(&[("disconnect", " is not supported: write its options into x-vc")]);

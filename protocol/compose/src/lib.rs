@@ -12,6 +12,7 @@ mod build;
 mod declared;
 mod dependencies;
 mod deploy;
+mod directories;
 mod duration;
 mod env_file;
 mod environment;
@@ -19,6 +20,7 @@ mod extension;
 mod files;
 mod health;
 mod interpolate;
+mod links;
 mod model;
 mod networks;
 mod ports;
@@ -30,6 +32,7 @@ mod shell_words;
 mod target;
 mod top;
 mod update;
+mod volume_spec;
 mod volumes;
 mod walk;
 mod yaml;
@@ -39,9 +42,10 @@ use std::collections::BTreeSet;
 pub use env_file::{EnvFileError, parse_env_file};
 pub use model::{
     Build, ComposeError, Context, Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES, MAX_FILE_BYTES,
-    MAX_SERVICES, Project,
+    MAX_SERVICES, Project, Upload,
 };
 
+use directories::Directories;
 use files::Files;
 use top::Top;
 use vc_protocol::spec::{Deployment, FileContent};
@@ -70,14 +74,13 @@ pub fn parse(text: &str, context: &Context<'_>) -> Result<Project, ComposeError>
     let (name, parts) = project(&At { node: &root, path: String::new(), walk: &walk });
     check(&walk)?;
     let unset = walk.unset.borrow();
-    let warnings = unset
-        .iter()
-        .map(|name| format!("the variable {name} is not set: it is read as empty"))
-        .collect();
+    let unset =
+        unset.iter().map(|name| format!("the variable {name} is not set: it is read as empty"));
+    let warnings = unset.chain(walk.warnings.take()).collect();
     match name {
         Some(name) => {
-            let Parts { services, files, builds } = parts;
-            Ok(Project { name, services, files, builds, warnings })
+            let Parts { services, files, builds, uploads } = parts;
+            Ok(Project { name, services, files, builds, uploads, warnings })
         }
         None => Err(ComposeError::Refused(vec![
             "the project has no name: write name: at the top".to_owned(),
@@ -101,7 +104,8 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     fields.take("version");
     let entries = fields.take("services").map(|at| at.entries()).unwrap_or_default();
     let top = Top {
-        volumes: volumes::declared(fields.take("volumes").as_ref()),
+        volumes: volume_spec::declared(fields.take("volumes").as_ref()),
+        directories: Directories::default(),
         networks: networks::declared(fields.take("networks").as_ref()),
         files: Files::take(&mut fields, walk),
     };
@@ -143,6 +147,8 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
             " all have profiles that are not enabled: name one in COMPOSE_PROFILES",
         );
     }
+    volumes::say_how_kept(&mut services, &top);
+    links::apply(&mut services, walk);
     dependencies::allow_exit(&mut services, walk);
     dependencies::check(&services, &inactive, walk);
     ports::check(&services, walk);
@@ -154,8 +160,11 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
             }
         }
     }
-    let files = project.map(|project| top.files.contents(&project)).unwrap_or_default();
-    let mut parts = Parts { files, ..Parts::default() };
+    let mut parts = Parts::default();
+    if let Some(project) = project {
+        parts.files = top.files.contents(&project);
+        parts.uploads = top.directories.uploads(&project);
+    }
     for service in services {
         parts.services.push(service.deployment);
         parts.builds.extend(service.build);
@@ -169,6 +178,7 @@ struct Parts {
     services: Vec<Deployment>,
     files: Vec<FileContent>,
     builds: Vec<Build>,
+    uploads: Vec<Upload>,
 }
 
 /// Derives a project's name from its directory by Compose's rules.

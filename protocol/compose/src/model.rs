@@ -3,8 +3,9 @@
 use std::collections::BTreeMap;
 use std::{fmt, io};
 
+use super::links::Link;
 use vc_protocol::spec::{Deployment, FileContent};
-use vc_protocol::{Name, ServiceKey};
+use vc_protocol::{Name, ServiceKey, VolumeKey};
 
 /// Bytes of a Compose file or an env file.
 pub const MAX_FILE_BYTES: usize = 1 << 20;
@@ -58,8 +59,21 @@ pub struct Project {
     pub files: Vec<FileContent>,
     /// Images to build first.
     pub builds: Vec<Build>,
-    /// Warnings, one line each: unset variables without a default.
+    /// Directories of the operator's computer that are volumes, by name.
+    pub uploads: Vec<Upload>,
+    /// Warnings, one line each: unset variables without a default, and what works otherwise than with Compose.
     pub warnings: Vec<String>,
+}
+
+/// A directory of the operator's computer, with which a volume begins.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Upload {
+    /// The volume.
+    pub volume: VolumeKey,
+    /// The directory, relative to the Compose file, or below `~`. It need not exist.
+    pub path: String,
+    /// Patterns of files that are not uploaded, as in a `.dockerignore`.
+    pub ignore: Vec<String>,
 }
 
 /// An image to build before a service can run.
@@ -117,6 +131,8 @@ impl fmt::Display for OneLine<'_> {
 pub(super) struct Service {
     pub(super) deployment: Deployment,
     pub(super) build: Option<Build>,
+    /// Its links to other services.
+    pub(super) links: Vec<Link>,
     /// Whether the file sets a restart policy.
     pub(super) sets_restart: bool,
 }

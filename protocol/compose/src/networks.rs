@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::environment;
 use super::problem::Problem;
 use super::walk::At;
 use super::yaml::Node;
@@ -13,17 +14,49 @@ const DEFAULT: &str = "default";
 
 /// Reads `networks:` at the top.
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
-    super::declared::declared(
-        at,
-        &["bridge", "overlay"],
-        "every network spans the nodes: leave it out",
-        &[
-            ("external", ": a network is the project's own: declare it without"),
-            ("internal", ": networks without a way out are not supported"),
-            ("ipam", " is not supported: each node gives out its own addresses"),
-            ("driver_opts", " is not supported: the cluster makes the network"),
-        ],
-    )
+    let mut found = BTreeSet::new();
+    for (key, at) in at.map(At::entries).unwrap_or_default() {
+        match key.parse::<Name>() {
+            Ok(name) => drop(found.insert(name)),
+            Err(why) => at.invalid(why),
+        }
+        if *at.node != Node::Null {
+            options(key, &at);
+        }
+    }
+    found
+}
+
+fn options(key: &str, at: &At<'_>) {
+    let mut fields = at.fields();
+    let name = fields.take("name").and_then(|at| at.text()).filter(|name| *name != key);
+    if let Some(at) = fields.take("driver")
+        && let Some(other) = at.text().filter(|it| !matches!(*it, "bridge" | "overlay"))
+    {
+        at.invalid(format!(
+            "'{other}' is not supported: every network spans the nodes: leave it out"
+        ));
+    }
+    // Checked and otherwise unused.
+    fields.take("labels").map(|at| environment::labels(&at));
+    fields.take("attachable").and_then(|at| at.bool());
+    if fields.take("external").and_then(|at| at.bool()) == Some(true) || name.is_some() {
+        at.warn(
+            "is the project's own network: services of other projects are not on it, and are reached at the ports that they publish",
+        );
+    }
+    if fields.take("internal").and_then(|at| at.bool()) == Some(true) {
+        at.warn("has a way out: 'internal' is not supported, and does not keep its services from the internet");
+    }
+    fields.finish(&[
+        ("ipam", " is not supported: each node gives out its own addresses"),
+        ("driver_opts", " is not supported: the cluster makes the network"),
+    ]);
+}
+
+/// Returns the name of the network of services that name none.
+pub(super) fn default_name() -> Option<Name> {
+    DEFAULT.parse().ok()
 }
 
 /// Reads the networks of a service and its aliases on each, from `networks` and `container_name`. Empty: the default
@@ -47,7 +80,7 @@ pub(super) fn read(
     }
     if let Some(alias) = container_name.and_then(|at| at.read(alias)) {
         if found.is_empty() {
-            found.extend(DEFAULT.parse().ok().map(|name: Name| (name, BTreeSet::new())));
+            found.extend(default_name().map(|name| (name, BTreeSet::new())));
         }
         found.values_mut().for_each(|aliases| aliases.extend([alias.clone()]));
     }
@@ -76,7 +109,7 @@ fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
 }
 
 /// Parses an alias into lower case: DNS ignores case.
-fn alias(text: &str) -> Result<String, Problem> {
+pub(super) fn alias(text: &str) -> Result<String, Problem> {
     if is_alias(text) {
         Ok(text.to_ascii_lowercase())
     } else {

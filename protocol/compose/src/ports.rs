@@ -61,10 +61,13 @@ impl PublishedPorts {
                     at.refuse("has x-vc.proxy_protocol, but x-vc.publish is none: keep one");
                 }
                 (_, None) => self.name(targets, protocol),
-                (None, Some(_)) => at.invalid(format!(
-                    "it publishes no port: write published:target, as in 8080:{}, or x-vc: {{publish: none}}",
-                    targets.start()
-                )),
+                (None, Some(_)) => {
+                    at.warn(format!(
+                        "publishes no port, where Compose chooses one: to publish it write published:target, as in 8080:{}",
+                        targets.start()
+                    ));
+                    self.name(targets, protocol);
+                }
                 (Some(published), Some(publish)) => {
                     let publish = mode.unwrap_or(publish);
                     let of_service = of_service.filter(|_| protocol == PortProtocol::Tcp);

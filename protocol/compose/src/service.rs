@@ -6,10 +6,11 @@ use super::model::Service;
 use super::problem::Problem;
 use super::target::Targets;
 use super::top::Top;
+use super::volumes::HostPaths;
 use super::walk::{At, Fields};
 use super::yaml::Node;
 use super::{
-    build, dependencies, deploy, duration, environment, extension, health, networks, ports,
+    build, dependencies, deploy, duration, environment, extension, health, links, networks, ports,
     settings, shell_words, volumes,
 };
 use vc_protocol::ServiceKey;
@@ -19,17 +20,11 @@ use vc_protocol::spec::{
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 10] = [
+const REFUSED: [(&str, &str); 8] = [
     ("develop", " is not supported: it is for docker compose watch"),
     ("domainname", " is not supported: write the whole name into hostname"),
     ("extends", " is not supported: write the service out, or use a YAML anchor"),
     ("external_links", " is not supported: projects do not see each other"),
-    (
-        "links",
-        " is not supported: services reach each other by name; for another name write networks: {default: {aliases: \
-         [NAME]}} in the other service",
-    ),
-    ("logging", " is not supported: the cluster keeps the logs, see vc logs"),
     (
         "network_mode",
         " is not supported: leave bridge and default out; instead of host write ports",
@@ -53,7 +48,9 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let image = image.or_else(|| build.as_ref().map(|build| build.tag.clone()));
 
     let deploy = deploy::take(&mut fields);
-    let (mounts, files) = mounts(&mut fields, top, deploy::is_pinned(&deploy.constraints));
+    let extension = fields.take("x-vc").map(|at| extension::read(&at)).unwrap_or_default();
+    let hosts = HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
+    let (mounts, files) = mounts(&mut fields, top, hosts);
     let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
     let mut container = ContainerSpec {
         image: image.unwrap_or_default(),
@@ -81,7 +78,6 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     if let Some(at) = fields.take("pull_policy") {
         pull_policy(&at);
     }
-    let extension = fields.take("x-vc").map(|at| extension::read(&at)).unwrap_or_default();
     let mut ports_of = ports::PublishedPorts::default();
     if let Some(at) = fields.take("ports") {
         ports_of.publish(&at, extension.publish, extension.proxy_protocol);
@@ -95,6 +91,10 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     }
     let depends_on =
         fields.take("depends_on").map(|at| dependencies::read(&at)).unwrap_or_default();
+    let links = fields.take("links").map(|at| links::read(&at)).unwrap_or_default();
+    if let Some(at) = fields.take("logging") {
+        logging(&at);
+    }
     fields.finish(&REFUSED);
 
     let spec = ServiceSpec {
@@ -114,7 +114,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));
     }
     let deployment = Deployment { service: key, replicas: deploy.replicas, spec: spec.into() };
-    Service { deployment, build, sets_restart: deploy.sets_restart }
+    Service { deployment, build, links, sets_restart: deploy.sets_restart }
 }
 
 /// Docker's default, as in [`ContainerSpec`].
@@ -127,7 +127,7 @@ fn reference(text: &str) -> Result<String, Problem> {
 }
 
 /// Reads `command` or `entrypoint`: a list as it is, a text split into words. An empty one clears the image's value.
-fn command(at: &At<'_>) -> Vec<String> {
+pub(super) fn command(at: &At<'_>) -> Vec<String> {
     match at.node {
         Node::Text(text) => {
             shell_words::split(text).map_err(|why| at.refuse(why)).unwrap_or_default()
@@ -137,12 +137,15 @@ fn command(at: &At<'_>) -> Vec<String> {
 }
 
 /// Reads the mounts: `volumes`, `tmpfs`, `secrets` and `configs`.
-fn mounts(fields: &mut Fields<'_>, top: &Top<'_>, pinned: bool) -> (Vec<Mount>, Vec<FileMount>) {
+fn mounts(
+    fields: &mut Fields<'_>,
+    top: &Top<'_>,
+    hosts: HostPaths<'_>,
+) -> (Vec<Mount>, Vec<FileMount>) {
     let mut targets = Targets::default();
     let mut reader = volumes::Reader {
-        declared: &top.volumes,
-        files: &top.files,
-        pinned,
+        top,
+        hosts,
         targets: &mut targets,
         mounts: Vec::new(),
         shipped: Vec::new(),
@@ -165,8 +168,28 @@ fn mounts(fields: &mut Fields<'_>, top: &Top<'_>, pinned: bool) -> (Vec<Mount>, 
 fn pull_policy(at: &At<'_>) {
     match at.text() {
         None | Some("missing" | "if_not_present") => {}
+        Some("always" | "daily" | "weekly") => at.warn(
+            "has no effect: the image is pinned when it is deployed; 'vc deploy --pull' asks the registry anew",
+        ),
         Some(other) => at.invalid(format!(
             "'{other}' is not supported: the image is pinned when it is deployed; write missing"
+        )),
+    }
+}
+
+/// Reads `logging`. What keeps the logs on the host makes no difference; what sends them elsewhere would be missed.
+fn logging(at: &At<'_>) {
+    let mut fields = at.fields();
+    let driver = fields.take("driver").and_then(|at| at.text().map(|text| (at.clone(), text)));
+    // Of a driver that is not used.
+    fields.take("options");
+    fields.finish(&[]);
+    match driver {
+        None | Some((_, "json-file" | "local" | "journald" | "none")) => {
+            at.warn("has no effect: the cluster keeps the logs, see 'vc logs'");
+        }
+        Some((at, other)) => at.invalid(format!(
+            "'{other}' is not supported: the cluster keeps the logs, see 'vc logs'; leave it out"
         )),
     }
 }

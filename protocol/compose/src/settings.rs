@@ -38,6 +38,10 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
         ["init", "read_only", "privileged", "tty", "stdin_open"].map(&mut flag);
 
     let shm = service.take("shm_size").and_then(|at| at.read(parse_memory));
+    let runtime = service.take("runtime").and_then(|at| at.text()).map(str::to_owned);
+    // Docker's "no limit" is -1 here and there.
+    let pids: Option<i64> = service.take("pids_limit").and_then(|at| at.number());
+    let swap = service.take("memswap_limit").and_then(|at| at.read(swap_limit));
     Settings {
         hostname: service.take("hostname").and_then(|at| at.read(hostname)),
         cap_add,
@@ -56,9 +60,21 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
         dns_opt,
         ulimits: service.take("ulimits").map(|at| ulimits(&at)).unwrap_or_default(),
         shm_bytes: shm.unwrap_or_default(),
+        pids_limit: pids.unwrap_or_default().max(0),
+        memory_swap_bytes: swap.unwrap_or_default(),
+        runtime,
         tty,
         stdin_open,
     }
+}
+
+/// Parses an amount of memory, or -1 for no limit.
+fn swap_limit(text: &str) -> Result<i64, Problem> {
+    if text == "-1" {
+        return Ok(-1);
+    }
+    let bytes = parse_memory(text).map_err(|why| Problem::new(why.to_string()))?;
+    i64::try_from(bytes).map_err(|_| Problem::new(format!("'{text}' is too much")))
 }
 
 fn hostname(text: &str) -> Result<String, Problem> {

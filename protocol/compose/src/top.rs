@@ -1,13 +1,16 @@
 //! The declarations that services refer to.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
+use super::directories::Directories;
 use super::files::Files;
 use vc_protocol::Name;
+use vc_protocol::volume::VolumeSpec;
 
 /// What the top of the file declares.
 pub(super) struct Top<'a> {
-    pub(super) volumes: BTreeSet<Name>,
+    pub(super) volumes: BTreeMap<Name, VolumeSpec>,
+    pub(super) directories: Directories,
     pub(super) networks: BTreeSet<Name>,
     pub(super) files: Files<'a>,
 }

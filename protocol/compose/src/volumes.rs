@@ -1,39 +1,33 @@
 //! Volumes, bind mounts and tmpfs.
 
 use std::collections::BTreeSet;
+use std::io::ErrorKind;
 
-use super::files::{Files, MissingContent};
+use super::directories;
+use super::files::MissingContent;
+use super::model::Service;
 use super::problem::Problem;
 use super::target::{Targets, absolute};
+use super::top::Top;
 use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::spec::{FileMount, Mount};
+use vc_protocol::volume::VolumeSpec;
 use vc_protocol::{Name, parse_memory};
 
-/// How to make a path of a node's host usable.
-const PIN: &str = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";
-
-/// Reads `volumes:` at the top.
-pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
-    super::declared::declared(
-        at,
-        &["local"],
-        "volumes are on the node that runs the service: leave it out",
-        &[
-            ("external", ": a volume is the project's own: declare it without"),
-            ("driver_opts", " is not supported: a volume is a directory of its node"),
-        ],
-    )
+/// Which paths of a service are those of the node that runs it.
+pub(super) struct HostPaths<'a> {
+    /// Whether the service runs on one node only, so that all absolute paths are.
+    pub(super) pinned: bool,
+    /// `x-vc.host_paths`.
+    pub(super) own: &'a [String],
 }
 
 /// Reads the mounts of one service.
 pub(super) struct Reader<'r, 'a> {
-    /// The volumes of the project.
-    pub(super) declared: &'r BTreeSet<Name>,
-    /// The files of the project.
-    pub(super) files: &'r Files<'a>,
-    /// Whether the service runs on one node only.
-    pub(super) pinned: bool,
+    /// What the file declares.
+    pub(super) top: &'r Top<'a>,
+    pub(super) hosts: HostPaths<'r>,
     /// The targets in use.
     pub(super) targets: &'r mut Targets,
     /// The mounts read so far.
@@ -42,8 +36,20 @@ pub(super) struct Reader<'r, 'a> {
     pub(super) shipped: Vec<FileMount>,
 }
 
+/// How a path or a volume is mounted.
+#[derive(Default)]
+struct Options<'a> {
+    read_only: bool,
+    nocopy: bool,
+    subpath: Option<String>,
+    /// `bind.create_host_path`.
+    create: Option<bool>,
+    /// `x-vc` of the mount.
+    extension: Option<At<'a>>,
+}
+
 /// Directories and files that every Linux host has for itself.
-const OF_HOST: [&str; 12] = [
+const OF_HOST: [&str; 13] = [
     "/proc",
     "/sys",
     "/dev",
@@ -56,14 +62,36 @@ const OF_HOST: [&str; 12] = [
     "/boot",
     "/var/log",
     "/var/lib/docker",
+    "/tmp",
 ];
 
-/// Returns whether a path is one of [`OF_HOST`], or in one.
-fn is_of_host(path: &str) -> bool {
-    let under = |of: &str| {
-        path.strip_prefix(of).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
-    };
-    OF_HOST.iter().any(|of| under(of))
+/// Directories that are of a host as a whole, and below which anything may be.
+const ROOTS: [&str; 12] = [
+    "/", "/etc", "/var", "/var/lib", "/home", "/root", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt",
+];
+
+/// Returns whether a path is one that every host has for itself.
+pub(super) fn is_of_host(path: &str) -> bool {
+    let path = directories::normal(path);
+    ROOTS.contains(&path.as_str()) || OF_HOST.iter().any(|of| is_in(&path, of))
+}
+
+/// Returns whether a path is `root` or below it.
+fn is_in(path: &str, root: &str) -> bool {
+    path.strip_prefix(root).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+}
+
+/// Writes how the volumes of each service are kept into its spec, as far as the file says it.
+pub(super) fn say_how_kept(services: &mut [Service], top: &Top<'_>) {
+    for Service { deployment, .. } in services {
+        let names: BTreeSet<Name> = deployment.spec.volumes().cloned().collect();
+        let spec = |name: &Name| top.volumes.get(name).cloned().or_else(|| top.directories.spec(name));
+        let said = names.into_iter().filter_map(|name| {
+            let spec = spec(&name).filter(|spec| *spec != VolumeSpec::default())?;
+            Some((name, spec))
+        });
+        deployment.spec.volumes = said.collect();
+    }
 }
 
 impl Reader<'_, '_> {
@@ -104,27 +132,46 @@ impl Reader<'_, '_> {
                 ));
             }
         };
-        let Some(read_only) = access(options).map_err(|why| at.invalid(why)).ok() else { return };
+        let Some(options) = self.short_options(at, options) else { return };
         let Some(target) = absolute(target, None).map_err(|why| at.invalid(why)).ok() else {
             return;
         };
         match source {
             None => self.add(at, Mount::Anonymous { target }),
             Some("") => at.invalid(format!("'{text}' has no source: name a volume or a path")),
-            Some(path) if path.starts_with(['.', '/', '~']) => {
-                self.bind(at, path, target, read_only);
-            }
+            Some(path) if path.starts_with(['.', '/', '~']) => self.bind(at, path, target, options),
             Some(name) if name.contains('/') => {
                 at.invalid(format!("'{name}' is not a volume: write ./{name} for a path"));
             }
-            Some(name) => self.volume(at, name, target, read_only),
+            Some(name) => self.volume(at, name, target, options),
         }
+    }
+
+    /// Parses the options of a short item.
+    fn short_options<'a>(&self, at: &At<'a>, text: &str) -> Option<Options<'a>> {
+        let mut options = Options::default();
+        for option in text.split(',').filter(|option| !option.is_empty()) {
+            match option {
+                "ro" => options.read_only = true,
+                // The default of Docker, and what has no effect on Linux.
+                "rw" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
+                "nocopy" => options.nocopy = true,
+                "z" | "Z" => at.walk.warn(SELINUX.to_owned()),
+                _ => {
+                    at.invalid(format!("'{option}' is not supported: write ro or rw"));
+                    return None;
+                }
+            }
+        }
+        Some(options)
     }
 
     fn long(&mut self, at: &At<'_>) {
         let mut fields = at.fields();
-        let [kind, source, target, read_only] =
-            ["type", "source", "target", "read_only"].map(|key| fields.take(key));
+        let [kind, source, target, read_only, extension] =
+            ["type", "source", "target", "read_only", "x-vc"].map(|key| fields.take(key));
+        // Without effect in Docker on Linux.
+        fields.take("consistency");
         let [bind, volume, tmpfs] = ["bind", "volume", "tmpfs"].map(|key| fields.take(key));
         fields.finish(&[]);
         let read_only = read_only.as_ref().and_then(At::bool).unwrap_or_default();
@@ -142,11 +189,15 @@ impl Reader<'_, '_> {
                 options.refuse(format!("is not an option of a {kind}"));
             }
         }
+        if let Some(at) = extension.as_ref().filter(|_| kind != "bind") {
+            at.refuse("is of a directory: write it at the volume's declaration");
+        }
         let Some(target) = target else {
             return at.refuse("has no target: name the path inside");
         };
         let Some(target) = target.read(|text| absolute(text, None)) else { return };
         let source = source.and_then(|at| at.text().map(|text| (at, text)));
+        let options = Options { read_only, extension, ..Options::default() };
         match (kind, source) {
             ("tmpfs", None) if !read_only => {
                 let bytes = tmpfs.map(|at| size(&at)).unwrap_or_default();
@@ -155,25 +206,28 @@ impl Reader<'_, '_> {
             ("tmpfs", None) => at.refuse("is memory that cannot be written: leave read_only out"),
             ("tmpfs", Some((at, _))) => at.refuse("is not supported: memory has no source"),
             ("volume", source) => {
-                refuse_true(volume, &["nocopy"]);
+                let options = volume.map_or(options, |at| volume_options(&at));
+                let options = Options { read_only, ..options };
+                let is_plain = !read_only && !options.nocopy && options.subpath.is_none();
                 match source {
-                    Some((source, name)) => self.volume(&source, name, target, read_only),
-                    None if read_only => at.refuse("has no source: name the volume"),
-                    None => self.add(at, Mount::Anonymous { target }),
+                    Some((source, name)) => self.volume(&source, name, target, options),
+                    None if is_plain => self.add(at, Mount::Anonymous { target }),
+                    None => at.refuse("has no source: name the volume"),
                 }
             }
             (_, Some((_, path))) => {
-                refuse_true(bind, &["create_host_path"]);
-                self.bind(at, path, target, read_only);
+                let create = bind.and_then(|at| bind_options(&at));
+                self.bind(at, path, target, Options { create, ..options });
             }
             (_, None) => at.refuse("has no source: name the path"),
         }
     }
 
-    fn volume(&mut self, at: &At<'_>, name: &str, target: String, read_only: bool) {
+    fn volume(&mut self, at: &At<'_>, name: &str, target: String, options: Options<'_>) {
         match name.parse::<Name>() {
-            Ok(name) if self.declared.contains(&name) => {
-                self.add(at, Mount::Volume { name, target, read_only });
+            Ok(name) if self.top.volumes.contains_key(&name) => {
+                let Options { read_only, nocopy, subpath, .. } = options;
+                self.add(at, Mount::Volume { name, target, read_only, nocopy, subpath });
             }
             Ok(name) => at.refuse(format!(
                 "names the volume '{name}', which is not declared: write volumes: {{{name}: }} at the top"
@@ -182,35 +236,67 @@ impl Reader<'_, '_> {
         }
     }
 
-    /// Reads a path: on the one host that the service is pinned to, or on the operator's, whose files are shipped. Paths of the
-    /// system, such as a socket in `/run`, are those of the node that runs the instance.
-    fn bind(&mut self, at: &At<'_>, path: &str, target: String, read_only: bool) {
-        if self.pinned && path.starts_with('/') {
-            let source = path.to_owned();
-            return self.add(at, Mount::Bind { source, target, read_only });
+    /// Reads a path. A regular file of the operator's computer is shipped. Paths of the system, such as a socket in `/run`, and those
+    /// that the service names are those of the node that runs the instance. Any other is a directory, which is a volume.
+    fn bind(&mut self, at: &At<'_>, path: &str, target: String, options: Options<'_>) {
+        let is_absolute = path.starts_with('/');
+        let normal = directories::normal(path);
+        let is_own = self.hosts.own.iter().any(|own| is_in(&normal, own));
+        if is_absolute && (self.hosts.pinned || is_own) {
+            return self.host_path(at, path, target, &options);
         }
-        match self.files.ship(path, &target) {
+        match self.top.files.ship(path, &target) {
             Ok(mount) => {
+                if let Some(at) = options.extension {
+                    at.refuse("is of a directory, and this is a file: leave it out");
+                }
                 self.targets.take(at, &mount.target);
                 self.shipped.push(mount);
             }
             // Each node has its own.
             Err(
                 MissingContent::Directory | MissingContent::Other | MissingContent::Unreadable(_),
-            ) if is_of_host(path) => {
-                let source = path.to_owned();
-                self.add(at, Mount::Bind { source, target, read_only });
-            }
+            ) if is_of_host(path) => self.host_path(at, path, target, &options),
             Err(why @ (MissingContent::TooLarge(_) | MissingContent::NoHome)) => {
                 at.invalid(why.of(path))
             }
-            Err(why) if self.pinned => {
-                at.invalid(format!("{}: name the node's path, from / on", why.of(path)));
+            Err(MissingContent::Unreadable(error))
+                if !is_absolute
+                    && error.kind() == ErrorKind::NotFound
+                    && options.create != Some(false) =>
+            {
+                if looks_like_file(&normal) {
+                    at.warn(format!("mounts '{path}', which does not exist here: as with Compose it becomes a directory"));
+                }
+                self.directory(at, path, target, &options);
             }
-            Err(why @ MissingContent::Directory) => {
-                at.invalid(format!("{}: write a named volume, or {PIN}", why.of(path)));
-            }
-            Err(why) => at.invalid(format!("{}: {PIN}", why.of(path))),
+            Err(why @ MissingContent::Other) if !is_absolute => at.invalid(format!(
+                "{}: name the path of the nodes, from / on, also in x-vc: {{host_paths: [/PATH]}}",
+                why.of(path)
+            )),
+            Err(why @ MissingContent::Unreadable(_)) if !is_absolute => at.invalid(why.of(path)),
+            // What is at an absolute path only the nodes know.
+            Err(_) => self.directory(at, path, target, &options),
+        }
+    }
+
+    /// Mounts a path of the node that runs the instance.
+    fn host_path(&mut self, at: &At<'_>, path: &str, target: String, options: &Options<'_>) {
+        if let Some(at) = &options.extension {
+            at.refuse("is of a directory that is a volume, and this is the path of the node: leave it out");
+        }
+        let source = path.to_owned();
+        self.add(at, Mount::Bind { source, target, read_only: options.read_only });
+    }
+
+    /// Mounts a directory, which is a volume. As in Docker, it does not get what the image has there.
+    fn directory(&mut self, at: &At<'_>, path: &str, target: String, options: &Options<'_>) {
+        let must_exist = options.create == Some(false);
+        let (extension, declared) = (options.extension.as_ref(), &self.top.volumes);
+        let name = self.top.directories.volume(at, path, extension, must_exist, declared);
+        if let Some(name) = name {
+            let read_only = options.read_only;
+            self.add(at, Mount::Volume { name, target, read_only, nocopy: true, subpath: None });
         }
     }
 
@@ -224,20 +310,44 @@ impl Reader<'_, '_> {
     }
 }
 
-/// Refuses options that are `true`, and unknown ones.
-fn refuse_true(options: Option<At<'_>>, keys: &[&'static str]) {
-    let Some(mut fields) = options.map(|at| at.fields()) else { return };
-    for key in keys {
-        if let Some(at) = fields.take(key).filter(|at| at.bool() == Some(true)) {
-            at.invalid(match *key {
-                "create_host_path" => {
-                    "true is not supported: make the directory on the node ('mkdir -p'), or mount a named volume"
-                }
-                _ => "true is not supported",
-            });
-        }
+const SELINUX: &str = "the options z and Z of volumes have no effect: nodes do not label files for SELinux";
+
+/// Returns whether a path names a file rather than a directory, as people name them: with an extension.
+fn looks_like_file(path: &str) -> bool {
+    path.rsplit('/').next().is_some_and(|name| name.trim_start_matches('.').contains('.'))
+}
+
+/// Reads `volume: {nocopy, subpath}` of a long item.
+fn volume_options<'a>(at: &At<'a>) -> Options<'a> {
+    let mut fields = at.fields();
+    let nocopy = fields.take("nocopy").and_then(|at| at.bool()).unwrap_or_default();
+    let subpath = fields.take("subpath").and_then(|at| at.read(inside));
+    fields.finish(&[]);
+    Options { nocopy, subpath, ..Options::default() }
+}
+
+/// Parses a path inside a volume.
+fn inside(text: &str) -> Result<String, Problem> {
+    if text.starts_with('/') {
+        return Err(Problem::new(format!("'{text}' is relative to the volume: begin it without /")));
+    }
+    Ok(absolute(text, Some(""))?.trim_start_matches('/').to_owned())
+}
+
+/// Reads `bind: {create_host_path, propagation, selinux}` of a long item. Returns the first.
+fn bind_options(at: &At<'_>) -> Option<bool> {
+    let mut fields = at.fields();
+    let create = fields.take("create_host_path").and_then(|at| at.bool());
+    if let Some(at) = fields.take("propagation")
+        && let Some(other) = at.text().filter(|it| !matches!(*it, "private" | "rprivate"))
+    {
+        at.invalid(format!("'{other}' is not supported: mounts stay in the container; leave it out"));
+    }
+    if fields.take("selinux").is_some() {
+        at.walk.warn(SELINUX.to_owned());
     }
     fields.finish(&[]);
+    create
 }
 
 /// Reads `tmpfs: {size}` of a long item, bytes.
@@ -246,25 +356,6 @@ fn size(at: &At<'_>) -> u64 {
     let size = fields.take("size").and_then(|at| at.read(parse_memory));
     fields.finish(&[("mode", " is not supported: the mode is always 1777")]);
     size.unwrap_or_default()
-}
-
-/// Whether the options of a short item make it read-only.
-fn access(options: &str) -> Result<bool, Problem> {
-    let mut read_only = false;
-    for option in options.split(',').filter(|option| !option.is_empty()) {
-        match option {
-            "ro" => read_only = true,
-            // The last three have no effect in Docker on Linux.
-            "rw" | "cached" | "delegated" | "consistent" => {}
-            "z" | "Z" => {
-                return Err(Problem::new(format!(
-                    "'{option}' is not supported: nothing relabels files for SELinux"
-                )));
-            }
-            _ => return Err(Problem::new(format!("'{option}' is not supported: write ro or rw"))),
-        }
-    }
-    Ok(read_only)
 }
 
 /// Returns the size among the options of a short `tmpfs`, bytes; 0: none.

@@ -22,6 +22,8 @@ pub(super) struct Walk<'a> {
     pub(super) context: &'a Context<'a>,
     /// Unset variables that values use.
     pub(super) unset: RefCell<BTreeSet<String>>,
+    /// What works otherwise than elsewhere, one line each.
+    pub(super) warnings: RefCell<BTreeSet<String>>,
     /// Ports of all services so far.
     pub(super) ports: Cell<usize>,
     problems: RefCell<Vec<String>>,
@@ -33,6 +35,7 @@ impl<'a> Walk<'a> {
         Self {
             context,
             unset: RefCell::default(),
+            warnings: RefCell::default(),
             ports: Cell::default(),
             problems: RefCell::default(),
             more: Cell::new(0),
@@ -49,6 +52,14 @@ impl<'a> Walk<'a> {
         let problem: String = format!("{path}{why}").chars().take(MAX_PROBLEM_CHARS).collect();
         if !problems.contains(&problem) {
             problems.push(problem);
+        }
+    }
+
+    /// Records a warning, once.
+    pub(super) fn warn(&self, line: String) {
+        let mut warnings = self.warnings.borrow_mut();
+        if warnings.len() < MAX_PROBLEMS {
+            warnings.insert(line);
         }
     }
 
@@ -85,6 +96,12 @@ impl<'a> At<'a> {
     /// Records a problem as `path: why`.
     pub(super) fn invalid(&self, why: impl Display) {
         self.walk.refuse(&self.path, &format!(": {why}"));
+    }
+
+    /// Warns of what is here: `path why`.
+    pub(super) fn warn(&self, why: impl Display) {
+        let line: String = format!("{} {why}", self.path).chars().take(MAX_PROBLEM_CHARS).collect();
+        self.walk.warn(line);
     }
 
     /// Returns the scalar here. Refuses anything else, and an empty one.

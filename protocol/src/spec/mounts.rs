@@ -20,13 +20,19 @@ pub enum Mount {
         target: String,
         /// Whether it is read-only.
         read_only: bool,
+        /// Whether it does not get what the image has at the target while it is empty.
+        #[serde(default, skip_serializing_if = "is_default")]
+        nocopy: bool,
+        /// Mounts only this directory of it, relative to its root.
+        #[serde(default, skip_serializing_if = "is_default")]
+        subpath: Option<String>,
     },
     /// A volume without a name, deleted with the instance.
     Anonymous {
         /// Path in the container.
         target: String,
     },
-    /// A directory or file of the host; only for services that are constrained to one node.
+    /// A directory or file of the host that runs the instance.
     Bind {
         /// Absolute path on the host.
         source: String,
@@ -45,6 +51,11 @@ pub enum Mount {
 }
 
 impl Mount {
+    /// Returns a mount of a whole volume, as `NAME:TARGET` in a Compose file.
+    pub fn volume(name: Name, target: impl Into<String>, read_only: bool) -> Self {
+        Self::Volume { name, target: target.into(), read_only, nocopy: false, subpath: None }
+    }
+
     /// Returns whether two instances running at once would write to the same place.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Volume { read_only: false, .. } | Self::Bind { read_only: false, .. })
@@ -117,5 +128,19 @@ impl std::fmt::Debug for FileContent {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         // The content may be secret.
         write!(f, "FileContent({}, {:?})", self.project, self.file)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Digests of containers, which decide what is replaced, are taken over this.
+    #[test]
+    fn a_volume_without_options_is_encoded_as_before_there_were_options() {
+        let plain = r#"{"volume":{"name":"data","target":"/data","read_only":true}}"#;
+        let mount = Mount::volume("data".parse().expect("a name"), "/data", true);
+        assert_eq!(serde_json::to_string(&mount).expect("JSON"), plain);
+        assert_eq!(serde_json::from_str::<Mount>(plain).expect("a mount"), mount);
     }
 }

@@ -1,6 +1,7 @@
 //! What of a spec gives a container its host.
 
-use super::{ContainerSpec, Mount};
+use super::{ContainerSpec, Mount, ServiceSpec};
+use crate::volume::Origin;
 
 /// The capabilities that Docker gives every container, without the prefix `CAP_`.
 /// Source: <https://docs.docker.com/engine/containers/run/#runtime-privilege-and-linux-capabilities>
@@ -61,9 +62,20 @@ impl Privilege {
     }
 }
 
+impl ServiceSpec {
+    /// Returns what gives an instance its host, or may: of the container, and the directories of nodes that its volumes are.
+    pub fn privileges(&self) -> Vec<Privilege> {
+        let directories = self.volumes.values().filter_map(|volume| match &volume.origin {
+            Some(Origin::Directory { path, .. }) => Some(Privilege::HostPath(path.clone())),
+            Some(Origin::Uploaded { .. }) | None => None,
+        });
+        self.container.privileges().into_iter().chain(directories).collect()
+    }
+}
+
 impl ContainerSpec {
     /// Returns what gives the container its host, or may.
-    pub fn privileges(&self) -> Vec<Privilege> {
+    fn privileges(&self) -> Vec<Privilege> {
         let settings = &self.settings;
         let mut found = Vec::new();
         if settings.privileged {
@@ -78,6 +90,9 @@ impl ContainerSpec {
         found.extend(added.cloned().map(Privilege::Capability));
         let options = settings.security_opt.iter().filter(|option| !takes_privileges(option));
         found.extend(options.cloned().map(Privilege::SecurityOption));
+        // The default of an engine may be what confines its containers.
+        let runtime = settings.runtime.iter().map(|name| format!("runtime={name}"));
+        found.extend(runtime.map(Privilege::SecurityOption));
         found
     }
 }
@@ -124,5 +139,13 @@ mod tests {
         ];
         let privileges: Vec<String> = spec.privileges().iter().map(ToString::to_string).collect();
         assert_eq!(privileges, expected);
+    }
+
+    #[test]
+    fn a_directory_of_the_nodes_is_a_host_path_although_it_is_a_volume() {
+        let json = r#"{"container": {"image": "web:1"}, "volumes": {
+            "a": {"origin": {"directory": {"path": "/srv/a"}}}, "b": {"origin": {"uploaded": {"path": "./b"}}}, "c": {}}}"#;
+        let spec: ServiceSpec = serde_json::from_str(json).expect("a spec");
+        assert_eq!(spec.privileges(), [Privilege::HostPath("/srv/a".to_owned())]);
     }
 }

@@ -62,6 +62,15 @@ pub struct Settings {
     /// Size of `/dev/shm` in bytes; zero for the default of Docker.
     #[serde(skip_serializing_if = "is_default")]
     pub shm_bytes: u64,
+    /// The most processes and threads; zero for no limit.
+    #[serde(skip_serializing_if = "is_default")]
+    pub pids_limit: i64,
+    /// Limit of memory and swap together in bytes, -1 for no limit; zero for the default of Docker.
+    #[serde(skip_serializing_if = "is_default")]
+    pub memory_swap_bytes: i64,
+    /// The OCI runtime, as the engine's configuration names it; `None` for the engine's default.
+    #[serde(skip_serializing_if = "is_default")]
+    pub runtime: Option<String>,
     /// Allocates a pseudo-terminal.
     #[serde(skip_serializing_if = "is_default")]
     pub tty: bool,

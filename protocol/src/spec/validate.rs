@@ -1,6 +1,8 @@
 //! The rules that every spec satisfies that a node accepts. The Compose reader applies them too, so that a file and a request
 //! that was made otherwise are held to the same.
 
+mod volumes;
+
 use std::collections::BTreeSet;
 use std::fmt::Display;
 
@@ -10,6 +12,8 @@ use super::{
 };
 use crate::Millis;
 use crate::image::Digest;
+
+pub use volumes::{FILE_SYSTEMS, MAX_KEPT};
 
 /// The longest duration in a spec, in milliseconds: a year.
 pub const MAX_DURATION: Millis = 365 * 24 * 3600 * 1000;
@@ -39,6 +43,7 @@ impl ServiceSpec {
     /// The first field that breaks a rule.
     pub fn validate(&self) -> Result<(), SpecError> {
         self.container.validate()?;
+        self.validate_volumes()?;
         for Constraint { attribute, value, .. } in &self.constraints {
             let label = match attribute {
                 Attribute::Label(label) => label.as_str(),
@@ -162,6 +167,10 @@ impl Mount {
         | Self::Bind { target, .. }
         | Self::Tmpfs { target, .. }) = self;
         check(is_target(target), &at("mounts", target), NOT_A_TARGET)?;
+        if let Self::Volume { subpath: Some(path), .. } = self {
+            let inside = is_target(&format!("/{path}"));
+            check(inside, &at("mounts", path), "is not a path inside the volume")?;
+        }
         if let Self::Bind { source, .. } = self {
             let field = at("mounts", source);
             let absolute = source.starts_with('/') && is_line(source);
@@ -227,6 +236,11 @@ impl Settings {
                 "is not an option of resolv.conf that may be set",
             )?;
         }
+        let runtime = self.runtime.as_ref().is_none_or(|name| is_line(name));
+        check(runtime, &"settings.runtime", NOT_A_LINE)?;
+        check(self.pids_limit >= 0, &"settings.pids_limit", "is negative")?;
+        let swap = self.memory_swap_bytes >= -1;
+        check(swap, &"settings.memory_swap_bytes", "is neither an amount nor -1")?;
         for (name, &(soft, hard)) in &self.ulimits {
             let field = at("settings.ulimits", name);
             let named =

@@ -67,7 +67,7 @@ pub(crate) fn port(published: u16) -> Port {
 /// Returns a mount of a named volume.
 pub(crate) fn volume(name: &str) -> Mount {
     let name = name.parse().expect("a name");
-    Mount::Volume { name, target: "/data".to_owned(), read_only: false }
+    Mount::volume(name, "/data", false)
 }
 
 /// Adds a running claim of the current spec.

@@ -36,8 +36,7 @@ fn image(version: u32) -> ServiceSpec {
 }
 
 fn with_volume(mut spec: ServiceSpec) -> ServiceSpec {
-    let (name, target) = ("data".parse().expect("a name"), "/data".to_owned());
-    spec.container.mounts = vec![Mount::Volume { name, target, read_only: false }];
+    spec.container.mounts = vec![Mount::volume("data".parse().expect("a name"), "/data", false)];
     spec
 }
 

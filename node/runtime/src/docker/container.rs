@@ -123,6 +123,9 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
         extra_hosts: some(&settings.extra_hosts),
         ulimits: Some(ulimits.collect()),
         shm_size: (settings.shm_bytes > 0).then(|| to_i64(settings.shm_bytes)),
+        pids_limit: (settings.pids_limit > 0).then_some(settings.pids_limit),
+        memory_swap: (settings.memory_swap_bytes != 0).then_some(settings.memory_swap_bytes),
+        runtime: settings.runtime.clone(),
         ..HostConfig::default()
     }
 }

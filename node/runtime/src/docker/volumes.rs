@@ -41,7 +41,7 @@ pub(super) fn mount(
         ..DockerMount::default()
     };
     match mount {
-        Mount::Volume { name, target, read_only } => {
+        Mount::Volume { name, target, read_only, .. } => {
             let key = VolumeKey { project: project.clone(), volume: name.clone() };
             DockerMount {
                 source: Some(volume_name(&key)),

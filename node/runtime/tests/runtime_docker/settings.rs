@@ -7,7 +7,7 @@ use vc_protocol::spec::{Mount, Settings};
 use crate::*;
 
 fn volume(target: &str, read_only: bool) -> Mount {
-    Mount::Volume { name: "data".parse().expect("a name"), target: target.to_owned(), read_only }
+    Mount::volume("data".parse().expect("a name"), target, read_only)
 }
 
 #[tokio::test]
@@ -33,6 +33,9 @@ async fn a_container_has_the_settings_of_its_spec() {
         dns_opt: texts(&["timeout:2"]),
         ulimits: [("nofile".to_owned(), (123, 456))].into(),
         shm_bytes: 8 << 20,
+        pids_limit: 77,
+        memory_swap_bytes: -1,
+        runtime: Some("runc".to_owned()),
         tty: true,
         stdin_open: true,
         privileged: false,
@@ -70,6 +73,7 @@ async fn a_container_has_the_settings_of_its_spec() {
         inspect("{{.HostConfig.ShmSize}} {{.HostConfig.SecurityOpt}}"),
         "8388608 [no-new-privileges]"
     );
+    assert_eq!(inspect("{{.HostConfig.PidsLimit}} {{.HostConfig.Runtime}}"), "77 runc");
     assert_eq!(
         inspect("{{.Config.Tty}} {{.Config.OpenStdin}} {{.HostConfig.PortBindings}}"),
         "true true map[]"

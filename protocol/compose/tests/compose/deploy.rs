@@ -86,12 +86,8 @@ fn invalid_deploy_values_are_refused_by_path() {
             "services.s.restart and deploy.restart_policy are both there: keep one",
         ),
         (
-            "deploy: {restart_policy: {window: 5s}}",
-            "services.s.deploy.restart_policy.window is not supported: an exit always counts",
-        ),
-        (
-            "deploy: {restart_policy: {condition: always}}",
-            "services.s.deploy.restart_policy.condition: 'always' is not a condition: write any, on-failure or none",
+            "deploy: {restart_policy: {condition: maybe}}",
+            "services.s.deploy.restart_policy.condition: 'maybe' is not a condition: write any, on-failure or none",
         ),
         ("deploy: {replicas: 1001}", "services.s.deploy.replicas is more than 1000"),
         ("deploy: {replicas: two}", "services.s.deploy.replicas: 'two' is not an integer in range"),

@@ -22,11 +22,15 @@ fn typical_files_match_their_golden_files() {
             continue;
         }
         let (extension, outcome) = match parse(&fs::read_to_string(&path).unwrap()) {
-            Ok(Project { name, services, files, builds, warnings }) => {
+            Ok(Project { name, services, files, builds, uploads, warnings }) => {
                 let builds: Vec<String> = builds.iter().map(|it| format!("{it:?}")).collect();
-                let json = serde_json::json!({
+                let mut json = serde_json::json!({
                     "name": name, "services": services, "files": files, "builds": builds, "warnings": warnings
                 });
+                if !uploads.is_empty() {
+                    let paths = uploads.iter().map(|it| format!("{} -> {}", it.path, it.volume));
+                    json["uploads"] = paths.collect::<Vec<String>>().into();
+                }
                 ("json", serde_json::to_string_pretty(&json).unwrap())
             }
             Err(error) => ("txt", error.to_string()),

@@ -57,11 +57,6 @@ fn unsupported_network_options_are_refused() {
         ),
     ]);
     for (top, refusal) in [
-        (
-            "external: true",
-            "networks.n.external: a network is the project's own: declare it without",
-        ),
-        ("internal: true", "networks.n.internal: networks without a way out are not supported"),
         ("ipam: {}", "networks.n.ipam is not supported: each node gives out its own addresses"),
         (
             "driver_opts: {a: b}",
@@ -71,10 +66,49 @@ fn unsupported_network_options_are_refused() {
             "driver: macvlan",
             "networks.n.driver: 'macvlan' is not supported: every network spans the nodes: leave it out",
         ),
-        ("name: other", "networks.n.name is not supported: within the project it is 'n'"),
-        ("attachable: true", "networks.n.attachable is not supported"),
     ] {
         let top = format!("networks: {{n: {{{top}}}}}");
         assert_eq!(beside(&top, "").unwrap_err(), refusal);
     }
+}
+
+#[test]
+fn a_network_that_is_not_as_elsewhere_is_warned_of() {
+    let own = "networks.n is the project's own network: services of other projects are not on it, and are reached at the ports that \
+               they publish";
+    for (options, warning) in [
+        ("external: true", own),
+        ("external: true, name: proxy", own),
+        ("name: other, attachable: true", own),
+        (
+            "internal: true",
+            "networks.n has a way out: 'internal' is not supported, and does not keep its services from the internet",
+        ),
+    ] {
+        let top = format!("networks: {{n: {{{options}}}}}");
+        let project = beside(&top, "networks: [n]").unwrap();
+        assert_eq!(project.warnings, [warning], "{options}");
+    }
+    let project = beside("networks: {n: {external: false, name: n}}", "networks: [n]").unwrap();
+    assert_eq!(project.warnings, [""; 0]);
+}
+
+#[test]
+fn a_link_is_an_alias_and_a_dependency() {
+    let other = "  db: {image: i, networks: [back]}\n  plain: {image: i}\nnetworks: {back: }";
+    let project = beside(other, "links: [db, 'db:Database', 'plain:other']").unwrap();
+    let networks = |index: usize| {
+        let spec = &project.services[index].spec;
+        serde_json::to_string(&spec.container.networks).unwrap()
+    };
+    assert_eq!([networks(0), networks(1)], [r#"{"back":["database"]}"#, r#"{"default":["other"]}"#]);
+    let waits: Vec<&str> = project.services[2].spec.depends_on.keys().map(|it| it.as_str()).collect();
+    assert_eq!(waits, ["db", "plain"]);
+    all_refused(&[
+        ("links: [gone]", "services.s.links[0] names no service of the file that is deployed"),
+        (
+            "links: ['s:a b']",
+            "services.s.links[0]: 'a b' is not a host name: use letters, digits, '-', '_' and '.'",
+        ),
+    ]);
 }

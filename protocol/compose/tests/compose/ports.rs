@@ -120,11 +120,7 @@ fn the_ports_of_a_file_are_limited() {
 
 #[test]
 fn invalid_ports_are_refused() {
-    let none =
-        "it publishes no port: write published:target, as in 8080:80, or x-vc: {publish: none}";
     all_refused(&[
-        ("ports: ['80']", &format!("services.s.ports[0]: {none}")),
-        ("ports: [{target: 80}]", &format!("services.s.ports[0]: {none}")),
         (
             "ports: [1-3000:1-3000]",
             "services.s.ports[0] is one too many: a service has 2048 ports at most",

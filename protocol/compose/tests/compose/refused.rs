@@ -1,6 +1,6 @@
 //! Refused keys and values: one line that begins with the path.
 
-use crate::all_refused;
+use crate::{all_refused, beside};
 
 #[test]
 fn unsupported_keys_are_refused_with_a_reason() {
@@ -11,13 +11,8 @@ fn unsupported_keys_are_refused_with_a_reason() {
             "services.s.network_mode is not supported: leave bridge and default out; instead of host write ports",
         ),
         (
-            "logging: {driver: json-file}",
-            "services.s.logging is not supported: the cluster keeps the logs, see vc logs",
-        ),
-        (
-            "links: [\"db:database\"]",
-            "services.s.links is not supported: services reach each other by name; for another name write networks: \
-             {default: {aliases: [NAME]}} in the other service",
+            "logging: {driver: gelf, options: {gelf-address: 'udp://1.2.3.4:1'}}",
+            "services.s.logging.driver: 'gelf' is not supported: the cluster keeps the logs, see 'vc logs'; leave it out",
         ),
         (
             "domainname: a.b",
@@ -28,8 +23,8 @@ fn unsupported_keys_are_refused_with_a_reason() {
             "services.s.extends is not supported: write the service out, or use a YAML anchor",
         ),
         (
-            "pull_policy: always",
-            "services.s.pull_policy: 'always' is not supported: the image is pinned when it is deployed; write missing",
+            "pull_policy: never",
+            "services.s.pull_policy: 'never' is not supported: the image is pinned when it is deployed; write missing",
         ),
         ("userns_mode: host", "services.s.userns_mode is not supported"),
         (
@@ -150,4 +145,32 @@ fn invalid_values_are_refused_by_path() {
         ("user: x\nuser: y", "line 5, column 5: the key 'user' is given twice"),
         ("user: [", "line 4, column 11: unclosed bracket '['"),
     ]);
+}
+
+#[test]
+fn what_has_no_effect_here_is_warned_of() {
+    for (lines, warning) in [
+        (
+            "logging: {driver: json-file, options: {max-size: 1m}}",
+            "services.s.logging has no effect: the cluster keeps the logs, see 'vc logs'",
+        ),
+        (
+            "pull_policy: always",
+            "services.s.pull_policy has no effect: the image is pinned when it is deployed; 'vc deploy --pull' asks the registry anew",
+        ),
+        (
+            "deploy: {restart_policy: {condition: unless-stopped, window: 5s}}",
+            "services.s.deploy.restart_policy.window has no effect: an exit always counts",
+        ),
+        (
+            "ports: [8008]",
+            "services.s.ports[0] publishes no port, where Compose chooses one: to publish it write published:target, as in 8080:8008",
+        ),
+        (
+            "volumes: ['./a.conf:/a:z', '/tmp/x:/b:Z']",
+            "the options z and Z of volumes have no effect: nodes do not label files for SELinux",
+        ),
+    ] {
+        assert_eq!(beside("", lines).unwrap().warnings, [warning], "{lines}");
+    }
 }

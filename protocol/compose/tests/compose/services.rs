@@ -135,7 +135,7 @@ fn settings_of_docker_are_passed_on() {
          group_add: [input, 109]\nsecurity_opt: ['no-new-privileges:true', apparmor=unconfined]\n\
          extra_hosts: ['a:1.2.3.4', 'b=[::1]', 'c:::1', 'd:host-gateway']\n\
          dns: [192.0.2.53, '2001:db8::53']\ndns_search: example.com\ndns_opt: ['timeout:2', use-vc]\n\
-         ulimits: {nofile: 1024, memlock: {soft: -1, hard: -1}, nproc: {soft: 5, hard: 9}}\nshm_size: 64mb\ntty: true\nstdin_open: true\npull_policy: missing",
+         ulimits: {nofile: 1024, memlock: {soft: -1, hard: -1}, nproc: {soft: 5, hard: 9}}\nshm_size: 64mb\npids_limit: 100\nmemswap_limit: 1g\nruntime: crun\ntty: true\nstdin_open: true\npull_policy: missing",
     )
     .unwrap()
     .spec
@@ -167,6 +167,9 @@ fn settings_of_docker_are_passed_on() {
             .map(|(name, limits)| (name.to_owned(), limits))
             .into(),
         shm_bytes: 64 << 20,
+        pids_limit: 100,
+        memory_swap_bytes: 1 << 30,
+        runtime: Some("crun".to_owned()),
         tty: true,
         stdin_open: true,
     };

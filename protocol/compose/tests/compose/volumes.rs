@@ -13,7 +13,7 @@ fn mounts(lines: &str) -> Vec<Mount> {
 }
 
 fn volume(name: &str, target: &str, read_only: bool) -> Mount {
-    Mount::Volume { name: name.parse().unwrap(), target: target.to_owned(), read_only }
+    Mount::volume(name.parse().unwrap(), target, read_only)
 }
 
 #[test]
@@ -109,39 +109,21 @@ fn paths_of_the_system_are_those_of_the_node_that_runs_the_service() {
             bind("/dev/missing", "/d", false)
         ]
     );
-    all_refused(&[(
-        "volumes: ['/devices:/d']",
-        "services.s.volumes[0]: '/devices' is a directory: write a named volume, or pin the service to the node that has it with \
-         deploy.placement.constraints: [node.name == NAME]",
-    )]);
+    assert_eq!(mounts("volumes: ['/etc:/e', '/tmp/.X11-unix:/x']")[0], bind("/etc", "/e", false));
+    assert!(matches!(mounts("volumes: ['/devices:/d']")[0], Mount::Volume { .. }));
 }
 
 #[test]
-fn bind_mounts_of_unpinned_services_are_refused() {
-    let pin = "pin the service to the node that has it with deploy.placement.constraints: [node.name == NAME]";
-    let other = "deploy: {placement: {constraints: [node.name != attic, node.labels.a == b]}}";
-    all_refused(&[
-        (
-            "volumes: ['./src:/src']",
-            &format!(
-                "services.s.volumes[0]: './src' is a directory: write a named volume, or {pin}"
-            ),
-        ),
-        (
-            &format!("volumes: ['/srv:/srv']\n{other}"),
-            &format!(
-                "services.s.volumes[0]: '/srv' is a directory: write a named volume, or {pin}"
-            ),
-        ),
-        (
-            "volumes: [{type: bind, source: missing.txt, target: /a}]",
-            &format!("services.s.volumes[0]: cannot read 'missing.txt': no such file: {pin}"),
-        ),
-        (
-            &format!("volumes: ['./src:/src']\n{PIN}"),
-            "services.s.volumes[0]: './src' is a directory: name the node's path, from / on",
-        ),
-    ]);
+fn a_service_names_paths_of_the_node_that_runs_it() {
+    let lines = "volumes: ['/mnt/media/films:/f:ro', '/mnt/media2:/g', '/mnt/./list.txt:/l']\nx-vc: {host_paths: [/mnt/media/, /mnt/list.txt]}";
+    let mounts = mounts(lines);
+    assert_eq!(mounts[0], bind("/mnt/media/films", "/f", true));
+    assert!(matches!(mounts[1], Mount::Volume { .. }), "not below the other");
+    assert_eq!(mounts[2], bind("/mnt/./list.txt", "/l", false), "although it is a file here");
+    all_refused(&[(
+        "x-vc: {host_paths: [mnt]}",
+        "services.s.x-vc.host_paths[0]: 'mnt' is not an absolute path: begin it with /",
+    )]);
 }
 
 #[test]
@@ -172,10 +154,6 @@ fn invalid_mounts_are_refused() {
             "volumes: ['a:/b:ro:x']",
             "services.s.volumes[0]: 'a:/b:ro:x' is not a mount: write source:/target or source:/target:ro",
         ),
-        (
-            "volumes: ['a:/b:z']",
-            "services.s.volumes[0]: 'z' is not supported: nothing relabels files for SELinux",
-        ),
         ("volumes: ['a:/b:rx']", "services.s.volumes[0]: 'rx' is not supported: write ro or rw"),
         (
             "volumes: [/a, /a/]",
@@ -204,11 +182,16 @@ fn invalid_mounts_are_refused() {
         ),
         (
             "volumes: [{type: volume, target: /a, volume: {nocopy: true}}]",
-            "services.s.volumes[0].volume.nocopy: true is not supported",
+            "services.s.volumes[0] has no source: name the volume",
         ),
         (
-            "volumes: [{type: volume, target: /a, volume: {subpath: b}}]",
-            "services.s.volumes[0].volume.subpath is not supported",
+            "volumes: [{type: volume, source: data, target: /a, volume: {subpath: ../b}}]",
+            "services.s.volumes[0].volume.subpath: '../b' climbs with ..: write the path itself; \
+             services.s.volumes[0].source names the volume 'data', which is not declared: write volumes: {data: } at the top",
+        ),
+        (
+            "volumes: [{type: bind, source: /srv/a, target: /a, bind: {propagation: rslave}}]",
+            "services.s.volumes[0].bind.propagation: 'rslave' is not supported: mounts stay in the container; leave it out",
         ),
         (
             "volumes: [{type: tmpfs, target: /a, tmpfs: {mode: 0700}}]",
@@ -216,18 +199,4 @@ fn invalid_mounts_are_refused() {
         ),
         ("tmpfs: '/a:uid=5'", "services.s.tmpfs: 'uid=5' is not supported: write size=64m"),
     ]);
-    for (top, refusal) in [
-        ("external: true", "volumes.v.external: a volume is the project's own: declare it without"),
-        (
-            "driver: nfs",
-            "volumes.v.driver: 'nfs' is not supported: volumes are on the node that runs the service: leave it out",
-        ),
-        (
-            "driver_opts: {type: nfs}",
-            "volumes.v.driver_opts is not supported: a volume is a directory of its node",
-        ),
-        ("name: other", "volumes.v.name is not supported: within the project it is 'v'"),
-    ] {
-        assert_eq!(beside(&format!("volumes: {{v: {{{top}}}}}"), "").unwrap_err(), refusal);
-    }
 }
