@@ -43,9 +43,12 @@ pub enum Request {
         /// Asks registries anew which image each reference names. [`Reply::KeepAlive`] may precede the answer.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         pull: bool,
-        /// Also if the image of a service cannot be found.
+        /// Also if the image of a service cannot be found, or not every node says whether it has a directory.
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
+        /// Name or id of the node whose directories new volumes begin with, where several nodes have them.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data_from: Option<String>,
     },
     /// Returns what [`Request::Deploy`] would change. Viewer; deployer with secrets, because the answer reveals whether they
     /// differ.
@@ -61,6 +64,9 @@ pub enum Request {
         /// As of [`Request::Deploy`].
         #[serde(default, skip_serializing_if = "std::ops::Not::not")]
         force: bool,
+        /// As of [`Request::Deploy`].
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        data_from: Option<String>,
     },
     /// Returns the details of a service. Viewer; deployer with `show_values`.
     Inspect {

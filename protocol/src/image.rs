@@ -234,6 +234,21 @@ pub enum Request {
     /// Asks which of these paths do not exist on the host of the member's Docker engine; answered by
     /// [`Response::MissingPaths`], to servers only.
     MissingPaths(Vec<String>),
+    /// Asks what is at these paths of the host of the member's Docker engine; answered by [`Response::HostPaths`], to servers
+    /// only.
+    HostPaths(Vec<String>),
+}
+
+/// What is at a path of a host.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PathKind {
+    /// Nothing.
+    Missing,
+    /// A directory.
+    Directory,
+    /// A regular file, a socket, a device or the like.
+    File,
 }
 
 /// What a registry says of an image that was not fetched.
@@ -266,6 +281,8 @@ pub enum Response {
     InRegistry(RegistryAnswer),
     /// The paths that do not exist.
     MissingPaths(Vec<String>),
+    /// What is at each of the paths, in their order.
+    HostPaths(Vec<PathKind>),
     /// The request failed; why, for people.
     Error(String),
 }

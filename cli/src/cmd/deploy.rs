@@ -24,6 +24,7 @@ Examples:
 
 A service keeps the image that it is pinned to, until its tag is pushed with 'vc image push', pulled with --pull, or changed in
 the file. Which node you deploy through makes no difference.
+Directories of the file are volumes: 'docs/compose.md' says where their data is from.
 Services of the project that are not in the file are not changed; remove them with 'vc rm'.
 Images with 'build:' are built by your local Docker and pushed to the cluster first.
 With --wait and --output json, prints the instances once all of them run.")]
@@ -41,9 +42,12 @@ pub(crate) struct Args {
     /// Ask the registry, or else Docker on the node, which image each tag names now
     #[arg(long)]
     pull: bool,
-    /// Deploy also if the image of a service is on no node and in no registry
+    /// Deploy also if the image of a service is on no node and in no registry, or a directory may be on a node that is down
     #[arg(long)]
     force: bool,
+    /// The node whose directories count, for volumes that begin with a directory which several nodes have
+    #[arg(long, value_name = "NODE")]
+    data_from: Option<String>,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -57,8 +61,14 @@ impl Args {
         let project = self.project.read()?;
         let (deployments, files) = (project.services.clone(), project.files.clone());
         let (pull, force) = (self.pull, self.force);
-        let diff =
-            Request::Diff { deployments: deployments.clone(), files: files.clone(), pull, force };
+        let data_from = self.data_from;
+        let diff = Request::Diff {
+            deployments: deployments.clone(),
+            files: files.clone(),
+            pull,
+            force,
+            data_from: data_from.clone(),
+        };
         if self.dry_run {
             let rows = expect_reply!(app.ask(diff).await?, Diff)?;
             warn(&project);
@@ -82,7 +92,7 @@ impl Args {
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
             }
-            let deploy = Request::Deploy { deployments, files, pull, force };
+            let deploy = Request::Deploy { deployments, files, pull, force, data_from };
             let changes = session.change(&deploy).await?;
             warn(&project);
             if !(self.wait.wait && app.out.is_json()) {

@@ -27,6 +27,12 @@ pub(super) enum ProjectError {
     /// The Compose file is malformed, or uses something that is not supported.
     #[error("{file}: {error}")]
     Compose { file: String, error: ComposeError },
+    /// A service would begin without the files of a directory.
+    #[error(
+        "{file}: the directory '{path}' has files, which are not uploaded: copy it to a node and write its absolute path there, \
+         or copy it into the image"
+    )]
+    NotUploaded { file: String, path: String },
 }
 
 impl From<ProjectError> for ApiError {
@@ -107,6 +113,18 @@ impl ProjectArgs {
                 build.context = directory.join(&build.context).to_string_lossy().into_owned();
             }
         }
+        for upload in &mut project.uploads {
+            let home = environment.get("HOME").filter(|_| upload.path.starts_with('~'));
+            let path = match home {
+                Some(home) => PathBuf::from(upload.path.replacen('~', home, 1)),
+                None => directory.join(&upload.path),
+            };
+            if has_content(&path) {
+                let file = self.file.display().to_string();
+                return Err(ProjectError::NotUploaded { file, path: upload.path.clone() });
+            }
+            upload.path = path.to_string_lossy().into_owned();
+        }
         Ok(project)
     }
 }
@@ -120,6 +138,11 @@ pub(super) fn warn(project: &Project) {
 
 fn parent(path: PathBuf) -> PathBuf {
     path.parent().map(Path::to_owned).unwrap_or(path)
+}
+
+/// Returns whether a directory has entries.
+fn has_content(path: &Path) -> bool {
+    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Reads what is at a path. Devices and pipes are not opened: that may block or have effects.
@@ -208,16 +231,25 @@ mod tests {
         assert_eq!(contexts, ["https://example.com/far.git", app.to_str().expect("text")]);
 
         let _socket = std::os::unix::net::UnixListener::bind(shop.join("sock")).expect("bound");
-        for (path, why) in [
-            ("./app", "'./app' is a directory: write a named volume"),
-            ("./sock", "'./sock' is not a regular file: pin"),
-            ("./none", "cannot read './none': no such file or directory: pin"),
-        ] {
+        let with = |path: &str| {
             let text = format!("services: {{web: {{image: i, volumes: ['{path}:/x']}}}}");
             std::fs::write(&file, text).expect("written");
-            let error = read(&file, None, &[]).expect_err("refused").to_string();
-            assert!(error.contains(&format!("services.web.volumes[0]: {why}")), "{error}");
+            read(&file, None, &[("HOME", "/home/ann")])
+        };
+        let error = with("./sock").expect_err("refused").to_string();
+        assert!(
+            error.contains("services.web.volumes[0]: './sock' is not a regular file"),
+            "{error}"
+        );
+        for (path, found) in
+            [("./app/", app.to_str().expect("text")), ("~/films", "/home/ann/films")]
+        {
+            let project = with(path).expect("a project");
+            assert_eq!(project.uploads[0].path, found, "{path}: empty, or made empty");
         }
+        std::fs::write(shop.join("app/main.rs"), "").expect("written");
+        let error = with("./app").expect_err("refused").to_string();
+        assert!(error.contains("the directory './app' has files"), "{error}");
     }
 
     #[test]

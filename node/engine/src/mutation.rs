@@ -424,6 +424,7 @@ fn deploy(
     let mut changes = Vec::new();
     for deployment in deployments {
         check_held(view, |service| *service == deployment.service)?;
+        check_volumes_known(view, deployment)?;
         changes.push(revision::deploy(view, state, deployment, by, now)?);
     }
     files::drop_unused(view, state);
@@ -437,6 +438,24 @@ fn deploy(
         return Err(MutationError::DeploymentTooLarge { bytes });
     }
     Ok(changes)
+}
+
+/// Errors: the service says how its volumes are kept, and a node that is up would not find their data.
+fn check_volumes_known(view: &View, deployment: &Deployment) -> Result<(), MutationError> {
+    if deployment.spec.volumes.is_empty() {
+        return Ok(());
+    }
+    let is_older = |node: &&NodeId| {
+        let info = view.nodes.get(node).and_then(|state| state.info.as_ref());
+        info.is_some_and(|info| !info.supports.volumes)
+    };
+    match view.up.iter().find(is_older) {
+        None => Ok(()),
+        Some(node) => {
+            let (service, node) = (deployment.service.clone(), view.name(*node));
+            Err(MutationError::OlderNode { service, node })
+        }
+    }
 }
 
 /// Adds the orders that even out the load to those that still hold, and drops the others.

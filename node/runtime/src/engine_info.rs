@@ -32,6 +32,8 @@ pub(crate) struct EngineInfo {
     /// The ids on the host that are root's in containers, with user namespaces (`userns-remap`).
     pub(crate) user_namespace: Option<(u32, u32)>,
     pub(crate) platform: Platform,
+    /// It mounts a directory of a volume; others would mount all of it.
+    pub(crate) subpaths: bool,
     /// Where it keeps its data, on its host.
     pub(crate) data_root: PathBuf,
 }
@@ -46,11 +48,13 @@ impl EngineInfo {
         };
         let components = version.components.as_deref().unwrap_or_default();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let podman = components.iter().any(|component| component.name == PODMAN);
         Self {
             containerd_store: is_containerd_store(
                 info.driver_status.as_deref().unwrap_or_default(),
             ),
-            podman: components.iter().any(|component| component.name == PODMAN),
+            podman,
+            subpaths: !podman && has_subpaths(version.api_version.as_deref().unwrap_or_default()),
             rootless: has("rootless"),
             user_namespace: has("userns")
                 .then(|| remapped_root(info.docker_root_dir.as_deref().unwrap_or_default()))
@@ -59,6 +63,14 @@ impl EngineInfo {
             data_root: text(&info.docker_root_dir).into(),
         }
     }
+}
+
+/// Returns whether a version of Docker's API has `VolumeOptions.Subpath`: since 1.45, of Docker 26.
+fn has_subpaths(api: &str) -> bool {
+    let parts = api
+        .split_once('.')
+        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    parts.is_some_and(|version: (u32, u32)| version >= (1, 45))
 }
 
 /// Reads the ids from the data root, which Docker names `UID.GID` when it remaps users.
@@ -117,6 +129,7 @@ mod tests {
             rootless: false,
             user_namespace: None,
             platform: amd64,
+            subpaths: false,
             data_root: "/var/lib/docker".into(),
         };
         let version = r#"{"Components": [{"Name": "Engine", "Version": "20.10.24"}]}"#;
@@ -125,6 +138,12 @@ mod tests {
             "SecurityOptions": ["name=seccomp,profile=default"], "OSType": "linux", "Architecture": "x86_64"
         }"#;
         assert_eq!(of(classic, version), docker);
+        for (api, subpaths) in
+            [("1.44", false), ("1.45", true), ("1.51", true), ("2.0", true), ("", false)]
+        {
+            let version = format!(r#"{{"ApiVersion": "{api}", "Components": []}}"#);
+            assert_eq!(of(classic, &version).subpaths, subpaths, "{api}");
+        }
         let containerd = classic.replace(
             r#"["Backing Filesystem", "extfs"]"#,
             r#"["driver-type", "io.containerd.snapshotter.v1"]"#,

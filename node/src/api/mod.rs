@@ -8,6 +8,7 @@
 mod adopt;
 mod cluster;
 mod compose;
+mod directories;
 mod events;
 mod forward;
 mod images;

@@ -110,6 +110,7 @@ mod tests {
                 files: vec![content],
                 pull: false,
                 force: false,
+                data_from: None,
             })
             .role
         };

@@ -160,14 +160,14 @@ impl ControlService {
             Request::Instances { service } => self.instances(user, service.as_deref()),
             Request::Inspect { service, show_values } => self.inspect(user, &service, show_values),
             Request::Plan { deployments } => self.plan(user, deployments).await,
-            Request::Diff { deployments, files, pull, force } => {
-                let options = DeployOptions { pull, force };
-                keep_alive(frames, pull, self.diff(user, deployments, &files, options)).await?
+            Request::Diff { deployments, files, pull, force, data_from } => {
+                let options = DeployOptions { pull, force, data_from };
+                keep_alive(frames, pull, self.diff(user, deployments, &files, &options)).await?
             }
             Request::Compose { text, project } => self.compose(user, text, project).await,
-            Request::Deploy { deployments, files, pull, force } => {
-                let options = DeployOptions { pull, force };
-                keep_alive(frames, pull, self.deploy(user, deployments, &files, options)).await?
+            Request::Deploy { deployments, files, pull, force, data_from } => {
+                let options = DeployOptions { pull, force, data_from };
+                keep_alive(frames, pull, self.deploy(user, deployments, &files, &options)).await?
             }
             Request::Scale { service, replicas, force } => {
                 self.scale(user, service, replicas, force).await

@@ -1,5 +1,6 @@
 //! Requests about services and their instances.
 
+use std::collections::BTreeMap;
 use std::iter;
 use std::time::Duration;
 
@@ -13,6 +14,7 @@ use vc_protocol::token::UserRole;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey, Stored};
 use vc_runtime::images::{Moved, PathMissing, Pinned, Pinning};
 
+use super::directories::{DirectoryError, DirectoryOptions};
 use super::{ControlService, mask, plan};
 use crate::auth::{User, privileges};
 use crate::secrets::{SealedDeployment, seal_deployment_files};
@@ -22,12 +24,14 @@ use crate::snapshot::Snapshot;
 const HOST_PATHS_TIMEOUT: Duration = Duration::from_secs(4);
 
 /// What a deployment does beyond the file.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct DeployOptions {
     /// Asks registries anew which image each reference names.
     pub(super) pull: bool,
     /// Does not check whether the services can be started.
     pub(super) force: bool,
+    /// The node whose directories count, where several have them.
+    pub(super) data_from: Option<String>,
 }
 
 /// The error of a reply of another kind than the change has.
@@ -84,7 +88,7 @@ impl ControlService {
         user: &User,
         deployments: Vec<Deployment>,
         files: &[FileContent],
-        options: DeployOptions,
+        options: &DeployOptions,
     ) -> Result<Reply, ApiError> {
         let _computation = user.quota.computation().await?;
         let (SealedDeployment { mut deployments, .. }, pinned) =
@@ -92,12 +96,18 @@ impl ControlService {
         // What is refused later is shown as it is.
         let allowed =
             privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments);
-        // Registries are asked only for those who may deploy.
+        let mut said = BTreeMap::new();
+        // Registries and nodes are asked only for those who may deploy.
         if allowed.is_ok() && user.rights.role >= UserRole::Deployer {
+            said = self.place(&mut deployments, options).await?;
             self.check_startable(&deployments, &pinned, options).await?;
         }
         let values = user.rights.may_see_values();
-        Ok(Reply::Diff(vc_engine::diff(&self.cluster.latest().view, &deployments, values)))
+        let mut rows = vc_engine::diff(&self.cluster.latest().view, &deployments, values);
+        for row in &mut rows {
+            row.changes.extend(said.remove(&row.service).unwrap_or_default());
+        }
+        Ok(Reply::Diff(rows))
     }
 
     /// Puts services in place, all or none.
@@ -106,11 +116,12 @@ impl ControlService {
         user: &User,
         deployments: Vec<Deployment>,
         files: &[FileContent],
-        options: DeployOptions,
+        options: &DeployOptions,
     ) -> Result<Reply, ApiError> {
         let (SealedDeployment { mut deployments, files }, pinned) =
             self.complete(user, deployments, files, options).await?;
         privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments)?;
+        self.place(&mut deployments, options).await?;
         self.check_startable(&deployments, &pinned, options).await?;
         for (reference, Moved { id, size }) in pinned.moved {
             self.record_image(user, reference, id, size).await?;
@@ -128,13 +139,24 @@ impl ControlService {
         Ok(Reply::Done(changes))
     }
 
+    /// Finds the directories of nodes that are volumes. Returns lines about them, by service.
+    async fn place(
+        &self,
+        deployments: &mut [Deployment],
+        options: &DeployOptions,
+    ) -> Result<BTreeMap<ServiceKey, Vec<String>>, DirectoryError> {
+        let view = self.cluster.latest().view;
+        let (data_from, force) = (options.data_from.clone(), options.force);
+        self.place_directories(&view, deployments, &DirectoryOptions { data_from, force }).await
+    }
+
     /// Pins images and seals files, as a deployment and the diff against one both need.
     async fn complete(
         &self,
         user: &User,
         mut deployments: Vec<Deployment>,
         files: &[FileContent],
-        options: DeployOptions,
+        options: &DeployOptions,
     ) -> Result<(SealedDeployment, Pinned), ApiError> {
         plan::check(&deployments)?;
         let view = self.cluster.latest().view;
@@ -153,7 +175,7 @@ impl ControlService {
         &self,
         deployments: &[Deployment],
         pinned: &Pinned,
-        options: DeployOptions,
+        options: &DeployOptions,
     ) -> Result<(), ApiError> {
         if options.force {
             return Ok(());

@@ -260,7 +260,8 @@ mod tests {
             let name: Name = "data".parse().expect("a name");
             spec.container.mounts = vec![Mount::volume(name.clone(), "/data", false)];
             let origin = Origin::Directory { path: path.to_owned(), node: None, must_exist: false };
-            spec.volumes = [(name, VolumeSpec { origin: Some(origin), ..VolumeSpec::default() })].into();
+            spec.volumes =
+                [(name, VolumeSpec { origin: Some(origin), ..VolumeSpec::default() })].into();
             spec
         };
         let view = view(&["host-paths=/srv"], None);

@@ -81,9 +81,11 @@ impl Directories {
     /// Returns the directories of the operator's computer.
     pub(super) fn uploads(self, project: &Name) -> Vec<Upload> {
         let upload = |(volume, Directory { spec, ignore, .. })| match spec.origin {
-            Some(Origin::Uploaded { path }) => {
-                Some(Upload { volume: VolumeKey { project: project.clone(), volume }, path, ignore })
-            }
+            Some(Origin::Uploaded { path }) => Some(Upload {
+                volume: VolumeKey { project: project.clone(), volume },
+                path,
+                ignore,
+            }),
             _ => None,
         };
         self.0.into_inner().into_iter().filter_map(upload).collect()

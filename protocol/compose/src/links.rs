@@ -23,7 +23,8 @@ pub(super) fn read(at: &At<'_>) -> Vec<Link> {
     let link = |item: At<'_>| {
         item.read(|text| {
             let (to, name) = text.split_once(':').unwrap_or((text, text));
-            let to: Name = to.parse().map_err(|why: vc_protocol::IdError| Problem::new(why.to_string()))?;
+            let to: Name =
+                to.parse().map_err(|why: vc_protocol::IdError| Problem::new(why.to_string()))?;
             let alias = Some(alias(name)?).filter(|alias| *alias != to.as_str());
             Ok::<_, Problem>(Link { to, alias, path: item.path.clone() })
         })

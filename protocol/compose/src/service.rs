@@ -49,7 +49,8 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
 
     let deploy = deploy::take(&mut fields);
     let extension = fields.take("x-vc").map(|at| extension::read(&at)).unwrap_or_default();
-    let hosts = HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
+    let hosts =
+        HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
     let (mounts, files) = mounts(&mut fields, top, hosts);
     let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
     let mut container = ContainerSpec {

@@ -4,14 +4,12 @@ use std::collections::BTreeMap;
 
 use super::problem::Problem;
 use super::target::absolute;
+use super::volumes::is_of_host;
 use super::walk::{At, Fields};
 use super::yaml::Node;
-use super::volumes::is_of_host;
 use super::{environment, service};
 use vc_protocol::spec::validate::{FILE_SYSTEMS, MAX_KEPT};
-use vc_protocol::volume::{
-    DriverOptions, Hooks, Keep, MAX_REPLICAS, OnLoss, Origin, VolumeSpec,
-};
+use vc_protocol::volume::{DriverOptions, Hooks, Keep, MAX_REPLICAS, OnLoss, Origin, VolumeSpec};
 use vc_protocol::{Name, parse_memory};
 
 /// Reads `volumes:` at the top.
@@ -77,7 +75,8 @@ fn driver_options(at: &At<'_>) -> Option<Options> {
     let mut fields = at.fields();
     let [kind, options, device] = ["type", "o", "device"].map(|key| fields.take(key));
     fields.finish(&[("size", " is not supported: write x-vc: {size: 20G}")]);
-    let text = |at: Option<At<'_>>| at.and_then(|at| at.text().map(str::to_owned)).unwrap_or_default();
+    let text =
+        |at: Option<At<'_>>| at.and_then(|at| at.text().map(str::to_owned)).unwrap_or_default();
     let (kind, options) = (text(kind), text(options));
     if kind.is_empty() && device.is_none() {
         return None;
@@ -147,7 +146,9 @@ fn keep(at: &At<'_>) -> Keep {
         let read = fields.take(key).and_then(|at| {
             at.read(|text| {
                 let count = text.parse().ok().filter(|count| *count <= MAX_KEPT);
-                count.ok_or_else(|| format!("'{text}' is not a number of snapshots up to {MAX_KEPT}"))
+                count.ok_or_else(|| {
+                    format!("'{text}' is not a number of snapshots up to {MAX_KEPT}")
+                })
             })
         });
         *count = read.unwrap_or(*count);
@@ -158,8 +159,7 @@ fn keep(at: &At<'_>) -> Keep {
 
 fn hooks(at: &At<'_>) -> Hooks {
     let mut fields = at.fields();
-    let mut command =
-        |key| fields.take(key).map(|at| service::command(&at)).unwrap_or_default();
+    let mut command = |key| fields.take(key).map(|at| service::command(&at)).unwrap_or_default();
     let hooks = Hooks { before: command("before"), after: command("after") };
     fields.finish(&[]);
     hooks

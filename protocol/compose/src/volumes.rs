@@ -67,7 +67,8 @@ const OF_HOST: [&str; 13] = [
 
 /// Directories that are of a host as a whole, and below which anything may be.
 const ROOTS: [&str; 12] = [
-    "/", "/etc", "/var", "/var/lib", "/home", "/root", "/bin", "/sbin", "/lib", "/lib32", "/lib64", "/opt",
+    "/", "/etc", "/var", "/var/lib", "/home", "/root", "/bin", "/sbin", "/lib", "/lib32", "/lib64",
+    "/opt",
 ];
 
 /// Returns whether a path is one that every host has for itself.
@@ -85,7 +86,8 @@ fn is_in(path: &str, root: &str) -> bool {
 pub(super) fn say_how_kept(services: &mut [Service], top: &Top<'_>) {
     for Service { deployment, .. } in services {
         let names: BTreeSet<Name> = deployment.spec.volumes().cloned().collect();
-        let spec = |name: &Name| top.volumes.get(name).cloned().or_else(|| top.directories.spec(name));
+        let spec =
+            |name: &Name| top.volumes.get(name).cloned().or_else(|| top.directories.spec(name));
         let said = names.into_iter().filter_map(|name| {
             let spec = spec(&name).filter(|spec| *spec != VolumeSpec::default())?;
             Some((name, spec))
@@ -310,7 +312,8 @@ impl Reader<'_, '_> {
     }
 }
 
-const SELINUX: &str = "the options z and Z of volumes have no effect: nodes do not label files for SELinux";
+const SELINUX: &str =
+    "the options z and Z of volumes have no effect: nodes do not label files for SELinux";
 
 /// Returns whether a path names a file rather than a directory, as people name them: with an extension.
 fn looks_like_file(path: &str) -> bool {
@@ -329,7 +332,9 @@ fn volume_options<'a>(at: &At<'a>) -> Options<'a> {
 /// Parses a path inside a volume.
 fn inside(text: &str) -> Result<String, Problem> {
     if text.starts_with('/') {
-        return Err(Problem::new(format!("'{text}' is relative to the volume: begin it without /")));
+        return Err(Problem::new(format!(
+            "'{text}' is relative to the volume: begin it without /"
+        )));
     }
     Ok(absolute(text, Some(""))?.trim_start_matches('/').to_owned())
 }
@@ -341,7 +346,9 @@ fn bind_options(at: &At<'_>) -> Option<bool> {
     if let Some(at) = fields.take("propagation")
         && let Some(other) = at.text().filter(|it| !matches!(*it, "private" | "rprivate"))
     {
-        at.invalid(format!("'{other}' is not supported: mounts stay in the container; leave it out"));
+        at.invalid(format!(
+            "'{other}' is not supported: mounts stay in the container; leave it out"
+        ));
     }
     if fields.take("selinux").is_some() {
         at.walk.warn(SELINUX.to_owned());

@@ -175,6 +175,14 @@ pub enum MutationError {
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
+    /// A member would not know where the data of the service is.
+    #[error("{service} says how its volumes are kept, and vc-node on {node} does not know that")]
+    OlderNode {
+        /// The service.
+        service: ServiceKey,
+        /// The name of the node.
+        node: String,
+    },
     /// Only servers are voters.
     #[error("{node} is a worker: only servers and witnesses can be voters")]
     CannotVote {
@@ -267,6 +275,7 @@ impl MutationError {
             | Self::NodeVotes { .. }
             | Self::VotersDown { .. }
             | Self::OlderMembers(_)
+            | Self::OlderNode { .. }
             | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
             Self::RotatedMeanwhile => ErrorCode::Aborted,
             Self::NotCertified | Self::NodeLeft => ErrorCode::Unavailable,
@@ -328,6 +337,7 @@ impl MutationError {
                     .to_owned()
             }
             Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
+            Self::OlderNode { node, .. } => format!("upgrade vc-node on {node}"),
             Self::RotatedMeanwhile => "see 'vc trust show', and try again".to_owned(),
             Self::NodeLeft => "use another server with --peer".to_owned(),
             Self::NotCertified => "use another server with --peer; see 'vc trust show'".to_owned(),

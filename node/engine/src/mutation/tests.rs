@@ -490,3 +490,21 @@ fn published(port: u16) -> vc_protocol::spec::Port {
         proxy_protocol: None,
     }
 }
+
+#[test]
+fn a_spec_that_says_how_volumes_are_kept_waits_for_the_last_older_node() {
+    let mut cluster = Cluster::new();
+    let mut spec = with_volume(image(1));
+    spec.volumes = [("data".parse().expect("a name"), Default::default())].into();
+    for state in cluster.nodes.values_mut() {
+        state.info.as_mut().expect("info").supports.volumes = true;
+    }
+    cluster.nodes.get_mut(&node(2)).expect("attic").info.as_mut().expect("info").supports.volumes =
+        false;
+    let refused = cluster.apply(&deploying(deployment(spec.clone()))).expect_err("refused");
+    assert!(refused.contains("vc-node on attic does not know that"), "{refused}");
+    assert!(refused.contains("upgrade vc-node on attic"), "{refused}");
+    cluster.nodes.get_mut(&node(2)).expect("attic").info.as_mut().expect("info").supports.volumes =
+        true;
+    cluster.deploy(spec);
+}

@@ -74,6 +74,14 @@ pub(super) enum StartError {
     RemoteFiles(String),
     #[error(transparent)]
     Confine(#[from] ConfineError),
+    /// Links in a directory lead out of it, or it does not exist.
+    #[error("cannot mount {subpath} of {}: {why}", directory.display())]
+    NotInside { directory: PathBuf, subpath: String, why: String },
+    /// The engine would mount the whole volume.
+    #[error(
+        "volume.subpath ({0}) needs Docker 26 or later on this node: mount the whole volume, or place the service on another node"
+    )]
+    Subpath(String),
     /// It would run under a lease, and nothing would end it with the lease.
     #[error(transparent)]
     Watchdog(#[from] WatchdogError),
@@ -122,6 +130,24 @@ impl From<DockerError> for StartError {
     }
 }
 
+/// Returns a directory of a volume that is a directory of this host, without symbolic links: containers write them.
+async fn inside(directory: &Path, subpath: &str) -> Result<PathBuf, StartError> {
+    let refused = |why: String| StartError::NotInside {
+        directory: directory.to_owned(),
+        subpath: subpath.to_owned(),
+        why,
+    };
+    let resolve = async |path: PathBuf| {
+        tokio::fs::canonicalize(path).await.map_err(|error| refused(error.to_string()))
+    };
+    let root = resolve(directory.to_owned()).await?;
+    let found = resolve(directory.join(subpath)).await?;
+    match found.starts_with(&root) {
+        true => Ok(found),
+        false => Err(refused(format!("it leads to {}", found.display()))),
+    }
+}
+
 impl DockerClient {
     /// Creates a container, and starts it if that is the goal. What prevents it (a missing image, the container itself) shows in the answers,
     /// so nothing is queried before.
@@ -154,6 +180,7 @@ impl DockerClient {
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
             self.protected.check(&spec.mounts)?;
+            self.check_subpaths(&client, spec).await?;
             // Before the permit: a server may have to be asked for them.
             let files = tokio::select! {
                 () = cancel.cancelled() => return Err(StartError::Cancelled),
@@ -277,7 +304,7 @@ impl DockerClient {
         let is_allowed =
             |path: &Path| roots.is_empty() || roots.iter().any(|root| path.starts_with(root));
         for mount in &mut spec.mounts {
-            let Mount::Volume { name, target, read_only } = mount else { continue };
+            let Mount::Volume { name, target, read_only, subpath, .. } = mount else { continue };
             let key = VolumeKey { project: project.clone(), volume: name.clone() };
             let place = self.places.of(&key);
             let VolumePlace::Directory(path) = &place else { continue };
@@ -285,13 +312,32 @@ impl DockerClient {
                 let created = self.volume_directory(&key, &place).await;
                 created.map_err(|error| StartError::Node(error.to_string()))?;
             }
+            let source = match subpath {
+                Some(subpath) => inside(path, subpath).await?,
+                None => path.clone(),
+            };
             *mount = Mount::Bind {
-                source: path.display().to_string(),
+                source: source.display().to_string(),
                 target: target.clone(),
                 read_only: *read_only,
             };
         }
         Ok(spec)
+    }
+
+    /// Errors: the container mounts a directory of a volume, which the engine cannot.
+    async fn check_subpaths(
+        &self,
+        client: &bollard::Docker,
+        spec: &ContainerSpec,
+    ) -> Result<(), StartError> {
+        let subpath = spec.mounts.iter().find_map(|mount| match mount {
+            Mount::Volume { subpath, .. } => subpath.clone(),
+            _ => None,
+        });
+        let Some(subpath) = subpath else { return Ok(()) };
+        let info = self.info.get(client, &self.host).await.map_err(DockerError::Engine)?;
+        if info.subpaths { Ok(()) } else { Err(StartError::Subpath(subpath)) }
     }
 
     /// Returns the spec with the host paths of its mounts resolved, where a policy limits them.

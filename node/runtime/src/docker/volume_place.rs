@@ -45,7 +45,7 @@ mod tests {
         };
         let path = "/srv/app".to_owned();
         let at = |node| VolumeSpec {
-            origin: Some(Origin::Directory { path: path.clone(), node }),
+            origin: Some(Origin::Directory { path: path.clone(), node, must_exist: false }),
             ..VolumeSpec::default()
         };
         let here = at(Some(node(1)));

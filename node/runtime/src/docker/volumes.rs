@@ -6,7 +6,8 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::models::{
-    Mount as DockerMount, MountTmpfsOptions, MountType, Volume, VolumeCreateRequest,
+    Mount as DockerMount, MountTmpfsOptions, MountType, MountVolumeOptions, Volume,
+    VolumeCreateRequest,
 };
 use bollard::query_parameters::RemoveVolumeOptions;
 use tokio::time::sleep;
@@ -41,11 +42,16 @@ pub(super) fn mount(
         ..DockerMount::default()
     };
     match mount {
-        Mount::Volume { name, target, read_only, .. } => {
+        Mount::Volume { name, target, read_only, nocopy, subpath } => {
             let key = VolumeKey { project: project.clone(), volume: name.clone() };
             DockerMount {
                 source: Some(volume_name(&key)),
                 read_only: Some(*read_only),
+                volume_options: (*nocopy || subpath.is_some()).then(|| MountVolumeOptions {
+                    no_copy: nocopy.then_some(true),
+                    subpath: subpath.clone(),
+                    ..MountVolumeOptions::default()
+                }),
                 ..of(MountType::VOLUME, target)
             }
         }

@@ -1,11 +1,14 @@
 //! Whether the host paths exist that containers mount, before something is stopped for them. Members ask each other over the streams
 //! of images, as both are about what a node has.
 
+use std::collections::BTreeMap;
+use std::io;
 use std::path::Path;
 
+use futures::future::join_all;
 use tokio::time::timeout;
 use vc_crdt::View;
-use vc_protocol::image::{MAX_PATHS, Request, Response};
+use vc_protocol::image::{MAX_PATHS, PathKind, Request, Response};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{Attribute, Mount, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, NodeId, ServiceKey};
@@ -77,6 +80,51 @@ impl Images {
         }
     }
 
+    /// Asks all nodes that are up and run Docker what they have at these paths, at most [`MAX_PATHS`]. Returns a kind for each path
+    /// of each node; `None` for a node that does not answer.
+    pub async fn look_up_paths(
+        &self,
+        view: &View,
+        own: NodeId,
+        paths: Vec<String>,
+    ) -> BTreeMap<NodeId, Option<Vec<PathKind>>> {
+        let nodes = view.up.iter().copied().filter(|&node| runs_docker(view, node));
+        let asked = nodes.map(async |node| {
+            let paths = paths.clone();
+            let count = paths.len();
+            let kinds = match node == own {
+                true => Some(self.kinds_of_paths(paths).await),
+                false => {
+                    let query = Request::HostPaths(paths);
+                    match timeout(QUERY_TIMEOUT, request(&self.0.open, node, &query)).await {
+                        Ok(Ok(Response::HostPaths(kinds))) => Some(kinds),
+                        _ => None,
+                    }
+                }
+            };
+            (node, kinds.filter(|kinds| kinds.len() == count))
+        });
+        join_all(asked).await.into_iter().collect()
+    }
+
+    /// Returns what is at each of `paths` on this host; nothing if the Docker engine is on another one, and an empty list if a file
+    /// system does not answer.
+    pub(super) async fn kinds_of_paths(&self, mut paths: Vec<String>) -> Vec<PathKind> {
+        paths.truncate(MAX_PATHS);
+        if self.0.docker.as_ref().is_none_or(|docker| !docker.is_local()) {
+            return vec![PathKind::Missing; paths.len()];
+        }
+        let kind = |path: &String| match std::fs::metadata(path) {
+            Ok(metadata) if metadata.is_dir() => PathKind::Directory,
+            Ok(_) => PathKind::File,
+            Err(error) if is_missing(&error) => PathKind::Missing,
+            // Something is there that cannot be read.
+            Err(_) => PathKind::File,
+        };
+        let look = move || Ok(paths.iter().map(kind).collect());
+        timeout(QUERY_TIMEOUT, blocking(look)).await.ok().and_then(Result::ok).unwrap_or_default()
+    }
+
     /// Returns those of `paths` that do not exist on this host; none if the Docker engine is on another one.
     pub(super) async fn missing_paths(&self, mut paths: Vec<String>) -> Vec<String> {
         if self.0.docker.as_ref().is_none_or(|docker| !docker.is_local()) {
@@ -106,9 +154,15 @@ fn pinned_node(view: &View, spec: &ServiceSpec) -> Option<NodeId> {
             pins().filter_map(|it| Some((names(node, &it.attribute)?, &it.value))).peekable();
         values.peek().is_some() && values.all(|(has, value)| has == *value)
     };
-    let runs_docker = |node: &NodeId| {
-        let info = view.nodes.get(node).and_then(|state| state.info.as_ref());
-        info.is_some_and(|info| info.runtime == RuntimeKind::Docker)
-    };
-    view.up.iter().copied().filter(runs_docker).find(|&node| is_pin(node))
+    view.up.iter().copied().filter(|&node| runs_docker(view, node)).find(|&node| is_pin(node))
+}
+
+fn runs_docker(view: &View, node: NodeId) -> bool {
+    let info = view.nodes.get(&node).and_then(|state| state.info.as_ref());
+    info.is_some_and(|info| info.runtime == RuntimeKind::Docker)
+}
+
+/// Returns whether an error of a path says that nothing is there.
+fn is_missing(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory)
 }

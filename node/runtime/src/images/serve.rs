@@ -62,7 +62,10 @@ impl Images {
             Request::MissingPaths(paths) if is_server => {
                 Response::MissingPaths(self.missing_paths(paths).await)
             }
-            Request::MissingPaths(_) => {
+            Request::HostPaths(paths) if is_server => {
+                Response::HostPaths(self.kinds_of_paths(paths).await)
+            }
+            Request::MissingPaths(_) | Request::HostPaths(_) => {
                 Response::Error("only servers may ask for paths of the host".to_owned())
             }
             Request::Manifest(id) => self.answer_manifest(&id, &mut frames).await?,

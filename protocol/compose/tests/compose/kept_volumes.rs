@@ -10,7 +10,8 @@ const MOUNT: &str = "volumes: ['v:/data']";
 
 /// Returns `volumes` of the spec of the service that mounts the volume `v`, declared like this.
 fn kept(declaration: &str) -> Value {
-    let project = beside(&format!("volumes: {{v: {declaration}, other: {{x-vc: {{replicas: 3}}}}}}"), MOUNT);
+    let project =
+        beside(&format!("volumes: {{v: {declaration}, other: {{x-vc: {{replicas: 3}}}}}}"), MOUNT);
     let spec = project.unwrap().services.remove(0).spec;
     serde_json::to_value(&spec.volumes).unwrap()
 }
@@ -24,18 +25,27 @@ fn what_a_declaration_says_of_a_volume_is_in_each_service_that_mounts_it() {
     }});
     assert_eq!(kept(all), expected);
     // A member of before reads the spec of such a service.
-    for nothing in ["", "{}", "{driver: local, labels: [a=b], x-vc: {}}", "{driver_opts: {}}", "{x-vc: {on_loss: latest}}"] {
+    for nothing in [
+        "",
+        "{}",
+        "{driver: local, labels: [a=b], x-vc: {}}",
+        "{driver_opts: {}}",
+        "{x-vc: {on_loss: latest}}",
+    ] {
         assert_eq!(kept(nothing), json!({}), "{nothing}");
     }
     let text = "services: {a: {image: i, volumes: ['v:/a']}, b: {image: i, volumes: ['v:/b:ro']}, c: {image: i}}\nvolumes: {v: {x-vc: {size: 1G}}}";
-    let sizes: Vec<usize> = parse(text).unwrap().services.iter().map(|it| it.spec.volumes.len()).collect();
+    let sizes: Vec<usize> =
+        parse(text).unwrap().services.iter().map(|it| it.spec.volumes.len()).collect();
     assert_eq!(sizes, [1, 1, 0]);
 }
 
 #[test]
 fn network_file_systems_are_passed_on() {
     assert_eq!(
-        kept("{driver: local, driver_opts: {type: nfs, o: 'addr=10.0.0.5,rw', device: ':/export'}}"),
+        kept(
+            "{driver: local, driver_opts: {type: nfs, o: 'addr=10.0.0.5,rw', device: ':/export'}}"
+        ),
         json!({"v": {"driver": {"type": "nfs", "device": ":/export", "options": "addr=10.0.0.5,rw"}}})
     );
     assert_eq!(
@@ -47,17 +57,32 @@ fn network_file_systems_are_passed_on() {
 #[test]
 fn declarations_that_cannot_be_kept_are_refused() {
     for (declaration, refusal) in [
-        ("{x-vc: {replicas: 0}}", "volumes.v.x-vc.replicas: '0' is not a number of copies from 1 to 7"),
-        ("{x-vc: {replicas: 8}}", "volumes.v.x-vc.replicas: '8' is not a number of copies from 1 to 7"),
-        ("{x-vc: {size: big}}", "volumes.v.x-vc.size: 'big' is not a size: write 20G, 512M or bytes"),
+        (
+            "{x-vc: {replicas: 0}}",
+            "volumes.v.x-vc.replicas: '0' is not a number of copies from 1 to 7",
+        ),
+        (
+            "{x-vc: {replicas: 8}}",
+            "volumes.v.x-vc.replicas: '8' is not a number of copies from 1 to 7",
+        ),
+        (
+            "{x-vc: {size: big}}",
+            "volumes.v.x-vc.size: 'big' is not a size: write 20G, 512M or bytes",
+        ),
         ("{x-vc: {size: 0}}", "volumes.v.x-vc.size: '0' is not a size: write 20G, 512M or bytes"),
-        ("{x-vc: {on_loss: cry}}", "volumes.v.x-vc.on_loss: 'cry' is not known: write latest or wait"),
+        (
+            "{x-vc: {on_loss: cry}}",
+            "volumes.v.x-vc.on_loss: 'cry' is not known: write latest or wait",
+        ),
         (
             "{x-vc: {keep: {last: -1}}}",
             "volumes.v.x-vc.keep.last: '-1' is not a number of snapshots up to 1000",
         ),
         ("{x-vc: {keep: {weekly: 1}}}", "volumes.v.x-vc.keep.weekly is not supported"),
-        ("{x-vc: {replica: 2}}", "volumes.v.x-vc.replica is not supported: did you mean 'replicas'?"),
+        (
+            "{x-vc: {replica: 2}}",
+            "volumes.v.x-vc.replica is not supported: did you mean 'replicas'?",
+        ),
         (
             "{driver: vieux/sshfs}",
             "volumes.v.driver: 'vieux/sshfs' is not supported: leave it out, or mount a network file system with driver: local \
@@ -96,10 +121,15 @@ fn a_volume_of_elsewhere_is_warned_of() {
         beside(&format!("volumes: {{v: {declaration}}}"), MOUNT).unwrap().warnings
     };
     let external = warnings("{external: true, name: portainer_data}");
-    assert!(external[0].contains("'vc volume adopt portainer_data --node NODE PROJECT/v'"), "{external:?}");
+    assert!(
+        external[0].contains("'vc volume adopt portainer_data --node NODE PROJECT/v'"),
+        "{external:?}"
+    );
     assert_eq!(
         warnings("{name: other}"),
-        ["volumes.v has the name 'v' in the project: services of other projects that write 'other' do not share it"]
+        [
+            "volumes.v has the name 'v' in the project: services of other projects that write 'other' do not share it"
+        ]
     );
 }
 
@@ -193,7 +223,9 @@ fn what_does_not_exist_becomes_a_directory_unless_the_file_says_otherwise() {
     let project = beside("", "volumes: ['./missing.txt:/a']").unwrap();
     assert_eq!(
         project.warnings,
-        ["services.s.volumes[0] mounts './missing.txt', which does not exist here: as with Compose it becomes a directory"]
+        [
+            "services.s.volumes[0] mounts './missing.txt', which does not exist here: as with Compose it becomes a directory"
+        ]
     );
     let strict = "volumes: [{type: bind, source: ./missing.txt, target: /a, bind: {create_host_path: false}}]";
     all_refused(&[

@@ -57,7 +57,9 @@ fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError
 fn entry(path: &str) -> io::Result<Entry> {
     let file = |content: Vec<u8>| Ok(Entry::File { content, mode: 0o640 });
     match path {
-        "missing.txt" | "./missing.txt" | "gone" => Err(io::Error::new(io::ErrorKind::NotFound, "no such file")),
+        "missing.txt" | "./missing.txt" | "gone" => {
+            Err(io::Error::new(io::ErrorKind::NotFound, "no such file"))
+        }
         "large.bin" => file(vec![0; MAX_CONTENT_BYTES + 1]),
         "/var/run/docker.sock" | "./sock" => Ok(Entry::Other),
         _ if path.starts_with("full") => file(vec![0; MAX_CONTENT_BYTES]),

@@ -101,8 +101,12 @@ fn a_link_is_an_alias_and_a_dependency() {
         let spec = &project.services[index].spec;
         serde_json::to_string(&spec.container.networks).unwrap()
     };
-    assert_eq!([networks(0), networks(1)], [r#"{"back":["database"]}"#, r#"{"default":["other"]}"#]);
-    let waits: Vec<&str> = project.services[2].spec.depends_on.keys().map(|it| it.as_str()).collect();
+    assert_eq!(
+        [networks(0), networks(1)],
+        [r#"{"back":["database"]}"#, r#"{"default":["other"]}"#]
+    );
+    let waits: Vec<&str> =
+        project.services[2].spec.depends_on.keys().map(|it| it.as_str()).collect();
     assert_eq!(waits, ["db", "plain"]);
     all_refused(&[
         ("links: [gone]", "services.s.links[0] names no service of the file that is deployed"),

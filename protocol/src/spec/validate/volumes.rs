@@ -67,12 +67,20 @@ impl DriverOptions {
             _ => true,
         };
         let fits = remote && is_line(device) && device.len() <= MAX_TEXT;
-        check(fits, &at(field, device), "is not what such a file system mounts: ':/export', '//server/share'")?;
+        check(
+            fits,
+            &at(field, device),
+            "is not what such a file system mounts: ':/export', '//server/share'",
+        )?;
         let text = options.is_empty() || is_line(options);
         check(text && options.len() <= MAX_TEXT, &field, "has options that are not one line")?;
-        let mounts = options.split(',').all(|option| {
-            !NO_MOUNT.contains(&option.split('=').next().unwrap_or_default().trim())
-        });
-        check(mounts, &at(field, options), "mounts a directory of the host instead of the file system")
+        let mounts = options
+            .split(',')
+            .all(|option| !NO_MOUNT.contains(&option.split('=').next().unwrap_or_default().trim()));
+        check(
+            mounts,
+            &at(field, options),
+            "mounts a directory of the host instead of the file system",
+        )
     }
 }

@@ -2,7 +2,7 @@
 
 use vc_crdt::{ClusterState, ImageRecord, KnownVersions, NodeState, ServiceRecord, View};
 use vc_frames::Frames;
-use vc_protocol::image::{RegistryAnswer, Request, Response};
+use vc_protocol::image::{PathKind, RegistryAnswer, Request, Response};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, Deployment, Mount, ServiceSpec};
 use vc_protocol::{Name, ServiceKey};
@@ -26,6 +26,10 @@ fn member(image: Option<Digest>, registry: RegistryAnswer) -> Behaviour {
                 }
                 Ok(Request::InRegistry(_)) => Response::InRegistry(registry),
                 Ok(Request::MissingPaths(paths)) => Response::MissingPaths(paths),
+                // An old member has no answer to two paths.
+                Ok(Request::HostPaths(paths)) if paths.len() == 1 => {
+                    Response::HostPaths(vec![PathKind::Directory])
+                }
                 _ => return,
             };
             let _ = frames.send(&response).await;
@@ -208,4 +212,19 @@ async fn a_host_path_that_the_pinned_node_lacks_is_reported() {
     assert!(refused.contains("mkdir -p /srv/data") && refused.contains("--force"), "{refused}");
     assert_eq!(check("h3", true).await, Ok(()), "a node that is down");
     assert_eq!(check("h2", false).await, Ok(()), "not pinned");
+}
+
+#[tokio::test]
+async fn nodes_that_are_up_are_asked_what_they_have_at_a_path() {
+    let view = view(&[]);
+    let (_dir, images) = images_in(&view, vec![(2, member(None, unreachable()))]);
+    let ask = async |paths: &[&str]| {
+        let paths = paths.iter().map(|&path| path.to_owned()).collect();
+        images.look_up_paths(&view, node(1), paths).await
+    };
+    let missing = Some(vec![PathKind::Missing]);
+    let directory = Some(vec![PathKind::Directory]);
+    // This one has no engine in the test; the third is down.
+    assert_eq!(ask(&["/srv"]).await, [(node(1), missing), (node(2), directory)].into());
+    assert_eq!(ask(&["/a", "/b"]).await[&node(2)], None, "no answer is not an empty one");
 }
