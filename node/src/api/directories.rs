@@ -310,7 +310,7 @@ mod tests {
             let mut state = NodeState::default();
             state.info = Some(NodeInfo::for_tests(&format!("h{number}")));
             if copies.contains(&number) {
-                let record = VolumeRecord { lamport: 1, since: 1, copy: None };
+                let record = VolumeRecord { lamport: 1, since: 1, begun: 0, copy: None };
                 state.volumes.insert(key(), record.into());
             }
             state

@@ -18,7 +18,7 @@ fn data() -> VolumeKey {
 fn database(volume: VolumeSpec) -> Deployment {
     let mut deployment = service("db", 1);
     let name = data().volume;
-    let mount = Mount::Volume { name: name.clone(), target: "/data".to_owned(), read_only: false };
+    let mount = Mount::volume(name.clone(), "/data", false);
     deployment.spec.container.mounts = vec![mount];
     if volume != VolumeSpec::default() {
         deployment.spec.volumes.insert(name, volume);

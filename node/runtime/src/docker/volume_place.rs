@@ -25,7 +25,7 @@ impl VolumePlace {
     pub fn on(node: NodeId, spec: &VolumeSpec) -> Self {
         match (&spec.driver, &spec.origin) {
             (Some(driver), _) => Self::Mounted(driver.clone()),
-            (None, Some(Origin::Directory { path, node: Some(at) })) if *at == node => {
+            (None, Some(Origin::Directory { path, node: Some(at), .. })) if *at == node => {
                 Self::Directory(PathBuf::from(path))
             }
             _ => Self::Volume,

@@ -17,7 +17,7 @@ fn data() -> VolumeKey {
 fn writer(script: &str) -> ContainerSpec {
     let mut spec = shell(script);
     let name = data().volume;
-    spec.mounts = vec![Mount::Volume { name, target: "/data".to_owned(), read_only: false }];
+    spec.mounts = vec![Mount::volume(name, "/data", false)];
     spec
 }
 
@@ -121,11 +121,7 @@ async fn instances_that_write_a_paused_volume_stand_still_and_the_next_node_lets
     host.running(&one).await;
     let mut elsewhere = writer(script);
     let logs: VolumeKey = "shop/logs".parse().expect("a volume");
-    elsewhere.mounts = vec![Mount::Volume {
-        name: logs.volume.clone(),
-        target: "/data".to_owned(),
-        read_only: false,
-    }];
+    elsewhere.mounts = vec![Mount::volume(logs.volume.clone(), "/data", false)];
     let two = host.start("shop/web.2", &elsewhere);
     host.running(&two).await;
     let place = VolumePlace::Volume;
