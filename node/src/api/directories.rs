@@ -307,8 +307,8 @@ mod tests {
             cluster.services.insert("shop/web".parse().expect("a service"), record.into());
         }
         let state = |number: u8| {
-            let mut state = NodeState::default();
-            state.info = Some(NodeInfo::for_tests(&format!("h{number}")));
+            let info = Some(NodeInfo::for_tests(&format!("h{number}")));
+            let mut state = NodeState { info, ..NodeState::default() };
             if copies.contains(&number) {
                 let record = VolumeRecord { lamport: 1, since: 1, begun: 0, copy: None };
                 state.volumes.insert(key(), record.into());
