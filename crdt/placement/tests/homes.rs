@@ -201,7 +201,7 @@ fn what_is_written_on_both_sides_of_a_partition_is_not_copied() {
 fn a_directory_is_at_home_where_it_was_found() {
     let mut cluster = Cluster::new(&[&["data"]]);
     let node = Some(cluster.ids[2]);
-    let origin = Some(Origin::Directory { path: "/srv".to_owned(), node });
+    let origin = Some(Origin::Directory { must_exist: false, path: "/srv".to_owned(), node });
     cluster.spec("data", VolumeSpec { origin, ..VolumeSpec::default() });
     assert_eq!(cluster.home("data"), Some(2));
     cluster.copy("data", 3, 1, Some(1));
