@@ -30,6 +30,15 @@ impl Resources {
         }
     }
 
+    /// Returns the larger of each.
+    #[must_use]
+    pub fn larger_of_each(self, other: Self) -> Self {
+        Self {
+            cpu_millis: self.cpu_millis.max(other.cpu_millis),
+            memory_bytes: self.memory_bytes.max(other.memory_bytes),
+        }
+    }
+
     /// Returns the difference, saturating at zero.
     #[must_use]
     pub fn minus(self, other: Self) -> Self {
