@@ -105,6 +105,7 @@ impl Volume {
                         format: FORMAT,
                         id,
                         parent: None,
+                        history: Vec::new(),
                         taken: now,
                         files,
                         bytes,

@@ -15,7 +15,7 @@ use std::path::{Path, PathBuf};
 
 use rustix::fs::{
     AtFlags, CWD, Mode, OFlags, ResolveFlags, Timespec, Timestamps, XattrFlags, open, openat2,
-    unlinkat, utimensat,
+    statat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 
@@ -68,9 +68,9 @@ impl Changes {
         Some(Self { changed: decode(changed)?, removed: decode(removed)?, root: true })
     }
 
-    /// Removes from a copy what is to be removed, and what is to be copied anew, but directories. Nothing outside is reached,
-    /// whatever the paths say and whatever links the copy has.
-    pub(crate) fn remove_from(&self, copy: &Path) -> Result<(), Error> {
+    /// Removes from a copy what is to be removed, and of what is to be copied anew all but directories, or that alone which is one
+    /// file with other names. Nothing outside is reached, whatever the paths say and whatever links the copy has.
+    pub(crate) fn remove_from(&self, copy: &Path, remove: Remove) -> Result<(), Error> {
         let root = open(copy, OFlags::PATH | OFlags::DIRECTORY | OFlags::CLOEXEC, Mode::empty());
         let root = root.context("open", copy)?;
         let mut last: Option<(Vec<u8>, OwnedFd)> = None;
@@ -86,6 +86,12 @@ impl Changes {
                 };
             }
             let Some((_, dir)) = &last else { continue };
+            if !whole && remove == Remove::Linked {
+                match statat(dir, name, AtFlags::SYMLINK_NOFOLLOW) {
+                    Ok(stat) if stat.st_nlink > 1 => {}
+                    _ => continue,
+                }
+            }
             match unlinkat(dir, name, AtFlags::empty()) {
                 Ok(()) | Err(Errno::NOENT) => {}
                 Err(Errno::ISDIR | Errno::PERM) if !whole => {}
@@ -103,6 +109,15 @@ impl Changes {
         }
         Ok(())
     }
+}
+
+/// Which of the changed paths are removed before they are copied.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Remove {
+    /// All: the copy shares its files with a snapshot.
+    All,
+    /// Those that are links to files with other names: rsync would change these too. Others are replaced by it in one step.
+    Linked,
 }
 
 /// Opens a directory beneath another one; no component of the path may be a symbolic link.
@@ -424,7 +439,7 @@ mod tests {
         assert_eq!(texts(&changes.removed), ["a/b/c", "a/one"]);
         let [one, other] = changes.lists();
         assert_eq!(Changes::parse(&one, &other), Some(Changes { root: true, ..changes.clone() }));
-        changes.remove_from(&copy).unwrap();
+        changes.remove_from(&copy, Remove::All).unwrap();
         assert!(copy.join("a/b/two").exists() && !copy.join("a/one").exists());
         assert!(!copy.join("a/b/c").exists() && !copy.join("four").exists());
     }
@@ -454,7 +469,7 @@ mod tests {
             assert_eq!(Changes::parse(b"", bad), None, "{bad:?}");
         }
         let paths = b"./link/file\0./link/dir\0./a/link/file\0./nowhere/x\0";
-        Changes::parse(paths, paths).unwrap().remove_from(&copy).unwrap();
+        Changes::parse(paths, paths).unwrap().remove_from(&copy, Remove::All).unwrap();
         assert!(outside.join("file").exists() && outside.join("dir").exists());
         assert!(copy.join("link").is_symlink());
     }

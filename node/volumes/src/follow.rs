@@ -1,16 +1,16 @@
 //! Working directories: whose content they have, and how they get another one.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
-use crate::changes;
+use crate::changes::{self, Remove};
 use crate::child::Hold;
 use crate::conflict::{self, Conflict};
-use crate::error::Error;
+use crate::error::{Context as _, Error};
 use crate::layout;
 use crate::listing;
 use crate::manifest::{FORMAT, Manifest};
@@ -18,7 +18,7 @@ use crate::rsync::{Copy, Pass};
 use crate::snapshot::Outcome;
 use crate::state::State;
 use crate::tree;
-use crate::volume::{Volume, write_manifest};
+use crate::volume::{Volume, read_manifest, write_manifest};
 
 /// How a primary began.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -64,7 +64,9 @@ impl Volume {
             })
             .await?;
         let (mut kept, mut conflict) = (true, None);
-        if let Some(newest) = newest
+        // It may have arrived without the caller knowing.
+        let here = self.blocking(Arc::clone(&hold), |this| this.ids()).await?.last().copied();
+        if let Some(newest) = newest.map(|newest| here.map_or(newest, |here| here.max(newest)))
             && (state.replacing || state.written.is_none_or(|it| it < newest.epoch))
         {
             (kept, conflict) = self.replace(working, newest, state, now, &hold).await?;
@@ -156,7 +158,7 @@ impl Volume {
         let conflict = match state.replacing {
             // Its content was put aside when that began.
             true => None,
-            false => self.put_aside(working, &data, state, now, hold).await?,
+            false => self.put_aside(working, id, state, now, hold).await?,
         };
         self.update(|state| {
             state.replacing = true;
@@ -176,75 +178,114 @@ impl Volume {
 
     /// Makes a directory equal to a tree of the store, durably.
     async fn equalize(&self, from: &Path, working: &Path, hold: &Hold) -> Result<(), Error> {
-        let newest = self.blocking(Arc::clone(hold), |this| this.newest()).await?;
+        let (source, copy) = (from.to_owned(), working.to_owned());
+        let (changes, newest) = self
+            .blocking(Arc::clone(hold), move |this| {
+                let changes = changes::diff(&source, &copy, None)?;
+                changes.remove_from(&copy, Remove::Linked)?;
+                this.prepare_staging()?;
+                let list = this.layout().list();
+                std::fs::write(&list, changes.files_from()).context("write", &list)?;
+                Ok((changes, this.newest()?))
+            })
+            .await?;
+        if changes.is_empty() {
+            return Ok(());
+        }
         self.expect_bytes(newest.map_or(0, |it| it.bytes));
+        let list = self.layout().list();
         let copy = Copy {
             from,
             to: working,
-            list: None,
+            list: Some(&list),
             link: None,
-            delete: true,
             pass: Pass::Still,
             nice: false,
         };
         self.rsync(copy, Arc::clone(hold)).await?;
         let working = working.to_owned();
-        self.blocking(Arc::clone(hold), move |_| tree::sync(&working)).await
+        self.blocking(Arc::clone(hold), move |this| {
+            tree::sync(&working)?;
+            this.clear_staging()
+        })
+        .await
     }
 
-    /// Puts the content of a working directory aside, if it is neither in the snapshot with which it began nor `next`, which will
-    /// replace it.
+    /// Puts the content of a working directory aside, if it is neither in a snapshot that `next` was built on, nor in `next` itself,
+    /// which will replace it.
     async fn put_aside(
         &self,
         working: &Path,
-        next: &Path,
+        next: SnapshotId,
         state: State,
         now: Millis,
         hold: &Hold,
     ) -> Result<Option<Conflict>, Error> {
-        if state.closed || tree::is_empty(working)? {
-            return Ok(None);
-        }
-        let base = state.base.map(|it| self.layout().data(it)).filter(|it| it.exists());
-        for known in base.iter().map(|it| &**it).chain([next]) {
-            let (one, other) = (working.to_owned(), known.to_owned());
-            let differ = move |_: &Self| changes::diff(&one, &other, None);
-            if self.blocking(Arc::clone(hold), differ).await?.is_empty() {
-                return Ok(None);
-            }
-        }
+        let source = working.to_owned();
+        let content = self
+            .blocking(Arc::clone(hold), move |this| this.unsaved(&source, next, &state))
+            .await?;
+        let Some(content) = content else { return Ok(None) };
         self.blocking(Arc::clone(hold), |this| {
             this.prepare_staging()?;
             tree::create(&layout::data(&this.layout().incoming()))
         })
         .await?;
         let to = layout::data(&self.layout().incoming());
+        let base = state.base.map(|it| self.layout().data(it)).filter(|it| it.exists());
         // What is as in the snapshot that follows costs nothing either, where the other one is gone.
-        let link = Some(base.as_deref().unwrap_or(next));
+        let link = base.unwrap_or_else(|| self.layout().data(next));
         let copy = Copy {
-            from: working,
+            from: &content,
             to: &to,
             list: None,
-            link,
-            delete: false,
+            link: Some(&link),
             pass: Pass::Still,
             nice: false,
         };
         self.rsync(copy, Arc::clone(hold)).await?;
-        let id_base = state.base;
-        let written = state.written.unwrap_or(0);
         self.blocking(Arc::clone(hold), move |this| {
             let staged = this.layout().incoming();
             tree::sync(&staged)?;
             let listing::Listing { files, bytes, digest } = listing::read(&layout::data(&staged))?;
-            let id = conflict::next_id(this.layout(), written, id_base);
+            let written = state.written.or(state.base.map(|it| it.epoch)).unwrap_or(0);
+            let id = conflict::next_id(this.layout(), written, state.base);
+            let (parent, history, taken) = (state.base, Vec::new(), now);
             let manifest =
-                Manifest { format: FORMAT, id, parent: id_base, taken: now, files, bytes, digest };
+                Manifest { format: FORMAT, id, parent, history, taken, files, bytes, digest };
             write_manifest(&staged, &manifest)?;
             tree::create(&this.layout().conflicts())?;
             tree::publish(&staged, &conflict::path(this.layout(), id))?;
             Ok(conflict::list(this.layout())?.into_iter().find(|it| it.manifest.id == id))
         })
         .await
+    }
+
+    /// Returns the tree that has what would be lost if `next` replaced the working directory. Blocks.
+    fn unsaved(
+        &self,
+        working: &Path,
+        next: SnapshotId,
+        state: &State,
+    ) -> Result<Option<PathBuf>, Error> {
+        let next_data = self.layout().data(next);
+        let base = state.base.filter(|base| self.layout().data(*base).is_dir());
+        let differs =
+            |from: &Path, to: &Path| Ok::<_, Error>(!changes::diff(from, to, None)?.is_empty());
+        let written = !state.closed && !tree::is_empty(working)?;
+        if written {
+            let base = base.map(|base| self.layout().data(base));
+            let since_base = base.map_or(Ok(true), |base| differs(working, &base))?;
+            if since_base {
+                return Ok(differs(working, &next_data)?.then(|| working.to_owned()));
+            }
+        }
+        // The last snapshots of a lost primary may have reached no node that went on.
+        let manifest = read_manifest(&self.layout().snapshot(next))?;
+        let lost = base.filter(|base| manifest.is_some_and(|it| !it.is_built_on(*base)));
+        match lost.map(|base| self.layout().data(base)) {
+            Some(base) if differs(&base, &next_data)? => Ok(Some(base)),
+            _ => Ok(None),
+        }
     }
 }

@@ -60,6 +60,18 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> Option<ExitCode> {
     })
 }
 
+/// Returns whether this kernel can confine processes as they need it: not without the right to link into other directories, of Landlock's
+/// ABI 2.
+pub(crate) fn can_confine() -> bool {
+    required().and_then(Ruleset::create).is_ok()
+}
+
+fn required() -> Result<Ruleset, RulesetError> {
+    Ruleset::default()
+        .set_compatibility(CompatLevel::HardRequirement)
+        .handle_access(AccessFs::from_all(ABI::V2))
+}
+
 /// Becomes a command that can read and write certain directories.
 fn confine(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let malformed = || io::Error::new(io::ErrorKind::InvalidInput, "malformed arguments");
@@ -116,11 +128,7 @@ fn restrict(
     read: &[PathBuf],
     write: &[PathBuf],
 ) -> Result<(), RulesetError> {
-    // Without the right to link into other directories, of ABI 2, there are no snapshots.
-    let required = Ruleset::default()
-        .set_compatibility(CompatLevel::HardRequirement)
-        .handle_access(AccessFs::from_all(ABI::V2));
-    let Ok(required) = required else { return Ok(()) };
+    let Ok(required) = required() else { return Ok(()) };
     let all = AccessFs::from_all(ABI::V3);
     let run = AccessFs::from_read(ABI::V1);
     let mut rules =

@@ -40,7 +40,7 @@ pub use conflict::Conflict;
 pub use error::Error;
 pub use follow::{Begun, Source};
 pub use keep::prunable;
-pub use manifest::Manifest;
+pub use manifest::{MAX_HISTORY, Manifest};
 pub use pause::{NoPause, Pause, PauseError};
 pub use snapshot::Outcome;
 pub use store::Store;

@@ -48,8 +48,6 @@ pub(crate) struct Copy<'a> {
     pub(crate) list: Option<&'a Path>,
     /// What is equal there becomes a link. It must be on the same filesystem.
     pub(crate) link: Option<&'a Path>,
-    /// Whether to delete what only `to` has.
-    pub(crate) delete: bool,
     pub(crate) pass: Pass,
     /// Whether it has a low priority.
     pub(crate) nice: bool,
@@ -59,9 +57,6 @@ impl Volume {
     /// Copies a directory into another one.
     pub(crate) async fn rsync(&self, copy: Copy<'_>, hold: Hold) -> Result<(), Error> {
         let mut arguments = options();
-        if copy.delete {
-            arguments.push("--delete".into());
-        }
         let mut write = vec![copy.to.to_owned()];
         if let Some(link) = copy.link {
             arguments.push(option("--link-dest=", link));

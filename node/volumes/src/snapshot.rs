@@ -8,7 +8,7 @@ use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
-use crate::changes::{self, Changes};
+use crate::changes::{self, Changes, Remove};
 use crate::child::Hold;
 use crate::error::{Context as _, Error};
 use crate::layout;
@@ -158,6 +158,7 @@ impl Volume {
         };
         let number = newest.as_ref().map_or(0, |it| it.id.number) + 1;
         let (id, parent) = (SnapshotId { epoch, number }, newest.as_ref().map(|it| it.id));
+        let history = newest.as_ref().map_or_else(Vec::new, |it| it.next_history(epoch));
         if let Some(parent) = parent.filter(|parent| *parent >= id) {
             return Err(Error::NotNewer { volume: self.key().to_string(), id, newest: parent });
         }
@@ -201,7 +202,8 @@ impl Volume {
                 }
                 tree::sync(&data)?;
                 let listing::Listing { files, bytes, digest } = listing::read(&data)?;
-                let manifest = Manifest { format: FORMAT, id, parent, taken, files, bytes, digest };
+                let manifest =
+                    Manifest { format: FORMAT, id, parent, history, taken, files, bytes, digest };
                 this.commit(&manifest, |state| {
                     state.base = Some(id);
                     Ok(())
@@ -257,7 +259,7 @@ impl Volume {
         if let Some(changes) = changes {
             let changes = changes.clone();
             self.blocking(Arc::clone(hold), move |this| {
-                changes.remove_from(&layout::data(&this.layout().incoming()))?;
+                changes.remove_from(&layout::data(&this.layout().incoming()), Remove::All)?;
                 let list = this.layout().list();
                 std::fs::write(&list, changes.files_from()).context("write", &list)
             })
@@ -265,7 +267,7 @@ impl Volume {
         }
         // What instances wait for is not delayed.
         let (list, nice) = (changes.map(|_| list.as_path()), pass == Pass::Running);
-        let copy = Copy { from: working, to: &data, list, link: None, delete: false, pass, nice };
+        let copy = Copy { from: working, to: &data, list, link: None, pass, nice };
         self.rsync(copy, Arc::clone(hold)).await
     }
 }

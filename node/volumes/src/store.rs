@@ -51,6 +51,11 @@ impl Store {
     /// The directory could not be made or read.
     pub fn open_with(dir: &Path, program: &Path) -> Result<Self, Error> {
         tree::create(dir)?;
+        if !crate::helper::can_confine() {
+            tracing::warn!(
+                "this kernel has no Landlock (5.19 or later): rsync is not confined to the volumes that it copies"
+            );
+        }
         let shared = Shared {
             dir: dir.to_owned(),
             program: program.to_owned(),
@@ -62,9 +67,7 @@ impl Store {
             let volume = this.volume(&key);
             // What a transfer has left helps the next one.
             volume.keep_partial()?;
-            tree::remove(&volume.layout().standby())?;
             tree::remove(&volume.layout().sending())?;
-            tree::remove(&volume.layout().garbage())?;
         }
         Ok(this)
     }

@@ -23,7 +23,7 @@ use tokio::net::UnixStream;
 use vc_protocol::volume::SnapshotId;
 
 use crate::capabilities::Capabilities;
-use crate::changes::Changes;
+use crate::changes::{Changes, Remove};
 use crate::child::{Command, Hold};
 use crate::error::{Context as _, Error};
 use crate::layout;
@@ -108,11 +108,12 @@ impl Volume {
             (Some(base), Some(changes)) => {
                 this.prepare_staging()?;
                 this.stage_links(base)?;
-                changes.remove_from(&layout::data(&this.layout().incoming()))?;
+                changes.remove_from(&layout::data(&this.layout().incoming()), Remove::All)?;
                 write_lists(&this.layout().incoming(), &changes)
             }
             _ => {
                 this.keep_partial()?;
+                tree::remove(&this.layout().garbage())?;
                 tree::create(&layout::data(&this.layout().incoming()))
             }
         })
@@ -411,7 +412,7 @@ impl Volume {
             }
             std::fs::rename(&incoming, &partial).context("rename", &incoming)?;
         }
-        tree::remove(&self.layout().garbage())
+        Ok(())
     }
 }
 

@@ -79,3 +79,63 @@ async fn lower_epochs_are_refused_after_a_restart_too() {
     node.begin(7, None).await;
     node.take(7).await;
 }
+
+#[tokio::test]
+async fn a_snapshot_that_reached_no_node_that_went_on_is_put_aside() {
+    let (one, two) = (Node::new(), Node::new());
+    one.write("file", "1");
+    one.begin(1, None).await;
+    let first = one.take(1).await;
+    copy(&one, &two, &first).await;
+    one.write("file", "only in a snapshot of one");
+    let lost = one.take(1).await;
+    two.begin(2, Some(first.id)).await;
+    two.write("other", "2");
+    let second = two.take(2).await;
+    assert_eq!((lost.id.to_string(), second.id.to_string()), ("1-2".into(), "2-2".into()));
+    assert_eq!(second.history, [first.id]);
+    copy(&two, &one, &second).await;
+    let conflict = one.volume.follow(&one.working(), 1).await.unwrap().expect("put aside");
+    assert_eq!(conflict.manifest.digest, lost.digest);
+    assert_equal(&one.working(), &two.working());
+
+    // What was built on is no conflict.
+    let three = Node::new();
+    copy(&one, &three, &second).await;
+    three.volume.follow(&three.working(), 1).await.unwrap();
+    two.write("other", "3");
+    let third = two.take(2).await;
+    copy(&two, &three, &third).await;
+    assert_eq!(three.volume.follow(&three.working(), 1).await.unwrap(), None);
+    three.begin(3, Some(second.id)).await;
+    assert_eq!(three.read("other"), "3", "the newest that is here");
+    three.write("other", "4");
+    let fourth = three.take(3).await;
+    assert_eq!(fourth.history, [first.id, third.id]);
+    copy(&three, &one, &fourth).await;
+    assert_eq!(one.volume.follow(&one.working(), 1).await.unwrap(), None);
+    assert_equal(&three.working(), &one.working());
+}
+
+#[tokio::test]
+async fn following_separates_files_that_are_links_in_the_working_directory_alone() {
+    let (one, two) = (Node::new(), Node::new());
+    one.write("a", "content");
+    fs::hard_link(one.working().join("a"), one.working().join("b")).unwrap();
+    fs::create_dir(one.working().join("becomes a file")).unwrap();
+    one.write("becomes a file/x", "");
+    one.begin(1, None).await;
+    copy(&one, &two, &one.take(1).await).await;
+    two.volume.follow(&two.working(), 1).await.unwrap();
+    assert_equal(&one.working(), &two.working());
+
+    fs::remove_file(one.working().join("b")).unwrap();
+    one.write("b", "content");
+    use std::os::unix::fs::PermissionsExt as _;
+    fs::set_permissions(one.working().join("b"), fs::Permissions::from_mode(0o600)).unwrap();
+    fs::remove_dir_all(one.working().join("becomes a file")).unwrap();
+    one.write("becomes a file", "now");
+    copy(&one, &two, &one.take(1).await).await;
+    two.volume.follow(&two.working(), 1).await.unwrap();
+    assert_equal(&one.working(), &two.working());
+}
