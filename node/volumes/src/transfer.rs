@@ -18,7 +18,7 @@ use std::process::Stdio;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
-use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _, BufReader};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
 use tokio::net::UnixStream;
 use vc_protocol::volume::SnapshotId;
 
@@ -470,7 +470,7 @@ fn socket(descriptor: OwnedFd) -> std::io::Result<UnixStream> {
 /// Copies between a stream and rsync until rsync's output ends. `progress` gets the number of bytes that came from the stream.
 async fn join<S>(
     stream: S,
-    from_rsync: impl AsyncRead + Unpin + Send,
+    mut from_rsync: impl AsyncRead + Unpin + Send,
     mut to_rsync: impl AsyncWrite + Unpin + Send,
     mut progress: impl FnMut(u64) + Send,
 ) -> std::io::Result<()>
@@ -497,9 +497,16 @@ where
         std::future::pending::<std::io::Result<()>>().await
     };
     let outgoing = async {
-        let mut from_rsync = BufReader::with_capacity(CHUNK, from_rsync);
-        tokio::io::copy_buf(&mut from_rsync, &mut writer).await?;
-        writer.shutdown().await
+        let mut buffer = vec![0; CHUNK];
+        loop {
+            let length = from_rsync.read(&mut buffer).await?;
+            if length == 0 {
+                return writer.shutdown().await;
+            }
+            writer.write_all(&buffer[..length]).await?;
+            // The other end waits for it, and there may be no more for a while.
+            writer.flush().await?;
+        }
     };
     tokio::select! {
         result = incoming => result,

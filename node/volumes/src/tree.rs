@@ -63,9 +63,11 @@ pub(crate) fn names(path: &Path) -> Result<Vec<std::ffi::OsString>, Error> {
     }
 }
 
-/// Returns the bytes that are free on the disk of a directory, for this user.
+/// Returns the bytes that are free on the disk of a path, for this user.
 pub(crate) fn free_bytes(path: &Path) -> u64 {
-    rustix::fs::statvfs(path).map_or(0, |it| it.f_bavail.saturating_mul(it.f_frsize))
+    // What could not be made is on the disk of what is above.
+    let there = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+    there.map_or(0, |it| it.f_bavail.saturating_mul(it.f_frsize))
 }
 
 /// Returns whether a directory has entries.

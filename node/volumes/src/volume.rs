@@ -180,6 +180,9 @@ impl Volume {
             result
         });
         match task.await {
+            Ok(Err(Error::Io { path, source, .. })) if is_full(source.kind()) => {
+                Err(self.no_space(&path))
+            }
             Ok(result) => result,
             Err(error) => match error.try_into_panic() {
                 Ok(panic) => std::panic::resume_unwind(panic),
@@ -319,6 +322,10 @@ impl Volume {
     pub(crate) fn missing(&self, what: impl Into<String>) -> Error {
         Error::Missing { volume: self.0.key.to_string(), what: what.into() }
     }
+}
+
+fn is_full(kind: std::io::ErrorKind) -> bool {
+    matches!(kind, std::io::ErrorKind::StorageFull | std::io::ErrorKind::QuotaExceeded)
 }
 
 /// Reads the manifest of a snapshot or conflict; `None` if it was deleted meanwhile.

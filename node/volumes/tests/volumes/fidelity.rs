@@ -117,3 +117,41 @@ async fn a_tree_of_every_kind_of_entry_is_the_same_in_snapshots_replicas_and_the
     assert_equal(&primary.working(), &replica.working());
     assert_eq!(replica.volume.copy().unwrap().snapshot, Some(manifest.id));
 }
+
+#[tokio::test]
+async fn every_kind_of_entry_arrives_as_a_change_and_goes_again() {
+    let (primary, replica) = (Node::new(), Node::new());
+    primary.write("linked", "replaced by another kind");
+    fs::create_dir(primary.working().join("null")).unwrap();
+    primary.begin(1, None).await;
+    let first = primary.take(1).await;
+    copy(&primary, &replica, &first).await;
+    replica.volume.follow(&replica.working(), 1000).await.unwrap();
+    for name in ["linked", "null"] {
+        let path = primary.working().join(name);
+        fs::remove_file(&path).or_else(|_| fs::remove_dir(&path)).unwrap();
+    }
+    make(&primary.working());
+    for name in ["#hash", ";semicolon", "~tilde", "trailing ", "two  spaces", "a\\b", "--delete"] {
+        fs::write(primary.working().join(name), name).unwrap();
+    }
+    let second = primary.take(1).await;
+    assert_equal(&primary.working(), &primary.data(second.id));
+    copy(&primary, &replica, &second).await;
+    assert_equal(&primary.working(), &replica.data(second.id));
+    let list = replica.data(second.id).with_file_name("changed");
+    assert!(list.exists(), "it was copied by its list");
+    replica.volume.follow(&replica.working(), 1000).await.unwrap();
+    assert_equal(&primary.working(), &replica.working());
+
+    for entry in fs::read_dir(primary.working()).unwrap() {
+        let path = entry.unwrap().path();
+        fs::remove_file(&path).or_else(|_| fs::remove_dir_all(&path)).unwrap();
+    }
+    let third = primary.take(1).await;
+    assert_eq!(third.files, 1);
+    copy(&primary, &replica, &third).await;
+    replica.volume.follow(&replica.working(), 1000).await.unwrap();
+    assert_equal(&primary.working(), &replica.working());
+    assert_equal(&primary.data(second.id), &replica.data(second.id));
+}

@@ -145,3 +145,37 @@ async fn files_that_are_no_links_any_more_are_separate_in_the_next_snapshot() {
     crate::support::copy(&node, &replica, &second).await;
     assert_equal(&node.working(), &replica.data(second.id));
 }
+
+/// Never gets through with pausing.
+#[derive(Default)]
+struct Stuck {
+    pausing: tokio::sync::Notify,
+    resumed: tokio::sync::Notify,
+}
+
+impl Pause for Stuck {
+    fn pause(&self) -> Pin<Box<dyn Future<Output = Result<(), PauseError>> + Send + '_>> {
+        self.pausing.notify_one();
+        Box::pin(std::future::pending())
+    }
+    fn resume(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+        self.resumed.notify_one();
+        Box::pin(async {})
+    }
+}
+
+#[tokio::test]
+async fn instances_go_on_when_a_snapshot_is_dropped_in_its_pause() {
+    let node = Node::new();
+    node.write("file", "1");
+    node.begin(1, None).await;
+    let stuck = Arc::new(Stuck::default());
+    let pause: Arc<dyn Pause> = Arc::clone(&stuck) as _;
+    let working = node.working();
+    tokio::select! {
+        outcome = node.volume.snapshot(&working, 1, 1000, &pause) => panic!("{outcome:?}"),
+        () = stuck.pausing.notified() => {}
+    }
+    stuck.resumed.notified().await;
+    node.take(1).await;
+}
