@@ -159,6 +159,12 @@ pub enum Request {
     Images,
     /// Uploads an image, which follows on the stream. Deployer.
     PushImage(ImagePush),
+    /// Uploads the directory with which a volume begins that no node has yet. After [`Reply::Ready`] the client sends a tar archive
+    /// in frames of bytes, the last of them empty; then the node answers [`Reply::Uploaded`] or [`Reply::Error`]. Deployer.
+    UploadVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+    },
     /// Lists named volumes and the nodes that hold them. Viewer.
     Volumes,
     /// Moves a volume, with the services that mount it, to another node. Deployer.
@@ -414,6 +420,9 @@ pub enum Reply {
     Images(Vec<ImageRow>),
     /// The answer to [`Request::Volumes`].
     Volumes(Vec<VolumeRow>),
+    /// To [`Request::UploadVolume`]: the node that has the data, which the deployment names as the
+    /// [origin](crate::volume::Origin::Uploaded).
+    Uploaded(NodeId),
     /// The answer to [`Request::Projects`].
     Projects(Vec<ProjectRow>),
     /// The answer to [`Request::Tokens`].

@@ -101,6 +101,9 @@ pub enum Origin {
     Uploaded {
         /// `./data`
         path: String,
+        /// The node that received it at the deployment; `None` if there was nothing to upload.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<NodeId>,
     },
     /// A directory of the nodes. Where it was found it is used in place.
     Directory {

@@ -3,9 +3,9 @@
 use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode};
 
-use super::image;
 use super::project::{ProjectArgs, warn};
 use super::wait::{ServiceTarget, WaitArgs, until_running};
+use super::{image, upload};
 use crate::app::App;
 use crate::docker::DockerArgs;
 use crate::error::Result;
@@ -24,7 +24,8 @@ Examples:
 
 A service keeps the image that it is pinned to, until its tag is pushed with 'vc image push', pulled with --pull, or changed in
 the file. Which node you deploy through makes no difference.
-Directories of the file are volumes: 'docs/compose.md' says where their data is from.
+Directories of the file are volumes. Those on this computer are uploaded when their volume is new, and not again; absolute paths are
+looked up on the nodes.
 Services of the project that are not in the file are not changed; remove them with 'vc rm'.
 Images with 'build:' are built by your local Docker and pushed to the cluster first.
 With --wait and --output json, prints the instances once all of them run.")]
@@ -70,9 +71,16 @@ impl Args {
             data_from: data_from.clone(),
         };
         if self.dry_run {
-            let rows = expect_reply!(app.ask(diff).await?, Diff)?;
-            warn(&project);
-            return app.out.show(rows.as_slice(), render::diff);
+            return app
+                .in_session(async |session| {
+                    let rows = expect_reply!(session.ask(&diff).await?, Diff)?;
+                    for pending in upload::pending(session, &project.uploads).await? {
+                        note(&format!("would {pending}"));
+                    }
+                    warn(&project);
+                    app.out.show(rows.as_slice(), render::diff)
+                })
+                .await;
         }
         let docker = match project.builds.is_empty() {
             true => None,
@@ -91,6 +99,16 @@ impl Args {
             }
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
+            }
+            let pending = upload::pending(session, &project.uploads).await?;
+            if !pending.is_empty() {
+                // What is refused is not uploaded first.
+                session.ask(&diff).await?;
+            }
+            let mut deployments = deployments;
+            for pending in pending {
+                note(&pending.to_string());
+                upload::send(app, session, pending, &mut deployments).await?;
             }
             let deploy = Request::Deploy { deployments, files, pull, force, data_from };
             let changes = session.change(&deploy).await?;

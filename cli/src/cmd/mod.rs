@@ -29,6 +29,7 @@ mod status;
 mod target;
 mod token;
 mod trust;
+mod upload;
 mod volume;
 mod voters;
 mod wait;

@@ -27,12 +27,6 @@ pub(super) enum ProjectError {
     /// The Compose file is malformed, or uses something that is not supported.
     #[error("{file}: {error}")]
     Compose { file: String, error: ComposeError },
-    /// A service would begin without the files of a directory.
-    #[error(
-        "{file}: the directory '{path}' has files, which are not uploaded: copy it to a node and write its absolute path there, \
-         or copy it into the image"
-    )]
-    NotUploaded { file: String, path: String },
 }
 
 impl From<ProjectError> for ApiError {
@@ -119,10 +113,6 @@ impl ProjectArgs {
                 Some(home) => PathBuf::from(upload.path.replacen('~', home, 1)),
                 None => directory.join(&upload.path),
             };
-            if has_content(&path) {
-                let file = self.file.display().to_string();
-                return Err(ProjectError::NotUploaded { file, path: upload.path.clone() });
-            }
             upload.path = path.to_string_lossy().into_owned();
         }
         Ok(project)
@@ -138,11 +128,6 @@ pub(super) fn warn(project: &Project) {
 
 fn parent(path: PathBuf) -> PathBuf {
     path.parent().map(Path::to_owned).unwrap_or(path)
-}
-
-/// Returns whether a directory has entries.
-fn has_content(path: &Path) -> bool {
-    std::fs::read_dir(path).is_ok_and(|mut entries| entries.next().is_some())
 }
 
 /// Reads what is at a path. Devices and pipes are not opened: that may block or have effects.
@@ -247,9 +232,6 @@ mod tests {
             let project = with(path).expect("a project");
             assert_eq!(project.uploads[0].path, found, "{path}: empty, or made empty");
         }
-        std::fs::write(shop.join("app/main.rs"), "").expect("written");
-        let error = with("./app").expect_err("refused").to_string();
-        assert!(error.contains("the directory './app' has files"), "{error}");
     }
 
     #[test]

@@ -25,7 +25,7 @@ pub(crate) use lists::{
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;
 pub(crate) use status::status;
-pub(crate) use units::{minute, short_duration};
+pub(crate) use units::{bytes, minute, short_duration};
 
 use crate::args::Format;
 use crate::error::{Result, Stop, SystemError};

@@ -3,7 +3,7 @@
 use vc_protocol::Millis;
 
 /// Formats bytes as `512 B` or `1.5 GiB`: at most one digit after the point.
-pub(super) fn bytes(bytes: u64) -> String {
+pub(crate) fn bytes(bytes: u64) -> String {
     const UNITS: [&str; 7] = ["B", "KiB", "MiB", "GiB", "TiB", "PiB", "EiB"];
     let mut unit = 0;
     // Tenths of the unit, rounded, without floats.

@@ -90,11 +90,13 @@ fn holder(copies: &BTreeMap<NodeId, CopyView>) -> Option<NodeId> {
     copies.iter().max_by_key(rank).map(|(&node, _)| node)
 }
 
-/// Returns the node on which the directory was found that a volume begins with.
+/// Returns the node on which the directory was found that a volume begins with, or that received it.
 fn found_on(input: &PlanInput, volume: &VolumeKey) -> Option<NodeId> {
     match volume_spec(input, volume).origin {
-        Some(Origin::Directory { node, .. }) => node.filter(|it| input.nodes.contains_key(it)),
-        Some(Origin::Uploaded { .. }) | None => None,
+        Some(Origin::Directory { node, .. } | Origin::Uploaded { node, .. }) => {
+            node.filter(|it| input.nodes.contains_key(it))
+        }
+        None => None,
     }
 }
 

@@ -89,7 +89,8 @@ impl ControlService {
         let from = from.map(|node| vc_engine::find_node(view, node)).transpose()?;
         let mut wanted: BTreeMap<VolumeKey, VolumeSpec> = BTreeMap::new();
         let mut places: BTreeMap<VolumeKey, Place> = BTreeMap::new();
-        for Deployment { service, spec, .. } in &*deployments {
+        for Deployment { service, spec, .. } in &mut *deployments {
+            keep_uploads(view, service, spec);
             for (name, volume) in &spec.volumes {
                 let Some(Origin::Directory { path, node: None, .. }) = &volume.origin else {
                     continue;
@@ -132,6 +133,22 @@ impl ControlService {
             }
         }
         Ok(lines)
+    }
+}
+
+/// Says where directories were uploaded with an earlier deployment of the project.
+fn keep_uploads(view: &View, service: &ServiceKey, spec: &mut ServiceSpec) {
+    for (name, volume) in &mut spec.volumes {
+        let Some(Origin::Uploaded { path, node: node @ None }) = &mut volume.origin else {
+            continue;
+        };
+        let services = view.cluster.services.keys().filter(|it| it.project == service.project);
+        let mut uploads =
+            services.filter_map(|other| match &view.spec(other)?.volumes.get(name)?.origin {
+                Some(Origin::Uploaded { path: held, node: Some(at) }) if held == path => Some(*at),
+                _ => None,
+            });
+        *node = uploads.next();
     }
 }
 
@@ -396,6 +413,23 @@ mod tests {
         let mut found = spec(None);
         put(&mut found, &key(), Place::On(node(2)));
         assert_eq!(found, spec(Some(node(2))));
+    }
+
+    #[test]
+    fn a_deployment_again_keeps_the_node_that_an_upload_went_to() {
+        let uploaded = |node| {
+            let mut spec = spec(None);
+            let origin = Origin::Uploaded { path: "./app".to_owned(), node };
+            spec.volumes.get_mut(&key().volume).expect("a volume").origin = Some(origin);
+            spec
+        };
+        let mut again = uploaded(None);
+        let view = view(Some(uploaded(Some(node(2)))), &[], &[]);
+        keep_uploads(&view, &"shop/other".parse().expect("a service"), &mut again);
+        assert_eq!(again, uploaded(Some(node(2))));
+        let mut elsewhere = uploaded(None);
+        keep_uploads(&view, &"blog/web".parse().expect("a service"), &mut elsewhere);
+        assert_eq!(elsewhere, uploaded(None));
     }
 
     #[test]

@@ -66,9 +66,9 @@ impl Forwarder {
             Ok(server) => server,
             Err(error) => {
                 client.send(&Reply::Error(error)).await?;
-                // A client that was refused a push still sends the image.
+                // A client that was refused a push or an upload still sends it.
                 return match request {
-                    Request::PushImage(_) => Err(FrameError::Closed),
+                    Request::PushImage(_) | Request::UploadVolume { .. } => Err(FrameError::Closed),
                     _ => Ok(()),
                 };
             }

@@ -26,6 +26,7 @@ mod services;
 mod session;
 mod tokens;
 mod trust;
+mod uploads;
 mod volumes;
 mod watch;
 

@@ -64,6 +64,7 @@ fn needs(request: &Request) -> Needs {
         | Request::RollbackTo { .. }
         | Request::Rebalance { .. }
         | Request::PushImage(_)
+        | Request::UploadVolume { .. }
         | Request::RemoveVolume { .. }
         | Request::MoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
@@ -155,6 +156,7 @@ mod tests {
             r#""rollback_to","service":"web","version":2"#.to_owned(),
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
+            r#""upload_volume","volume":"shop/data""#.to_owned(),
             r#""move_volume","volume":"shop/data","to":"n1""#.to_owned(),
             concat!(
                 r#""exec","service":"web","replica":null,"command":["sh"],"tty":false,"stdin":false,"#,

@@ -61,9 +61,9 @@ fn touches(request: &mut Request) -> Touches<'_> {
         Request::Deploy { deployments, files, .. } | Request::Diff { deployments, files, .. } => {
             Touches::Deployments(deployments, files)
         }
-        Request::RemoveVolume { volume } | Request::MoveVolume { volume, .. } => {
-            Touches::Project(&volume.project)
-        }
+        Request::RemoveVolume { volume }
+        | Request::UploadVolume { volume }
+        | Request::MoveVolume { volume, .. } => Touches::Project(&volume.project),
         Request::PushImage(_) => Touches::Image,
         Request::RotateTrust { .. }
         | Request::SetVoter { .. }
@@ -186,6 +186,7 @@ mod tests {
             | Request::Scale { .. }
             | Request::Remove { .. }
             | Request::RemoveVolume { .. }
+            | Request::UploadVolume { .. }
             | Request::MoveVolume { .. }
             | Request::Exec(_)
             | Request::CopyOut(_)
@@ -246,6 +247,7 @@ mod tests {
             json!({"op": "scale", "service": web, "replicas": 2}),
             json!({"op": "move_volume", "volume": format!("{project}/data"), "to": "n1"}),
             json!({"op": "remove_volume", "volume": format!("{project}/data")}),
+            json!({"op": "upload_volume", "volume": format!("{project}/data")}),
             json!({"op": "exec", "service": web, "replica": null, "command": ["id"], "tty": false,
                    "stdin": false, "environment": [], "user": null, "working_dir": null, "size": null}),
             copy("copy_out"),

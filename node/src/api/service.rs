@@ -154,6 +154,7 @@ impl ControlService {
                 return self.http.socket(user, request, frames).await.map(|()| Next::Request);
             }
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
+            Request::UploadVolume { volume } => self.upload_volume(&volume, frames).await?,
 
             // Single replies.
             Request::Services => Ok(self.services(user)),

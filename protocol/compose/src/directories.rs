@@ -45,7 +45,7 @@ impl Directories {
         let is_absolute = path.starts_with('/');
         let origin = match is_absolute {
             true => Origin::Directory { path, node: None, must_exist },
-            false => Origin::Uploaded { path },
+            false => Origin::Uploaded { path, node: None },
         };
         if is_absolute && !ignore.is_empty() {
             at.refuse("has x-vc.ignore, but a directory of the nodes is not uploaded");
@@ -81,7 +81,7 @@ impl Directories {
     /// Returns the directories of the operator's computer.
     pub(super) fn uploads(self, project: &Name) -> Vec<Upload> {
         let upload = |(volume, Directory { spec, ignore, .. })| match spec.origin {
-            Some(Origin::Uploaded { path }) => Some(Upload {
+            Some(Origin::Uploaded { path, .. }) => Some(Upload {
                 volume: VolumeKey { project: project.clone(), volume },
                 path,
                 ignore,

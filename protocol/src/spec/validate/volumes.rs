@@ -44,7 +44,7 @@ impl VolumeSpec {
                 let allowed = !leads_to_secrets(path);
                 check(allowed, &at(field, path), "leads to the secrets of the node")
             }
-            Some(Origin::Uploaded { path }) => {
+            Some(Origin::Uploaded { path, .. }) => {
                 let fits = is_line(path) && path.len() <= MAX_TEXT;
                 check(fits, &at(field, path), "is not a path")
             }
