@@ -171,6 +171,9 @@ pub struct VolumeCopy {
     /// Whether `snapshot` has all that was ever written there.
     #[serde(skip_serializing_if = "is_default")]
     pub closed: bool,
+    /// Of the copy that is written: whether nothing was written since `snapshot` when the node looked last.
+    #[serde(skip_serializing_if = "is_default")]
+    pub unchanged: bool,
     /// How many contents are kept aside that another node's writes have replaced.
     #[serde(skip_serializing_if = "is_default")]
     pub conflicts: u32,

@@ -26,7 +26,9 @@ fn row(view: &View, volume: &VolumeKey, home: NodeId, now: Millis) -> VolumeRow 
     let own = records.get(&home).and_then(|record| record.copy.clone()).unwrap_or_default();
     let replicas = records.iter().filter(|(node, _)| **node != home);
     let replicas = replicas.map(|(&node, record)| {
-        replica(view, node, record.copy.as_ref().unwrap_or(&VolumeCopy::default()), newest, now)
+        let copy = record.copy.clone().unwrap_or_default();
+        let lag = lag(view.up.contains(&home).then_some(&own), &copy, newest, now);
+        replica(view, node, &copy, newest, lag)
     });
     let epochs = copies().filter_map(|copy| copy.written.max(copy.snapshot.map(|it| it.epoch)));
     VolumeRow {
@@ -49,23 +51,34 @@ fn row(view: &View, volume: &VolumeKey, home: NodeId, now: Millis) -> VolumeRow 
     }
 }
 
+/// Returns of how many milliseconds the writes are missing from a copy, at most; `None` while it has nothing. `home`: the copy
+/// that is written, if its node is up.
+fn lag(
+    home: Option<&VolumeCopy>,
+    copy: &VolumeCopy,
+    newest: Option<SnapshotId>,
+    now: Millis,
+) -> Option<Millis> {
+    let is_written = |home: &VolumeCopy| home.written.is_some() && !home.closed && !home.unchanged;
+    match copy.snapshot {
+        None => newest.is_none().then_some(0),
+        Some(_) if copy.snapshot == newest && !home.is_some_and(is_written) => Some(0),
+        Some(_) => Some(now.saturating_sub(copy.taken)),
+    }
+}
+
 fn replica(
     view: &View,
     node: NodeId,
     copy: &VolumeCopy,
     newest: Option<SnapshotId>,
-    now: Millis,
+    lag_ms: Option<Millis>,
 ) -> ReplicaRow {
-    let lag_ms = match copy.snapshot {
-        Some(_) if copy.snapshot == newest => Some(0),
-        Some(_) => Some(now.saturating_sub(copy.taken)),
-        None => newest.is_none().then_some(0),
-    };
-    let state = match lag_ms {
+    let state = match copy.snapshot {
         _ if !view.up.contains(&node) => ReplicaState::Down,
         _ if copy.error.is_some() => ReplicaState::Failed,
+        _ if copy.snapshot == newest => ReplicaState::Current,
         None => ReplicaState::Copying,
-        Some(0) => ReplicaState::Current,
         Some(_) => ReplicaState::Behind,
     };
     ReplicaRow {
@@ -123,10 +136,12 @@ pub(crate) fn problems(view: &View, now: Millis) -> Vec<String> {
                     "the copy of volume {volume} on {name} is not up to date: {}",
                     replica.problem
                 )),
-                (ReplicaState::Behind, Some(lag)) if lag > MAX_LAG => problems.push(format!(
-                    "the copy of volume {volume} on {name} is {} s behind: see 'vc volume ls'",
-                    lag / 1000
-                )),
+                (ReplicaState::Behind | ReplicaState::Current, Some(lag)) if lag > MAX_LAG => {
+                    problems.push(format!(
+                        "the copy of volume {volume} on {name} is {} s behind: see 'vc volume ls'",
+                        lag / 1000
+                    ))
+                }
                 _ => {}
             }
         }
@@ -148,4 +163,24 @@ pub(crate) fn problems(view: &View, now: Millis) -> Vec<String> {
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
     u32::try_from(items.count()).unwrap_or(u32::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_copy_lags_by_the_age_of_its_snapshot_unless_nothing_was_written_since() {
+        let id = |number| Some(SnapshotId { epoch: 3, number });
+        let copy =
+            |number| VolumeCopy { snapshot: id(number), taken: 1000, ..VolumeCopy::default() };
+        let home = VolumeCopy { written: Some(3), ..copy(5) };
+        let of = |home: Option<&VolumeCopy>, number| lag(home, &copy(number), id(5), 9000);
+        assert_eq!((of(Some(&home), 4), of(Some(&home), 5)), (Some(8000), Some(8000)));
+        let idle = VolumeCopy { unchanged: true, ..home.clone() };
+        assert_eq!((of(Some(&idle), 4), of(Some(&idle), 5)), (Some(8000), Some(0)));
+        let closed = VolumeCopy { closed: true, ..home };
+        assert_eq!((of(Some(&closed), 5), of(None, 5)), (Some(0), Some(0)));
+        assert_eq!(lag(Some(&idle), &VolumeCopy::default(), id(5), 9000), None);
+    }
 }

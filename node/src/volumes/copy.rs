@@ -45,6 +45,8 @@ pub(super) struct CopyTask {
     volume: Volume,
     tasks: watch::Receiver<Option<VolumeTask>>,
     reported: Option<VolumeCopy>,
+    /// Whether the last pass has found nothing that was written since the newest snapshot.
+    unchanged: bool,
     /// The problem that was logged last.
     problem: Option<String>,
     retry: Retry,
@@ -77,7 +79,15 @@ impl CopyTask {
         volume: Volume,
         tasks: watch::Receiver<Option<VolumeTask>>,
     ) -> Self {
-        Self { context, volume, tasks, reported: None, problem: None, retry: Retry::new() }
+        Self {
+            context,
+            volume,
+            tasks,
+            reported: None,
+            unchanged: false,
+            problem: None,
+            retry: Retry::new(),
+        }
     }
 
     /// Follows the tasks until their sender is dropped.
@@ -133,6 +143,7 @@ impl CopyTask {
             self.put_aside(begun.conflict.as_ref());
             tracing::info!(volume = %self.volume.key(), epoch, kept = begun.kept, "volume is ready to be written");
         }
+        self.unchanged = false;
         self.report().await?;
         let mut schedule = Schedule::begin(Instant::now());
         // With the writers of the last snapshot: what they wrote until they ended is in the next one.
@@ -168,6 +179,7 @@ impl CopyTask {
             let outcome = self.volume.snapshot(&working, epoch, clock::now(), &pause).await?;
             drop(permit);
             let mut paused_for = Duration::ZERO;
+            self.unchanged = matches!(outcome, Outcome::Unchanged(_));
             if let Outcome::Taken { manifest, paused } = &outcome {
                 paused_for = *paused;
                 tracing::debug!(volume = %self.volume.key(), snapshot = %manifest.id, ?paused, "snapshot taken");
@@ -286,7 +298,7 @@ impl CopyTask {
 
     /// Reports what the copy is, without a problem.
     async fn report(&mut self) -> Result<(), CopyError> {
-        let copy = self.copy().await?;
+        let copy = VolumeCopy { unchanged: self.unchanged, ..self.copy().await? };
         if self.problem.take().is_some() {
             tracing::info!(volume = %self.volume.key(), "the copy of the volume is in order again");
         }

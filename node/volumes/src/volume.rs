@@ -61,7 +61,8 @@ impl Volume {
         &self.0.key
     }
 
-    /// Returns what the node says of its copy. Blocks for a few reads of small files. `error` is for the caller to fill in.
+    /// Returns what the node says of its copy. Blocks for a few reads of small files. `unchanged` and `error` are for the
+    /// caller to fill in.
     ///
     /// # Errors
     /// The directory could not be read.
@@ -75,6 +76,7 @@ impl Volume {
             bytes: newest.as_ref().map_or(0, |it| it.bytes),
             written: state.written,
             closed: state.closed,
+            unchanged: false,
             conflicts: u32::try_from(conflicts).unwrap_or(u32::MAX),
             error: None,
         })

@@ -231,7 +231,8 @@ pub struct ReplicaRow {
     pub node_name: String,
     /// The newest snapshot that it has, `EPOCH-NUMBER`.
     pub snapshot: Option<String>,
-    /// What it lacks of the newest snapshot of any node, as the age of its own; 0 if it has that one, null if it has none.
+    /// Of how many milliseconds the writes would be missing if the primary were lost now, at most: the age of its snapshot; 0 if
+    /// nothing was written since, null if it has none.
     pub lag_ms: Option<Millis>,
     /// The size of its files, in bytes.
     pub bytes: u64,
