@@ -204,6 +204,7 @@ pub(crate) async fn run(
         audit: audit.clone(),
         audit_logs: audit_logs.clone(),
         http: Http::new(router.clone(), snapshot.clone()),
+        volumes: volumes.clone(),
     };
     let members = handles.controls.members.clone();
     let admitted = Admitted::default();

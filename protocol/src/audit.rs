@@ -39,6 +39,10 @@ pub enum AuditAction {
     ImagePushed,
     /// A volume and its data were removed.
     VolumeRemoved,
+    /// A volume was made equal to an earlier content.
+    VolumeRestored,
+    /// A removed volume was taken out of the trash.
+    VolumeUndeleted,
     /// A node was admitted.
     NodeJoined,
     /// A node was drained.

@@ -15,15 +15,16 @@ use crate::event::EventQuery;
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent, ProjectPolicy};
 use crate::token::{NodeRole, UserLimits, UserRole};
+use crate::volume::SnapshotId;
 use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use changes::Change;
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
-    ReplicaState, Rollout, RolloutState, ServiceDetail, ServiceDiff, ServiceRow, StatusReport,
-    TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport,
-    VoterRow,
+    ReplicaState, Rollout, RolloutState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind,
+    SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow,
+    VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -173,6 +174,30 @@ pub enum Request {
         volume: VolumeKey,
         /// Name or id of the node.
         to: String,
+    },
+    /// Lists the snapshots of a volume that a node has, what is kept aside there, and what is in the trash. Viewer.
+    Snapshots {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// The node.
+        node: NodeId,
+    },
+    /// Makes a volume that no instance uses equal to a snapshot. Deployer.
+    RestoreVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// The snapshot, or the id of what is kept aside.
+        snapshot: SnapshotId,
+        /// Whether that is kept aside as a conflict.
+        #[serde(default)]
+        conflict: bool,
+    },
+    /// Takes a removed volume out of the trash of a node. Deployer.
+    UndeleteVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// The node.
+        node: NodeId,
     },
     /// Removes a volume that no service uses, with its data. Deployer.
     RemoveVolume {
@@ -423,6 +448,8 @@ pub enum Reply {
     /// To [`Request::UploadVolume`]: the node that has the data, which the deployment names as the
     /// [origin](crate::volume::Origin::Uploaded).
     Uploaded(NodeId),
+    /// The answer to [`Request::Snapshots`].
+    Snapshots(Vec<SnapshotRow>),
     /// The answer to [`Request::Projects`].
     Projects(Vec<ProjectRow>),
     /// The answer to [`Request::Tokens`].

@@ -1,11 +1,12 @@
 //! Volumes with copies on several nodes: a service goes on elsewhere with its data when its node is lost, and loses nothing when it is
 //! moved.
 
+use std::path::Path;
 use std::time::Instant;
 
 use serde_json::Value;
 
-use crate::harness::lab::Lab;
+use crate::harness::lab::{Container, Lab};
 use crate::harness::{DEADLINE, measured, until};
 
 /// Appends a line with its epoch every 20 ms, and syncs; the healthcheck runs more rarely than snapshots are taken.
@@ -51,8 +52,12 @@ fn replicated(lab: &Lab, host: usize) -> (usize, usize) {
 
 /// Returns the lines that the service has written, as numbers after epochs.
 fn lines(lab: &Lab) -> Vec<(u64, u64)> {
-    let (host, container) = lab.only("shop/db");
-    let text = lab.inside(host, &container, &["cat", "/data/log"]).done();
+    let (host, _) = lab.only("shop/db");
+    // Not by a command in the container, which may stand still.
+    let name = lab.docker(host, &["volume", "ls", "-q"]).done();
+    let format = "{{.Mountpoint}}";
+    let directory = lab.docker(host, &["volume", "inspect", "-f", format, name.trim()]).done();
+    let text = std::fs::read_to_string(Path::new(directory.trim()).join("log")).expect("a log");
     let line = |line: &str| {
         let (epoch, number) = line.split_once(' ')?;
         Some((epoch.parse().ok()?, number.parse().ok()?))
@@ -77,6 +82,22 @@ fn moved(lab: &Lab, asked: usize, not: usize) -> usize {
     host
 }
 
+/// Stops the processes of a container, as a node does for a snapshot.
+fn freeze(lab: &Lab, host: usize, container: &Container) {
+    let pid = lab.docker(host, &["inspect", "-f", "{{.State.Pid}}", &container.id]).done();
+    let groups = std::fs::read_to_string(format!("/proc/{}/cgroup", pid.trim())).expect("groups");
+    let root = Path::new("/sys/fs/cgroup");
+    let path = |line: &str| line.splitn(3, ':').nth(2).unwrap_or_default()[1..].to_owned();
+    let (control, word) = match groups.lines().find(|line| line.contains(":freezer:")) {
+        Some(line) => (root.join("freezer").join(path(line)).join("freezer.state"), "FROZEN"),
+        None => {
+            let line = groups.lines().find(|line| line.starts_with("0::")).expect("a group");
+            (root.join(path(line)).join("cgroup.freeze"), "1")
+        }
+    };
+    std::fs::write(&control, word).unwrap_or_else(|error| panic!("{control:?}: {error}"));
+}
+
 #[test]
 fn a_service_goes_on_elsewhere_with_its_data_and_late_writes_of_the_lost_node_are_kept() {
     let mut lab = Lab::cluster(3);
@@ -85,6 +106,19 @@ fn a_service_goes_on_elsewhere_with_its_data_and_late_writes_of_the_lost_node_ar
     let (primary, replica) = replicated(&lab, 1);
     // Snapshots do not keep the healthcheck from running.
     lab.row(1, "the healthcheck has run", "db", |row| row["state"] == "healthy");
+
+    // The node is killed in a pause: the next one lets the container go on, before anything else.
+    let container = lab.only("shop/db").1;
+    freeze(&lab, primary, &container);
+    let stopped = lines(&lab).len();
+    lab.host("node-kill", primary);
+    lab.node(primary, &["run"]);
+    lab.all_up(&[1, 2, 3]);
+    assert_eq!(lab.only("shop/db"), (primary, container), "the same container");
+    until("the container goes on", DEADLINE, || {
+        let now = lines(&lab).len();
+        if now > stopped { Ok(()) } else { Err(now) }
+    });
 
     // A planned move loses nothing.
     let asked = if primary == 1 { 2 } else { 1 };
@@ -128,4 +162,72 @@ fn a_service_goes_on_elsewhere_with_its_data_and_late_writes_of_the_lost_node_ar
     });
     let again = lines(&lab);
     assert!(again.starts_with(&after), "the running service is not touched");
+    let conflicts = lab.rows(asked, &["volume", "conflicts", "data"]);
+    assert_eq!(conflicts.len(), 1, "{conflicts:?}");
+    assert_eq!(conflicts[0]["node_name"], format!("h{second}"), "{conflicts:?}");
+}
+
+/// Stops the service, and waits until no container is left.
+fn stop(lab: &Lab) {
+    lab.vc(1, &["scale", "db=0"]).done();
+    until("no container is left", DEADLINE, || {
+        let left: usize = lab.all_containers(&[1, 2]).values().map(Vec::len).sum();
+        if left == 0 { Ok(()) } else { Err(left) }
+    });
+}
+
+/// Starts the service, and waits until it has written in a new epoch. Returns its lines.
+fn start(lab: &Lab, after: u64) -> Vec<(u64, u64)> {
+    lab.vc(1, &["scale", "db=1"]).done();
+    let (lines, _) = until("the service writes in a new epoch", DEADLINE, || {
+        let running = lab
+            .rows(1, &["ps", "db"])
+            .iter()
+            .any(|row| !row["address"].as_str().unwrap_or_default().is_empty());
+        let lines = if running { lines(lab) } else { Vec::new() };
+        if lines.last().is_some_and(|line| line.0 > after) { Ok(lines) } else { Err(lines.len()) }
+    });
+    lines
+}
+
+#[test]
+fn a_volume_is_restored_from_a_snapshot_and_out_of_the_trash() {
+    let lab = Lab::cluster(2);
+    lab.deploy(1, COMPOSE, &[]).done();
+    replicated(&lab, 1);
+    let snapshot = volume(&lab, 1)["snapshot"].as_str().expect("a snapshot").to_owned();
+    replicated(&lab, 1);
+    let restore = ["volume", "restore", "data", "--at", &snapshot];
+    lab.vc(1, &restore).refused_with("vc scale shop/db=0");
+
+    stop(&lab);
+    until("the volume is restored", DEADLINE, || {
+        let output = lab.vc(2, &restore);
+        if output.out.contains("restored from") { Ok(()) } else { Err(output.err) }
+    });
+    let all = lab.rows(1, &["volume", "snapshots", "data"]);
+    assert!(all.iter().any(|row| row["snapshot"] == snapshot.as_str()), "{all:?}");
+    let epoch = snapshot.split_once('-').expect("an id").0.parse().expect("an epoch");
+    let restored = start(&lab, epoch);
+    let old: Vec<_> = restored.iter().filter(|line| line.0 <= epoch).collect();
+    println!("measured: {} lines restored", old.len());
+    assert!(!old.is_empty());
+    // What it wrote after that snapshot is not there: its numbers are used again.
+    let numbers: Vec<u64> = restored.iter().map(|line| line.1).collect();
+    assert!(numbers.windows(2).all(|pair| pair[1] == pair[0] + 1), "{numbers:?}");
+
+    // What is removed is in the trash of both nodes, and nothing of it is left in Docker.
+    stop(&lab);
+    let epoch = restored.last().expect("lines").0;
+    lab.vc(1, &["rm", "db"]).done();
+    lab.vc(1, &["volume", "rm", "shop/data"]).done();
+    until("no engine has the volume", DEADLINE, || {
+        let left = [1, 2].map(|host| lab.docker(host, &["volume", "ls", "-q"]).done());
+        if left.iter().all(|it| it.trim().is_empty()) { Ok(()) } else { Err(left) }
+    });
+    assert!(lab.rows(1, &["volume", "ls"]).is_empty());
+    lab.vc(2, &["volume", "undelete", "shop/data"]).done();
+    lab.deploy(1, COMPOSE, &[]).done();
+    let again = start(&lab, epoch);
+    assert!(again.starts_with(&restored), "{} then {} lines", restored.len(), again.len());
 }

@@ -6,8 +6,8 @@ use comfy_table::{Cell, Color};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
     EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, NodeStatus,
-    ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, ServiceRow, TokenRow, TrustReport,
-    VersionRow, VersionState, VolumeRow, VoterReport,
+    ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, ServiceRow, SnapshotRow, TokenRow,
+    TrustReport, VersionRow, VersionState, VolumeRow, VoterReport,
 };
 
 use super::Style;
@@ -258,6 +258,20 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
         ]
     });
     table(&["VOLUME", "SERVICES", "PRIMARY", "REPLICAS", "SIZE", "STATE"], cells, style)
+}
+
+/// Renders `vc volume snapshots` and `vc volume conflicts`.
+pub(crate) fn snapshots(rows: &[SnapshotRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        vec![
+            text(&row.snapshot),
+            text(&row.node_name),
+            text(ago(style.now, row.time)),
+            number(row.files),
+            text(bytes(row.bytes)),
+        ]
+    });
+    table(&["SNAPSHOT", "NODE", "TAKEN", "FILES", "SIZE"], cells, style)
 }
 
 /// Describes a replica: `attic`, `attic 12 s`, `attic (down)`.

@@ -1,15 +1,18 @@
 //! The requests that commands send, and what they print.
 
 use vc_protocol::control::{
-    Change, MoveRow, ReplicaRow, ReplicaState, Reply, Request, TokenRequest, TokenSubject,
-    VolumeRow,
+    Change, MoveRow, ReplicaRow, ReplicaState, Reply, Request, SnapshotKind, SnapshotRow,
+    TokenRequest, TokenSubject, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
-use vc_protocol::{ApiError, ErrorCode};
+use vc_protocol::volume::SnapshotId;
+use vc_protocol::{ApiError, ErrorCode, VolumeKey};
 
 use crate::Home;
-use crate::node::{Node, OURS, attached_to, done, instance_row, member, node_id, service};
+use crate::node::{
+    Node, OURS, attached_to, done, instance_row, member, node_id, node_row, service,
+};
 
 fn volume_row() -> VolumeRow {
     VolumeRow {
@@ -77,7 +80,8 @@ fn restart_rollback_leave_and_volume_send_their_requests() {
         "[{\"change\":\"restarting\",\"service\":\"shop/web\"}]\n"
     );
     home.vc(&["leave", "attic", "--force"]).ok();
-    home.vc(&["volume", "rm", "shop/data"]).ok();
+    let removed = home.vc(&["volume", "rm", "shop/data"]);
+    assert_eq!(removed.stderr, "a last snapshot stays for 24 h: 'vc volume undelete shop/data'\n");
     let expected = [
         Request::Restart { service: "web".into(), force: false },
         Request::Restart { service: "shop/api".into(), force: false },
@@ -106,11 +110,67 @@ fn volumes_are_listed_with_their_copies() {
     let out = home.vc(&["volume", "ls"]).ok();
     let line = out.lines().nth(1).unwrap_or_default();
     let words: Vec<&str> = line.split("   ").map(str::trim).filter(|it| !it.is_empty()).collect();
-    let expected =
-        ["shop/data", "shop/db", "attic (down)", "desk 12 s", "5.0 MiB", "1 of 2 copies"];
+    let expected = ["shop/data", "shop/db", "attic (down)", "desk 12 s", "5 MiB", "1 of 2 copies"];
     assert_eq!(words, expected, "{out}");
     let out = home.vc(&["volume", "ls", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<VolumeRow>>(&out).expect("JSON"), [row]);
+}
+
+#[test]
+fn snapshots_are_listed_from_all_nodes_and_the_newest_of_the_trash_is_undeleted() {
+    let mut row = volume_row();
+    row.up = true;
+    let kept = |node, name: &str, kind, snapshot: &str| SnapshotRow {
+        volume: "shop/data".parse().expect("a volume"),
+        kind,
+        snapshot: snapshot.to_owned(),
+        node: node_id(node),
+        node_name: name.to_owned(),
+        time: 1,
+        files: 3,
+        bytes: 5 << 20,
+        expires: 0,
+    };
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(move |request| match request {
+        Request::Volumes => vec![Reply::Volumes(vec![row.clone()])],
+        Request::Nodes => vec![Reply::Nodes(vec![node_row(1, "attic"), node_row(2, "desk")])],
+        Request::Snapshots { node, .. } if *node == node_id(1) => vec![Reply::Snapshots(vec![
+            kept(1, "attic", SnapshotKind::Snapshot, "1-9"),
+            kept(1, "attic", SnapshotKind::Snapshot, "1-10"),
+            kept(1, "attic", SnapshotKind::Conflict, "1-8"),
+            kept(1, "attic", SnapshotKind::Removed, "1-9"),
+        ])],
+        Request::Snapshots { .. } => vec![Reply::Snapshots(vec![
+            kept(2, "desk", SnapshotKind::Snapshot, "1-9"),
+            kept(2, "desk", SnapshotKind::Removed, "1-10"),
+        ])],
+        _ => done(Change::Unknown),
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
+    let words = |out: &str| -> Vec<String> {
+        let of = |line: &str| line.split_whitespace().take(2).collect::<Vec<_>>().join(" ");
+        out.lines().skip(1).map(of).collect()
+    };
+    let out = home.vc(&["volume", "snapshots", "data"]).ok();
+    assert_eq!(words(&out), ["1-10 attic", "1-9 attic", "1-9 desk"], "{out}");
+    let out = home.vc(&["volume", "conflicts", "data"]).ok();
+    assert_eq!(words(&out), ["1-8 attic"], "{out}");
+    home.vc(&["volume", "undelete", "shop/data"]).ok();
+    home.vc(&["volume", "restore", "data", "--at", "1-9"]).ok();
+    home.vc(&["volume", "restore", "data", "--conflict", "1-8"]).ok();
+    let volume: VolumeKey = "shop/data".parse().expect("a volume");
+    let restore = |number, conflict| Request::RestoreVolume {
+        volume: volume.clone(),
+        snapshot: SnapshotId { epoch: 1, number },
+        conflict,
+    };
+    let requests = node.requests();
+    let undelete = Request::UndeleteVolume { volume: volume.clone(), node: node_id(2) };
+    for request in [undelete, restore(9, false), restore(8, true)] {
+        assert!(requests.contains(&request), "{request:?}: {requests:?}");
+    }
 }
 
 #[test]
@@ -176,7 +236,7 @@ fn removals_ask_on_a_terminal() {
         (&["rm", "web"], "Remove web with shop/web.1? [y/N]"),
         (
             &["volume", "rm", "shop/data"],
-            "Delete the data of shop/data on attic (down) permanently? [y/N]",
+            "Delete the data of shop/data on attic (down) and desk? [y/N]",
         ),
         (
             &["leave", "attic", "--force"],

@@ -9,8 +9,9 @@ use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, MoveRow,
     NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState, Reply,
-    Rollout, ServiceDetail, ServiceDiff, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow,
-    UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    Rollout, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport,
+    TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport,
+    VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
@@ -169,6 +170,17 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         conflicts: 0,
         problem: String::new(),
     };
+    let snapshot = SnapshotRow {
+        volume: volume.volume.clone(),
+        kind: SnapshotKind::Snapshot,
+        snapshot: String::new(),
+        node: node_id(1),
+        node_name: String::new(),
+        time: 1,
+        files: 1,
+        bytes: 1,
+        expires: 0,
+    };
     let certificate = TrustRow {
         id: node_id(1),
         name: String::new(),
@@ -280,6 +292,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("VersionRow", fields(&version)),
         ("VolumeRow", fields(&volume)),
         ("ReplicaRow", fields(&volume.replicas[0])),
+        ("SnapshotRow", fields(&snapshot)),
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
         ("TrustReport", fields(&trust)),
@@ -326,6 +339,7 @@ fn every_row_has_an_example() {
         ("VersionRow", examples::<VersionRow>("VersionRow").len()),
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
         ("ReplicaRow", examples::<ReplicaRow>("ReplicaRow").len()),
+        ("SnapshotRow", examples::<SnapshotRow>("SnapshotRow").len()),
         ("TokenRow", examples::<TokenRow>("TokenRow").len()),
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("TrustReport", examples::<TrustReport>("TrustReport").len()),
@@ -365,6 +379,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
             | Change::VolumeRemoved { .. }
+            | Change::VolumeRestored { .. }
+            | Change::VolumeUndeleted { .. }
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
             | Change::PolicyChanged { .. }
@@ -385,7 +401,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 24, "an example of each change");
+    assert_eq!(names.len(), 26, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

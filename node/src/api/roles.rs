@@ -41,6 +41,7 @@ fn needs(request: &Request) -> Needs {
         | Request::History { .. }
         | Request::Images
         | Request::Volumes
+        | Request::Snapshots { .. }
         | Request::Projects
         | Request::Services
         | Request::Instances { .. }
@@ -56,7 +57,11 @@ fn needs(request: &Request) -> Needs {
         | Request::Trust
         | Request::Voters
         | Request::Logs(_) => (UserRole::Viewer, false),
-        Request::Exec(_) | Request::CopyOut(_) | Request::CopyIn(_) => (UserRole::Deployer, false),
+        Request::Exec(_)
+        | Request::CopyOut(_)
+        | Request::CopyIn(_)
+        | Request::RestoreVolume { .. }
+        | Request::UndeleteVolume { .. } => (UserRole::Deployer, false),
         Request::Deploy { .. }
         | Request::Scale { .. }
         | Request::Restart { .. }
@@ -100,6 +105,8 @@ mod tests {
 
     use super::*;
 
+    const NODE: &str = "12D3KooWSrKnMZUcSxK8G7wmBbXdU8nFEfWGhLu6H8xjn8LmCSJb";
+
     #[test]
     fn a_diff_of_secrets_needs_a_deployer() {
         let diff = |kind| {
@@ -129,6 +136,7 @@ mod tests {
             r#""plan","deployments":[]"#.to_owned(),
             r#""images""#.to_owned(),
             r#""volumes""#.to_owned(),
+            format!(r#""snapshots","volume":"shop/data","node":"{NODE}""#),
             r#""services""#.to_owned(),
             r#""instances","service":null"#.to_owned(),
             r#""history","service":"web""#.to_owned(),
@@ -157,6 +165,8 @@ mod tests {
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
             r#""upload_volume","volume":"shop/data""#.to_owned(),
+            format!(r#""undelete_volume","volume":"shop/data","node":"{NODE}""#),
+            r#""restore_volume","volume":"shop/data","snapshot":{"epoch":1,"number":2}"#.to_owned(),
             r#""move_volume","volume":"shop/data","to":"n1""#.to_owned(),
             concat!(
                 r#""exec","service":"web","replica":null,"command":["sh"],"tty":false,"stdin":false,"#,

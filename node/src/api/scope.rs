@@ -63,6 +63,9 @@ fn touches(request: &mut Request) -> Touches<'_> {
         }
         Request::RemoveVolume { volume }
         | Request::UploadVolume { volume }
+        | Request::Snapshots { volume, .. }
+        | Request::RestoreVolume { volume, .. }
+        | Request::UndeleteVolume { volume, .. }
         | Request::MoveVolume { volume, .. } => Touches::Project(&volume.project),
         Request::PushImage(_) => Touches::Image,
         Request::RotateTrust { .. }
@@ -188,6 +191,9 @@ mod tests {
             | Request::RemoveVolume { .. }
             | Request::UploadVolume { .. }
             | Request::MoveVolume { .. }
+            | Request::Snapshots { .. }
+            | Request::RestoreVolume { .. }
+            | Request::UndeleteVolume { .. }
             | Request::Exec(_)
             | Request::CopyOut(_)
             | Request::CopyIn(_)
@@ -216,6 +222,7 @@ mod tests {
     /// Returns every request, about a service of a project; of some several, with what else can name a project.
     fn requests(project: &str) -> Vec<Request> {
         let web = format!("{project}/web");
+        let node = "12D3KooWSrKnMZUcSxK8G7wmBbXdU8nFEfWGhLu6H8xjn8LmCSJb";
         let deployment = |project: &str| {
             json!({"service": format!("{project}/web"), "replicas": null,
                    "spec": {"container": {"image": "web:1"}}})
@@ -248,6 +255,10 @@ mod tests {
             json!({"op": "move_volume", "volume": format!("{project}/data"), "to": "n1"}),
             json!({"op": "remove_volume", "volume": format!("{project}/data")}),
             json!({"op": "upload_volume", "volume": format!("{project}/data")}),
+            json!({"op": "snapshots", "volume": format!("{project}/data"), "node": node}),
+            json!({"op": "undelete_volume", "volume": format!("{project}/data"), "node": node}),
+            json!({"op": "restore_volume", "volume": format!("{project}/data"),
+                   "snapshot": {"epoch": 1, "number": 2}}),
             json!({"op": "exec", "service": web, "replica": null, "command": ["id"], "tty": false,
                    "stdin": false, "environment": [], "user": null, "working_dir": null, "size": null}),
             copy("copy_out"),
@@ -343,7 +354,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 47, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 51, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -21,6 +21,7 @@ use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
 use crate::logs::Logs;
+use crate::volumes::Volumes;
 use vc_runtime::Runtime;
 use vc_runtime::images::Images;
 
@@ -55,6 +56,7 @@ pub struct ControlService {
     pub(crate) audit: Audit,
     pub(crate) audit_logs: AuditLogs,
     pub(crate) http: Http,
+    pub(crate) volumes: Volumes,
 }
 
 impl ControlService {
@@ -117,6 +119,7 @@ impl ControlService {
         if roles::needs_server(&request) && !self.cluster.is_server() {
             return self.forwarder.forward(user, &request, frames).await.map(|()| Next::Request);
         }
+        let undeletes = matches!(request, Request::UndeleteVolume { .. });
         let reply = match request {
             Request::Multiplex => return Ok(Next::Multiplex),
 
@@ -206,6 +209,37 @@ impl ControlService {
             },
             Request::Images => Ok(self.images(user).await),
             Request::Volumes => Ok(self.volumes(user)),
+            Request::Snapshots { volume, node } | Request::UndeleteVolume { volume, node }
+                if node != self.cluster.membership().node =>
+            {
+                let request = match undeletes {
+                    true => Request::UndeleteVolume { volume, node },
+                    false => Request::Snapshots { volume, node },
+                };
+                let unreachable = format!("{} cannot be reached", view().name(node));
+                self.forwarder.forward_to(&[node], &unreachable, user, &request, frames).await?;
+                return Ok(Next::Request);
+            }
+            Request::Snapshots { volume, .. } => self.snapshots(volume).await,
+            Request::UndeleteVolume { volume, .. } => self.undelete(user, volume).await,
+            Request::RestoreVolume { volume, snapshot, conflict } => {
+                match view().input.volumes.get(&volume) {
+                    Some(&home) if home != self.cluster.membership().node => {
+                        let unreachable = format!(
+                            "{}, which has the volume, cannot be reached",
+                            view().name(home)
+                        );
+                        let request = Request::RestoreVolume { volume, snapshot, conflict };
+                        let forwarder = &self.forwarder;
+                        forwarder.forward_to(&[home], &unreachable, user, &request, frames).await?;
+                        return Ok(Next::Request);
+                    }
+                    _ => {
+                        let restored = self.restore(user, volume, snapshot, conflict);
+                        keep_alive(frames, true, restored).await?
+                    }
+                }
+            }
             Request::MoveVolume { volume, to } => {
                 self.cluster.mutate(user, Mutation::MoveVolume { volume, to }).await
             }

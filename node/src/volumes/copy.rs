@@ -163,7 +163,12 @@ impl CopyTask {
             }
             tokio::select! {
                 () = sleep_until(schedule.due()) => {}
-                _ = self.tasks.changed() => continue,
+                changed = self.tasks.changed() => {
+                    if changed.is_err() {
+                        std::future::pending::<()>().await;
+                    }
+                    continue;
+                }
             }
             let pause: Arc<dyn Pause> = Arc::new(PauseWriters {
                 docker: self.context.docker.clone(),

@@ -185,6 +185,22 @@ pub enum Change {
         /// The volume.
         volume: VolumeKey,
     },
+    /// The volume is equal to an earlier content. What it had before is the snapshot before that.
+    VolumeRestored {
+        /// The volume.
+        volume: VolumeKey,
+        /// What it was made equal to.
+        from: String,
+        /// The snapshot with the result.
+        snapshot: String,
+    },
+    /// The volume is out of the trash again.
+    VolumeUndeleted {
+        /// The volume.
+        volume: VolumeKey,
+        /// Display name of the node that has it.
+        node_name: String,
+    },
     /// The services of a project may use this without an admin from now on, and nothing else.
     PolicyChanged {
         /// The project.
@@ -272,6 +288,12 @@ impl fmt::Display for Change {
             Self::FilesSealed { files } => write!(f, "{files} secrets and configs sealed again"),
             Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
+            Self::VolumeRestored { volume, from, snapshot } => {
+                write!(f, "volume {volume} restored from {from}, as snapshot {snapshot}")
+            }
+            Self::VolumeUndeleted { volume, node_name } => {
+                write!(f, "volume {volume} is on {node_name} again")
+            }
             Self::VolumeRemoved { volume } => write!(f, "volume {volume} removed"),
             Self::PolicyChanged { project, allowed } if allowed.is_empty() => {
                 write!(f, "{project} may use nothing of its hosts; what runs stays")

@@ -258,6 +258,41 @@ pub enum ReplicaState {
     Down,
 }
 
+/// A content of a volume that a node keeps.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct SnapshotRow {
+    /// The volume as `project/volume`.
+    pub volume: VolumeKey,
+    /// What it is.
+    pub kind: SnapshotKind,
+    /// Its id, `EPOCH-NUMBER`.
+    pub snapshot: String,
+    /// The node that has it.
+    pub node: NodeId,
+    /// Display name of the node.
+    pub node_name: String,
+    /// When it was taken, put aside or removed.
+    pub time: Millis,
+    /// How many files, directories and links it has.
+    pub files: u64,
+    /// The size of its files, in bytes.
+    pub bytes: u64,
+    /// When it may be deleted; 0 for a snapshot, which is kept by the rule of the volume.
+    pub expires: Millis,
+}
+
+/// Why a node keeps a content of a volume.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum SnapshotKind {
+    /// It is a snapshot.
+    Snapshot,
+    /// It was written there, is in no snapshot, and was replaced by what another node wrote.
+    Conflict,
+    /// The volume was removed with it.
+    Removed,
+}
+
 /// A project.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ProjectRow {

@@ -343,6 +343,21 @@ export interface ReplicaRow {
   problem: string
 }
 
+/** A content of a volume that a node keeps. */
+export interface SnapshotRow {
+  volume: string
+  kind: 'snapshot' | 'conflict' | 'removed'
+  /** `EPOCH-NUMBER`. */
+  snapshot: string
+  node: NodeId
+  node_name: string
+  time: Millis
+  files: number
+  bytes: number
+  /** 0 for a snapshot. */
+  expires: Millis
+}
+
 /** A log line of an instance. */
 export interface LogRow {
   service: ServiceKey
@@ -441,6 +456,9 @@ export type Request =
   | { op: 'leave'; node: string; force: boolean }
   | { op: 'move_volume'; volume: string; to: string }
   | { op: 'remove_volume'; volume: string }
+  | { op: 'snapshots'; volume: string; node: NodeId }
+  | { op: 'restore_volume'; volume: string; snapshot: { epoch: number; number: number }; conflict?: boolean }
+  | { op: 'undelete_volume'; volume: string; node: NodeId }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
   | { op: 'watch'; services: ServiceKey[] }
   | { op: 'events'; follow: boolean }
@@ -477,6 +495,8 @@ export type Change =
       left: string[]
     }
   | { change: 'volume_removed'; volume: string }
+  | { change: 'volume_restored'; volume: string; from: string; snapshot: string }
+  | { change: 'volume_undeleted'; volume: string; node_name: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }
   | { change: 'policy_changed'; project: string; allowed: string[] }
@@ -498,6 +518,7 @@ export type Reply =
   | { reply: 'moves'; value: MoveRow[] }
   | { reply: 'images'; value: ImageRow[] }
   | { reply: 'volumes'; value: VolumeRow[] }
+  | { reply: 'snapshots'; value: SnapshotRow[] }
   | { reply: 'projects'; value: ProjectRow[] }
   | { reply: 'nodes'; value: NodeRow[] }
   | { reply: 'status'; value: StatusReport }

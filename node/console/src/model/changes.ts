@@ -37,6 +37,10 @@ export function changeLine(change: Change): string {
       return `${change.reference} pushed`
     case 'image_unchanged':
       return `${change.reference} unchanged`
+    case 'volume_restored':
+      return `volume ${change.volume} restored from ${change.from}, as snapshot ${change.snapshot}`
+    case 'volume_undeleted':
+      return `volume ${change.volume} is on ${change.node_name} again`
     case 'volume_removed':
       return `volume ${change.volume} removed`
     case 'token_revoked':
