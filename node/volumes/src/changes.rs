@@ -6,6 +6,7 @@
 use std::collections::{BTreeSet, HashMap};
 use std::ffi::{OsStr, OsString};
 use std::fs::{self, Metadata};
+use std::hash::{BuildHasher as _, RandomState};
 use std::io;
 use std::ops::RangeInclusive;
 use std::os::fd::{AsRawFd as _, OwnedFd};
@@ -160,35 +161,67 @@ fn decode(bytes: &[u8]) -> Option<BTreeSet<Vec<u8>>> {
 }
 
 /// Returns what has to be copied from `source` to `copy`, and removed from it, to make them equal in everything that a snapshot
-/// keeps. Regular files with the same size and time are taken for equal, unless they were modified in one of the seconds of `recent`:
-/// they may have been written again within one tick of the filesystem's clock after they were copied.
-///
-/// The source may change meanwhile. Blocks.
-pub(crate) fn diff(
+/// keeps. Regular files with the same size and time are taken for equal. The source may change meanwhile. Blocks.
+pub(crate) fn diff(source: &Path, copy: &Path) -> Result<Changes, Error> {
+    Ok(Differ::new(source, copy).run()?.changes)
+}
+
+/// As [`diff`], and returns for [`diff_again`] how the source was.
+pub(crate) fn diff_first(source: &Path, copy: &Path) -> Result<(Changes, Seen), Error> {
+    let mut differ = Differ::new(source, copy);
+    differ.record = Some(Seen::default());
+    let differ = differ.run()?;
+    let mut seen = differ.record.unwrap_or_default();
+    seen.changed.clone_from(&differ.changes.changed);
+    Ok((differ.changes, seen))
+}
+
+/// As [`diff`], after the changes that [`diff_first`] found were copied. Files that were modified in one of the seconds of `recent`
+/// differ: they may have been written again within one tick of the filesystem's clock after they were copied. What is as it was then
+/// is not compared again.
+pub(crate) fn diff_again(
     source: &Path,
     copy: &Path,
-    recent: Option<RangeInclusive<i64>>,
+    recent: RangeInclusive<i64>,
+    seen: Option<&Seen>,
 ) -> Result<Changes, Error> {
-    let mut differ = Differ {
-        source,
-        copy,
-        recent,
-        changes: Changes::default(),
-        groups: HashMap::new(),
-        copied: HashMap::new(),
-    };
-    let ours = fs::symlink_metadata(source).context("read", source)?;
-    let theirs = fs::symlink_metadata(copy).context("read", copy)?;
-    differ.changes.root = !metadata_equal(source, &ours, copy, &theirs).context("read", source)?;
-    differ.directory(&mut Vec::new())?;
-    differ.complete();
-    Ok(differ.changes)
+    let mut differ = Differ::new(source, copy);
+    (differ.recent, differ.seen) = (Some(recent), seen);
+    Ok(differ.run()?.changes)
+}
+
+/// How the entries of a tree were when it was compared.
+#[derive(Debug, Default)]
+pub(crate) struct Seen {
+    hasher: RandomState,
+    /// Inode and time of the last change of each entry, by the hash of its path.
+    entries: HashMap<u64, (u64, i64, i64)>,
+    /// What differed.
+    changed: BTreeSet<Vec<u8>>,
+}
+
+impl Seen {
+    fn stamp(metadata: &Metadata) -> (u64, i64, i64) {
+        (metadata.ino(), metadata.ctime(), metadata.ctime_nsec())
+    }
+
+    fn note(&mut self, path: &[u8], metadata: &Metadata) {
+        self.entries.insert(self.hasher.hash_one(path), Self::stamp(metadata));
+    }
+
+    /// Returns whether an entry was equal in both trees, and has not been changed since.
+    fn is_equal(&self, path: &[u8], metadata: &Metadata) -> bool {
+        self.entries.get(&self.hasher.hash_one(path)) == Some(&Self::stamp(metadata))
+            && !self.changed.contains(path)
+    }
 }
 
 struct Differ<'a> {
     source: &'a Path,
     copy: &'a Path,
     recent: Option<RangeInclusive<i64>>,
+    seen: Option<&'a Seen>,
+    record: Option<Seen>,
     changes: Changes,
     /// The names of each file of the source that has several links.
     groups: HashMap<(u64, u64), Group>,
@@ -206,7 +239,31 @@ struct Group {
     changed: bool,
 }
 
-impl Differ<'_> {
+impl<'a> Differ<'a> {
+    fn new(source: &'a Path, copy: &'a Path) -> Self {
+        Self {
+            source,
+            copy,
+            recent: None,
+            seen: None,
+            record: None,
+            changes: Changes::default(),
+            groups: HashMap::new(),
+            copied: HashMap::new(),
+        }
+    }
+
+    fn run(mut self) -> Result<Self, Error> {
+        let (source, copy) = (self.source, self.copy);
+        let ours = fs::symlink_metadata(source).context("read", source)?;
+        let theirs = fs::symlink_metadata(copy).context("read", copy)?;
+        self.changes.root =
+            !metadata_equal(source, &ours, copy, &theirs).context("read", source)?;
+        self.directory(&mut Vec::new())?;
+        self.complete();
+        Ok(self)
+    }
+
     fn directory(&mut self, path: &mut Vec<u8>) -> Result<(), Error> {
         let ours = sorted_names(&join(self.source, path))?;
         let mut theirs = sorted_names(&join(self.copy, path))?.into_iter().peekable();
@@ -257,6 +314,18 @@ impl Differ<'_> {
             }
             Err(error) => return Err(error).context("read", &full),
         };
+        if let Some(record) = &mut self.record {
+            record.note(path, &ours);
+        }
+        let mut changed_since = false;
+        if let Some(seen) = self.seen.filter(|_| both) {
+            let equal = seen.is_equal(path, &ours);
+            // What was changed again within the same tick is compared.
+            if equal && !self.is_recent(ours.ctime()) {
+                return self.unchanged(path, &full, &ours);
+            }
+            changed_since = !equal && !seen.changed.contains(path);
+        }
         let theirs = match both {
             true => Some(fs::symlink_metadata(&other).context("read", &other)?),
             false => None,
@@ -268,7 +337,10 @@ impl Differ<'_> {
         let theirs = theirs.filter(same_kind);
         let equal = match &theirs {
             Some(theirs) => match metadata_equal(&full, &ours, &other, theirs) {
-                Ok(equal) => equal && !self.is_recent(&ours),
+                Ok(equal) => {
+                    let recent = ours.is_file() && self.is_recent(ours.mtime());
+                    equal && !recent && !changed_since
+                }
                 Err(error) if error.kind() == io::ErrorKind::NotFound => false,
                 Err(error) => return Err(error).context("read", &full),
             },
@@ -278,22 +350,39 @@ impl Differ<'_> {
             self.changes.changed.insert(path.clone());
         }
         if ours.is_dir() {
-            return match self.directory(path) {
-                // It has vanished.
-                Err(Error::Io { source, .. })
-                    if source.kind() == io::ErrorKind::NotFound && !full.exists() =>
-                {
-                    Ok(())
-                }
-                result => result,
-            };
+            return self.below(path, &full);
         }
         self.links(path, &ours, theirs.as_ref().filter(|_| equal), equal);
         Ok(())
     }
 
-    fn is_recent(&self, metadata: &Metadata) -> bool {
-        metadata.is_file() && self.recent.as_ref().is_some_and(|it| it.contains(&metadata.mtime()))
+    fn is_recent(&self, seconds: i64) -> bool {
+        self.recent.as_ref().is_some_and(|it| it.contains(&seconds))
+    }
+
+    /// Goes on below an entry that is known to be equal.
+    fn unchanged(&mut self, path: &mut Vec<u8>, full: &Path, ours: &Metadata) -> Result<(), Error> {
+        if ours.is_dir() {
+            return self.below(path, full);
+        }
+        // Another name of the file may have been changed.
+        if ours.nlink() > 1 {
+            let group = self.groups.entry((ours.dev(), ours.ino())).or_default();
+            group.paths.push(path.to_vec());
+        }
+        Ok(())
+    }
+
+    /// Compares what is in a directory, unless it vanishes.
+    fn below(&mut self, path: &mut Vec<u8>, full: &Path) -> Result<(), Error> {
+        match self.directory(path) {
+            Err(Error::Io { source, .. })
+                if source.kind() == io::ErrorKind::NotFound && !full.exists() =>
+            {
+                Ok(())
+            }
+            result => result,
+        }
     }
 
     /// Notes the links of an entry that is no directory.
@@ -413,7 +502,7 @@ mod tests {
     #[test]
     fn a_tree_of_links_does_not_differ() {
         let (_dir, source, copy) = trees();
-        assert_eq!(diff(&source, &copy, None).unwrap(), Changes::default());
+        assert_eq!(diff(&source, &copy).unwrap(), Changes::default());
         let inode = |tree: &Path| fs::metadata(tree.join("four")).unwrap().ino();
         assert_eq!(inode(&source), inode(&copy));
     }
@@ -432,7 +521,7 @@ mod tests {
         fs::write(copy.join("four"), "four").unwrap();
         let times = fs::FileTimes::new().set_modified(metadata.modified().unwrap());
         fs::File::options().write(true).open(copy.join("four")).unwrap().set_times(times).unwrap();
-        let changes = diff(&source, &copy, None).unwrap();
+        let changes = diff(&source, &copy).unwrap();
         let changed =
             ["a", "a/b", "a/b/four too", "a/one", "four", "new", "new/dir", "new/dir/file"];
         assert_eq!(texts(&changes.changed), changed);
@@ -448,10 +537,40 @@ mod tests {
     fn files_of_recent_seconds_differ() {
         let (_dir, source, copy) = trees();
         let time = fs::metadata(source.join("a/one")).unwrap().mtime();
-        let changes = diff(&source, &copy, Some(time..=time + 10)).unwrap();
+        let changes = diff_again(&source, &copy, time..=time + 10, None).unwrap();
         let all = ["a", "a/b", "a/b/c", "a/b/c/three", "a/b/four too", "a/b/two", "a/one", "four"];
         assert_eq!(texts(&changes.changed), all);
-        assert!(diff(&source, &copy, Some(time + 10..=time + 20)).unwrap().is_empty());
+        assert!(diff_again(&source, &copy, time + 10..=time + 20, None).unwrap().is_empty());
+    }
+
+    #[test]
+    fn what_has_changed_since_the_first_walk_differs_and_what_was_copied_meanwhile_does_not() {
+        let (_dir, source, copy) = trees();
+        fs::remove_file(source.join("a/one")).unwrap();
+        fs::write(source.join("a/one"), "changed").unwrap();
+        let (first, seen) = diff_first(&source, &copy).unwrap();
+        assert_eq!(texts(&first.changed), ["a", "a/one"]);
+        fs::remove_file(copy.join("a/one")).unwrap();
+        fs::write(copy.join("a/one"), "changed").unwrap();
+        let of = |name: &str| fs::metadata(source.join(name)).unwrap().modified().unwrap();
+        let set = |name: &str| {
+            let times = fs::FileTimes::new().set_modified(of(name));
+            fs::File::open(copy.join(name)).unwrap().set_times(times).unwrap();
+        };
+        set("a/one");
+        set("a");
+        let none = 0..=0;
+        assert!(diff_again(&source, &copy, none.clone(), Some(&seen)).unwrap().is_empty());
+
+        // The copy has the same file, and one with the same metadata: neither is looked at.
+        fs::set_permissions(source.join("four"), fs::Permissions::from_mode(0o600)).unwrap();
+        fs::write(source.join("a/b/two"), "TWO").unwrap();
+        fs::remove_file(source.join("a/b/c/three")).unwrap();
+        fs::write(source.join("new"), "").unwrap();
+        let again = diff_again(&source, &copy, none, Some(&seen)).unwrap();
+        let changed = ["a", "a/b", "a/b/c", "a/b/four too", "a/b/two", "four", "new"];
+        assert_eq!(texts(&again.changed), changed);
+        assert_eq!(texts(&again.removed), ["a/b/c/three"]);
     }
 
     #[test]

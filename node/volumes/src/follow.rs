@@ -181,7 +181,7 @@ impl Volume {
         let (source, copy) = (from.to_owned(), working.to_owned());
         let (changes, newest) = self
             .blocking(Arc::clone(hold), move |this| {
-                let changes = changes::diff(&source, &copy, None)?;
+                let changes = changes::diff(&source, &copy)?;
                 changes.remove_from(&copy, Remove::Linked)?;
                 this.prepare_staging()?;
                 let list = this.layout().list();
@@ -270,8 +270,7 @@ impl Volume {
     ) -> Result<Option<PathBuf>, Error> {
         let next_data = self.layout().data(next);
         let base = state.base.filter(|base| self.layout().data(*base).is_dir());
-        let differs =
-            |from: &Path, to: &Path| Ok::<_, Error>(!changes::diff(from, to, None)?.is_empty());
+        let differs = |from: &Path, to: &Path| Ok::<_, Error>(!changes::diff(from, to)?.is_empty());
         let written = !state.closed && !tree::is_empty(working)?;
         if written {
             let base = base.map(|base| self.layout().data(base));

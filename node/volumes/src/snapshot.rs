@@ -8,7 +8,7 @@ use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
-use crate::changes::{self, Changes, Remove};
+use crate::changes::{self, Changes, Remove, Seen};
 use crate::child::Hold;
 use crate::error::{Context as _, Error};
 use crate::layout;
@@ -142,9 +142,9 @@ impl Volume {
         let (begun, start) = (Instant::now(), SystemTime::now());
         let source = working.to_owned();
         let found = self.blocking(Arc::clone(&hold), move |this| this.compare(&source)).await?;
-        let newest = found.as_ref().map(|(newest, _)| newest.clone());
-        let (newest, mut changes) = match found {
-            Some((newest, changes)) if changes.is_empty() => {
+        let newest = found.as_ref().map(|(newest, ..)| newest.clone());
+        let (newest, mut changes, seen) = match found {
+            Some((newest, changes, _)) if changes.is_empty() => {
                 let id = newest.id;
                 self.update(move |state| {
                     state.base = Some(id);
@@ -153,8 +153,8 @@ impl Volume {
                 .await?;
                 return Ok(Outcome::Unchanged(newest));
             }
-            Some((_, changes)) => (newest, Some(changes)),
-            None => (None, None),
+            Some((_, changes, seen)) => (newest, Some(changes), Some(seen)),
+            None => (None, None, None),
         };
         let number = newest.as_ref().map_or(0, |it| it.id.number) + 1;
         let (id, parent) = (SnapshotId { epoch, number }, newest.as_ref().map(|it| it.id));
@@ -182,7 +182,7 @@ impl Volume {
             let mut pause = Paused::begin(pause)
                 .await
                 .map_err(|source| Error::Pause { volume: self.key().to_string(), source })?;
-            let passed = self.last_pass(working, start, &hold).await;
+            let passed = self.last_pass(working, start, seen, &hold).await;
             tokio::time::sleep(MIN_PAUSE.saturating_sub(pausing.elapsed())).await;
             pause.end().await;
             paused = pausing.elapsed();
@@ -220,10 +220,10 @@ impl Volume {
     }
 
     /// Returns the newest snapshot, and how a working directory differs from it. Blocks.
-    fn compare(&self, working: &Path) -> Result<Option<(Manifest, Changes)>, Error> {
+    fn compare(&self, working: &Path) -> Result<Option<(Manifest, Changes, Seen)>, Error> {
         let Some(newest) = self.newest()? else { return Ok(None) };
-        let changes = changes::diff(working, &self.layout().data(newest.id), None)?;
-        Ok(Some((newest, changes)))
+        let (changes, seen) = changes::diff_first(working, &self.layout().data(newest.id))?;
+        Ok(Some((newest, changes, seen)))
     }
 
     /// Copies what has changed since `start`, or shortly before it, while nothing writes. Returns it.
@@ -231,13 +231,15 @@ impl Volume {
         &self,
         working: &Path,
         start: SystemTime,
+        seen: Option<Seen>,
         hold: &Hold,
     ) -> Result<Changes, Error> {
         let recent = seconds(start).saturating_sub(2)..=seconds(SystemTime::now()) + 1;
         let source = working.to_owned();
         let changes = self
             .blocking(Arc::clone(hold), move |this| {
-                changes::diff(&source, &layout::data(&this.layout().incoming()), Some(recent))
+                let copy = layout::data(&this.layout().incoming());
+                changes::diff_again(&source, &copy, recent, seen.as_ref())
             })
             .await?;
         if !changes.is_empty() {
