@@ -16,7 +16,7 @@ use super::{
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, ServiceSpec,
+    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, ServiceSpec, UpdateOrder,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -98,7 +98,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     }
     fields.finish(&REFUSED);
 
-    let spec = ServiceSpec {
+    let mut spec = ServiceSpec {
         container,
         constraints: deploy.constraints,
         depends_on,
@@ -110,6 +110,12 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         expose,
         update: deploy.update,
     };
+    // The file was written for what does not know leases.
+    let is_default = spec.on_partition.is_none() && spec.is_exclusive();
+    if is_default && spec.update.order == Some(UpdateOrder::StartFirst) {
+        at.warn("has update_config.order: start-first, which has no effect: it writes a volume, so the old instance stops first");
+        spec.update.order = None;
+    }
     let size = serde_json::to_vec(&spec).map_or(usize::MAX, |json| json.len());
     if size > MAX_SPEC_BYTES {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));

@@ -163,6 +163,10 @@ fn what_has_no_effect_here_is_warned_of() {
             "services.s.deploy.restart_policy.window has no effect: an exit always counts",
         ),
         (
+            "volumes: [/srv/a:/a]\ndeploy: {update_config: {order: start-first}}",
+            "services.s has update_config.order: start-first, which has no effect: it writes a volume, so the old instance stops first",
+        ),
+        (
             "ports: [8008]",
             "services.s.ports[0] publishes no port, where Compose chooses one: to publish it write published:target, as in 8080:8008",
         ),
