@@ -37,8 +37,8 @@ fn volume(key: &str, at: &At<'_>) -> VolumeSpec {
     fields.take("labels").map(|at| environment::labels(&at));
     if fields.take("external").and_then(|at| at.bool()) == Some(true) {
         at.warn(format!(
-            "is not looked for in Docker: a volume is the project's own, and empty at first. To begin with what Docker has, run \
-             'vc volume adopt {name} --node NODE PROJECT/{key}' before the first deployment"
+            "is not looked for in Docker: a volume is the project's own, and empty at first. What Docker has as '{name}' stays there: \
+             copy it into an instance with 'vc cp'"
         ));
     } else if name != key {
         at.warn(format!(

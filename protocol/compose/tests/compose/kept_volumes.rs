@@ -122,7 +122,7 @@ fn a_volume_of_elsewhere_is_warned_of() {
     };
     let external = warnings("{external: true, name: portainer_data}");
     assert!(
-        external[0].contains("'vc volume adopt portainer_data --node NODE PROJECT/v'"),
+        external[0].contains("What Docker has as 'portainer_data' stays there"),
         "{external:?}"
     );
     assert_eq!(
