@@ -135,7 +135,7 @@ fn a_host_that_lost_its_data_directory_gets_the_data_of_its_volumes_back() {
     let compose = "name: shop\nservices:\n  db:\n    image: vc-test:1\n    command: [sh, -c, 'test -e /data/born || cat \
                    /proc/sys/kernel/random/uuid >/data/born; exec sleep 900']\n    volumes: ['data:/data']\n    stop_grace_period: \
                    1s\n    deploy: {update_config: {monitor: 500ms}, placement: {constraints: [node.name == h2]}}\nvolumes:\n  \
-                   data:\n";
+                   data: {x-vc: {replicas: 1}}\n";
     let lab = Lab::cluster(2);
     lab.deploy(1, compose, &["--wait"]).done();
     let born =
