@@ -1,8 +1,5 @@
 //! `vc image`: pushes images to the cluster and lists them.
 
-use std::time::Duration;
-
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use vc_protocol::control::{Change, ImagePush, Reply, Request};
 
 use crate::app::App;
@@ -100,7 +97,8 @@ async fn send(
         Reply::Ready => {}
         _ => return Err(SessionError::Unexpected.into()),
     }
-    let bar = bar(app, reference, image.size);
+    // `docker save` sends slightly more than the size.
+    let bar = app.out.transfer_bar(reference, image.size);
     let mut pieces = docker.save(&image);
     let reply = session.send_stream(&mut pieces, |bytes| bar.inc(bytes)).await;
     bar.finish_and_clear();
@@ -112,20 +110,6 @@ async fn send(
         error.context(&format!("cannot push {reference}"))
     })?;
     Ok(expect_reply!(reply, Done)?)
-}
-
-/// Returns the progress bar of a push; hidden unless on a terminal. `docker save` sends slightly more than the size.
-fn bar(app: &App, reference: &str, size: u64) -> ProgressBar {
-    if !app.out.is_live() {
-        return ProgressBar::with_draw_target(Some(size), ProgressDrawTarget::hidden());
-    }
-    let template = "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
-    let bar = ProgressBar::new(size).with_prefix(reference.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 /// Arguments of `vc image ls`.

@@ -4,11 +4,9 @@ use std::collections::BTreeSet;
 use std::fs::{File, Metadata};
 use std::io::{self, Read as _, Write};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
 
 use futures::stream;
 use ignore::gitignore::{Gitignore, GitignoreBuilder};
-use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio_util::bytes::Bytes;
@@ -121,7 +119,7 @@ async fn transfer(app: &App, session: &mut Session, pending: &Pending<'_>) -> Re
         Reply::Ready => {}
         _ => return Err(SessionError::Unexpected.into()),
     }
-    let bar = bar(app, path, pending.bytes);
+    let bar = app.out.transfer_bar(path, pending.bytes);
     let (chunks, waiting) = mpsc::channel(CHUNKS);
     let root = PathBuf::from(path);
     let entries: Vec<Entry> = pending.entries.iter().map(Entry::again).collect();
@@ -144,19 +142,6 @@ async fn transfer(app: &App, session: &mut Session, pending: &Pending<'_>) -> Re
         SendStreamError::Session(error) => Error::from(error),
     })?;
     Ok(expect_reply!(reply, Uploaded)?)
-}
-
-fn bar(app: &App, path: &str, bytes: u64) -> ProgressBar {
-    if !app.out.is_live() {
-        return ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
-    }
-    let template = "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
-    let bar = ProgressBar::new(bytes).with_prefix(path.to_owned());
-    bar.enable_steady_tick(Duration::from_millis(200));
-    match ProgressStyle::with_template(template) {
-        Ok(style) => bar.with_style(style),
-        Err(_) => bar,
-    }
 }
 
 impl Entry {

@@ -11,7 +11,9 @@ mod table;
 mod units;
 
 use std::io::{self, IsTerminal as _, Write as _};
+use std::time::Duration;
 
+use indicatif::{ProgressBar, ProgressDrawTarget, ProgressStyle};
 use serde::Serialize;
 use vc_client::text::one_line;
 use vc_protocol::control::Change;
@@ -56,6 +58,21 @@ impl Output {
     /// Returns whether results are printed as JSON.
     pub(crate) fn is_json(&self) -> bool {
         self.format == Format::Json
+    }
+
+    /// Returns the progress bar of a transfer of so many bytes; hidden unless on a terminal.
+    pub(crate) fn transfer_bar(&self, of: &str, bytes: u64) -> ProgressBar {
+        if !self.is_live() {
+            return ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
+        }
+        let template =
+            "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
+        let bar = ProgressBar::new(bytes).with_prefix(of.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        match ProgressStyle::with_template(template) {
+            Ok(style) => bar.with_style(style),
+            Err(_) => bar,
+        }
     }
 
     /// Returns whether results are printed as tables on a terminal, with progress.
