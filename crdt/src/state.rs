@@ -444,6 +444,11 @@ impl ServiceRecord {
 }
 
 impl NodeState {
+    /// Returns what the node says of its copy of a volume; `None` also if it is of a version without snapshots.
+    pub fn copy(&self, volume: &VolumeKey) -> Option<&VolumeCopy> {
+        self.volumes.get(volume)?.copy.as_ref()
+    }
+
     /// Reads the document, with the entries that are unreadable.
     pub(crate) fn read(document: &Document, id: DocumentId) -> (Self, Vec<UnreadableEntry>) {
         let mut reader = Reader::new(document, id);

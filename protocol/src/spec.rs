@@ -100,6 +100,11 @@ impl ServiceSpec {
         })
     }
 
+    /// Returns whether a volume is a network file system, which every node mounts.
+    pub fn is_network_volume(&self, name: &Name) -> bool {
+        self.volumes.get(name).is_some_and(|spec| spec.driver.is_some())
+    }
+
     /// Returns the named volumes that are mounted writable.
     pub fn written_volumes(&self) -> impl Iterator<Item = &Name> {
         self.container.mounts.iter().filter_map(|mount| match mount {

@@ -5,7 +5,7 @@ use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
 use vc_protocol::spec::{ContainerSpec, MAX_REPLICAS, Port};
-use vc_protocol::{Name, Resources, ServiceKey, VolumeKey};
+use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
 use crate::input::{PlanInput, ServiceDemand};
 
@@ -50,11 +50,8 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
         .iter()
         .map(|(key, demand)| {
             let replicas = demand.replicas.min(MAX_REPLICAS);
-            // A network file system is on every node.
-            let is_network = |name: &Name| {
-                demand.spec.volumes.get(name).is_some_and(|spec| spec.driver.is_some())
-            };
-            let named = demand.spec.volumes().filter(|name| !is_network(name)).cloned();
+            let named = demand.spec.volumes();
+            let named = named.filter(|name| !demand.spec.is_network_volume(name)).cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
             let volumes = volumes.collect();
             Service { key, demand, replicas, volumes, fails_everywhere: false }

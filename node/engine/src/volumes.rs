@@ -80,11 +80,8 @@ struct Known {
 
 impl Known {
     fn of(view: &View, volume: &VolumeKey, node: NodeId) -> Self {
-        let copies = || {
-            view.nodes.iter().filter_map(|(&node, state)| {
-                Some((node, state.volumes.get(volume)?.copy.as_ref()?))
-            })
-        };
+        let copies =
+            || view.nodes.iter().filter_map(|(&node, state)| Some((node, state.copy(volume)?)));
         let epochs = copies()
             .flat_map(|(_, it)| it.written.into_iter().chain(it.snapshot.map(|it| it.epoch)));
         let fence = epochs.max().unwrap_or(0);
@@ -100,10 +97,9 @@ impl Known {
 fn written_by(view: &View, slot: &Slot) -> impl Iterator<Item = VolumeKey> {
     let project = &slot.service.project;
     let spec = view.spec(&slot.service);
-    let local = spec.into_iter().flat_map(|spec| {
-        let is_network = |name| spec.volumes.get(name).is_some_and(|it| it.driver.is_some());
-        spec.written_volumes().filter(move |name| !is_network(*name))
-    });
+    let local = spec
+        .into_iter()
+        .flat_map(|spec| spec.written_volumes().filter(move |name| !spec.is_network_volume(name)));
     local.map(|volume| VolumeKey { project: project.clone(), volume: volume.clone() })
 }
 
@@ -120,7 +116,7 @@ pub(crate) fn unready(
     }
     written_by(view, slot).find(|volume| {
         let held = held(leases, volume, now);
-        let copy = own.volumes.get(volume).and_then(|record| record.copy.as_ref());
+        let copy = own.copy(volume);
         held.is_none() || copy.is_none_or(|copy| copy.written != held || copy.closed)
     })
 }
@@ -149,8 +145,7 @@ pub(crate) fn unfinished(
         let successor =
             home.filter(|home| view.up.contains(home)).and_then(|home| view.nodes.get(home));
         let has_all = |state: &NodeState| {
-            let theirs = state.volumes.get(volume).and_then(|it| it.copy.as_ref()?.snapshot);
-            theirs >= copy.snapshot
+            state.copy(volume).and_then(|theirs| theirs.snapshot) >= copy.snapshot
         };
         !copy.closed || !successor.is_none_or(has_all)
     });
@@ -279,7 +274,7 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
         return false;
     }
     // The copy that was written last is the volume, until another one is written.
-    let of = |node: &NodeId| view.nodes.get(node)?.volumes.get(volume)?.copy.as_ref();
+    let of = |node: &NodeId| view.nodes.get(node)?.copy(volume);
     let later = |node: &NodeId| of(node).is_some_and(|theirs| theirs.written > copy.written);
     if copy.written.is_some() && !view.nodes.keys().any(later) {
         return false;

@@ -219,9 +219,9 @@ impl Guard {
 
 /// Says why the data of a volume is not ready: this node has just been told to make it so, or gets it from others.
 fn preparing(view: &View, own: &NodeState, volume: &VolumeKey) -> Gate {
-    let copy = own.volumes.get(volume).and_then(|record| record.copy.as_ref());
+    let copy = own.copy(volume);
     let snapshot = copy.and_then(|copy| copy.snapshot);
-    let others = view.nodes.values().filter_map(|it| it.volumes.get(volume)?.copy.as_ref());
+    let others = view.nodes.values().filter_map(|it| it.copy(volume));
     match copy.and_then(|copy| copy.error.as_deref()) {
         Some(error) => Gate::Missing(format!("volume {volume} is not ready: {error}")),
         None if others.map(|copy| copy.snapshot).max() > Some(snapshot) => {

@@ -108,6 +108,6 @@ pub(crate) fn mounting<'a>(
 /// Returns whether a volume is lost with a node: it is the home, and no other node has a snapshot.
 pub(super) fn is_only_on(view: &View, volume: &VolumeKey, node: NodeId) -> bool {
     let others = view.nodes.iter().filter(|(other, _)| **other != node);
-    let mut copies = others.filter_map(|(_, state)| state.volumes.get(volume)?.copy.as_ref());
+    let mut copies = others.filter_map(|(_, state)| state.copy(volume));
     view.input.volumes.get(volume) == Some(&node) && !copies.any(|copy| copy.snapshot.is_some())
 }
