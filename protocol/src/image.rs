@@ -243,7 +243,7 @@ pub enum Request {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum PathKind {
-    /// Nothing.
+    /// There is nothing at the path.
     Missing,
     /// A directory.
     Directory,

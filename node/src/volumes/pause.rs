@@ -34,7 +34,7 @@ type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 impl Pause for PauseWriters {
     fn pause(&self) -> Pending<'_, Result<(), PauseError>> {
         Box::pin(async {
-            self.hook("before", &self.hooks.before).await.map_err(PauseError)?;
+            self.hook("before", &self.hooks.before).await?;
             let paused = self.docker.pause(&self.volume, &self.place).await;
             let paused = paused.map_err(|error| PauseError(error.to_string()))?;
             *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(paused);
@@ -46,18 +46,19 @@ impl Pause for PauseWriters {
         Box::pin(async {
             drop(self.paused.lock().unwrap_or_else(PoisonError::into_inner).take());
             if let Err(error) = self.hook("after", &self.hooks.after).await {
-                tracing::warn!(volume = %self.volume, error);
+                tracing::warn!(volume = %self.volume, %error);
             }
         })
     }
 }
 
 impl PauseWriters {
-    /// Runs a command in an instance. Errors: why it failed, in one line.
-    async fn hook(&self, when: &str, command: &[String]) -> Result<(), String> {
+    /// Runs a command in an instance.
+    async fn hook(&self, when: &str, command: &[String]) -> Result<(), PauseError> {
         let (Some(instance), false) = (&self.instance, command.is_empty()) else { return Ok(()) };
-        let failed =
-            |cause: String| format!("the hook '{when}' in {} failed: {cause}", instance.slot);
+        let failed = |cause: String| {
+            PauseError(format!("the hook '{when}' in {} failed: {cause}", instance.slot))
+        };
         let run = async {
             let request = ExecRequest {
                 service: instance.slot.service.to_string(),

@@ -140,7 +140,7 @@ pub enum Error {
     Io {
         /// What was to be done.
         action: &'static str,
-        /// Where.
+        /// The file or directory that it was to be done to.
         path: PathBuf,
         /// The error of the system.
         source: io::Error,

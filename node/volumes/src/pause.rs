@@ -35,7 +35,7 @@ impl Pause for NoPause {
 pub(crate) struct Paused(Option<Arc<dyn Pause>>);
 
 impl Paused {
-    /// Pauses.
+    /// Pauses what writes; it goes on again if that fails.
     pub(crate) async fn begin(pause: &Arc<dyn Pause>) -> Result<Self, PauseError> {
         let mut paused = Self(Some(Arc::clone(pause)));
         match pause.pause().await {
@@ -47,7 +47,7 @@ impl Paused {
         }
     }
 
-    /// Resumes.
+    /// Lets it go on, and waits for that.
     pub(crate) async fn end(&mut self) {
         if let Some(pause) = self.0.clone() {
             pause.resume().await;
