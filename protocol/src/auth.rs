@@ -85,6 +85,9 @@ pub enum AuthResponse {
         /// Whether only a limit of this node was reached: another node, or the same one later, may accept.
         #[serde(default)]
         busy: bool,
+        /// Whether the peer was a member and was removed from the cluster.
+        #[serde(default)]
+        removed: bool,
     },
 }
 

@@ -211,6 +211,25 @@ fn a_node_that_was_revoked_is_refused_with_its_keys_and_tokens() {
 }
 
 #[test]
+fn a_node_that_was_removed_while_it_was_away_stops_everything_when_it_returns() {
+    let mut cluster = Cluster::of(3);
+    let pinned = "    deploy: {placement: {constraints: [node.name == n3]}}\n";
+    cluster.deploy(0, &with("shop", "web", 1, pinned));
+    until("it runs on n3", DEADLINE, || running(&cluster.ps(0), "shop/web", 1));
+    let instances = cluster.nodes[2].dir.join("instances");
+    let count = || std::fs::read_dir(&instances).expect("a directory").count();
+    cluster.nodes[2].kill();
+    cluster.vc(0, &["leave", "n3", "--force"]).done();
+    assert_ne!(count(), 0, "its instances outlive its process");
+
+    // No member tells it of anything any more: they refuse it.
+    cluster.nodes[2].launch(&["run"]);
+    cluster.nodes[2].ends();
+    assert_eq!(count(), 0, "its instances are gone");
+    assert!(!cluster.nodes[2].dir.join("node.key").exists(), "its keys are deleted");
+}
+
+#[test]
 fn a_deployer_gives_no_container_its_host() {
     let cluster = Cluster::found();
     let deployer = cluster.user_token(0, "dora", "deployer");

@@ -234,7 +234,7 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
         verified => verified.map(|_| None).expect("only a valid token is sent"),
     };
     if let Some(reason) = expired.or(plan.refuses.clone()) {
-        send!(AuthResponse::Refused { reason, busy: false });
+        send!(AuthResponse::Refused { reason, busy: false, removed: false });
         return Some(());
     }
     let peers = plan.peers.iter().map(|it| it.to_string().parse().expect("an address")).collect();

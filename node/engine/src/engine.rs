@@ -63,6 +63,8 @@ pub struct Engine {
     reconciler: Reconciler,
     guard: Guard,
     volumes: Volumes,
+    /// A server has said that this node was removed from the cluster.
+    removed: bool,
     /// The wall clock at the last input.
     wall: Millis,
     /// What is to become durable before the outputs that follow.
@@ -152,6 +154,7 @@ impl Engine {
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             guard,
             volumes: Volumes::default(),
+            removed: false,
             wall: 0,
             pending: Durable::default(),
             unsent: Vec::new(),
@@ -172,8 +175,12 @@ impl Engine {
 
     /// Returns whether this node was removed from the cluster and has stopped all its instances.
     pub fn has_left(&self) -> bool {
-        let left = self.replica.cluster().left.contains_key(&self.replica.id());
-        left && self.own.claims.is_empty() && !self.reconciler.is_unknown()
+        self.is_removed() && self.own.claims.is_empty() && !self.reconciler.is_unknown()
+    }
+
+    /// Returns whether this node was removed from the cluster, as the cluster document or a server says.
+    fn is_removed(&self) -> bool {
+        self.removed || self.replica.cluster().left.contains_key(&self.replica.id())
     }
 
     /// Returns the documents.
@@ -258,6 +265,11 @@ impl Engine {
             }
             Input::Restart => {
                 self.own.restarting = Some(self.timing.restart);
+                self.dirty = true;
+            }
+            Input::Removed(by) => {
+                let is_present = !self.replica.cluster().left.contains_key(&by);
+                self.removed |= is_present && self.replica.servers().any(|server| server == by);
                 self.dirty = true;
             }
             Input::Certificate(certificate) => {
@@ -589,11 +601,15 @@ impl Engine {
             // node would count itself as down and stop everything.
             nodes.insert(self.replica.id(), self.own.clone());
         }
+        let mut cluster = self.replica.cluster().clone();
+        if self.removed {
+            cluster.left.entry(self.replica.id()).or_insert(self.wall);
+        }
         let view = View {
             held,
             servers: self.replica.servers().collect(),
             trust: self.replica.trust(),
-            ..View::from_states(self.replica.cluster().clone(), nodes, self.replica.knows())
+            ..View::from_states(cluster, nodes, self.replica.knows())
         };
         if view.held != self.view.held {
             let Held { documents, services, .. } = &view.held;
@@ -709,7 +725,7 @@ impl Engine {
         mutation: &Mutation,
     ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
         let now = self.wall;
-        if self.replica.cluster().left.contains_key(&self.replica.id()) {
+        if self.is_removed() {
             return Err(MutationError::NodeLeft);
         }
         if matches!(mutation, Mutation::Revoke { .. }) && !self.replica.has_tokens() {

@@ -192,6 +192,9 @@ pub enum Input {
     Adopted(BTreeSet<VolumeKey>),
     /// This process is about to end and to be started again: announce that to the other nodes.
     Restart,
+    /// This member has refused this node because it was removed from the cluster. Members close the connections of a node that
+    /// was removed, so it may never receive the change itself. The word of a server counts: any server may remove a node.
+    Removed(NodeId),
     /// A certificate that authentication brought.
     Certificate(String),
     /// A change that a user asks for; the caller has checked the user's role.

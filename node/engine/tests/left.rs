@@ -29,11 +29,12 @@ fn refused(engine: &mut Engine, mutation: Mutation) -> Option<MutationError> {
     answer.expect("an answer")
 }
 
-#[test]
-fn a_node_that_was_removed_takes_no_commands() {
+/// Returns the engine of node 1, which has founded the cluster; node 2 is a server, node 3 a worker.
+fn engine() -> Engine {
     let (key_1, id) = key(1);
-    let issue = |byte| issue_certificate(&key_1, key(byte).1, NodeRole::Server, 0).expect("signed");
-    let certificates = [1, 2].map(issue).to_vec();
+    let issue = |(byte, role)| issue_certificate(&key_1, key(byte).1, role, 0).expect("signed");
+    let roles = [(1, NodeRole::Server), (2, NodeRole::Server), (3, NodeRole::Worker)];
+    let certificates = roles.map(issue).to_vec();
     let config = Config {
         key: key_1.clone(),
         id,
@@ -50,6 +51,12 @@ fn a_node_that_was_removed_takes_no_commands() {
     let mut engine = Engine::new(config, durable, 0).expect("an engine");
     engine.handle(Timing::default().first_contact, Input::Wake);
     engine.handle(0, Input::Runtime(RuntimeEvent::Listed(Vec::new())));
+    engine
+}
+
+#[test]
+fn a_node_that_was_removed_takes_no_commands() {
+    let mut engine = engine();
     let drain = |drain| Mutation::Drain { node: "n1".to_owned(), drain };
     assert_eq!(refused(&mut engine, drain(true)), None);
     let leave = Mutation::Leave { node: "n1".to_owned(), force: true };
@@ -57,4 +64,17 @@ fn a_node_that_was_removed_takes_no_commands() {
     let before = engine.replica().versions().clone();
     assert_eq!(refused(&mut engine, drain(false)), Some(MutationError::NodeLeft));
     assert_eq!(engine.replica().versions().cluster, before.cluster);
+}
+
+#[test]
+fn a_node_that_cannot_receive_its_removal_believes_a_server() {
+    let mut engine = engine();
+    engine.handle(0, Input::Removed(key(3).1));
+    assert!(!engine.has_left(), "a worker removes nobody");
+    engine.handle(0, Input::Removed(key(4).1));
+    assert!(!engine.has_left(), "nor does a stranger");
+    engine.handle(0, Input::Removed(key(2).1));
+    assert!(engine.has_left());
+    let drain = Mutation::Drain { node: "n1".to_owned(), drain: true };
+    assert_eq!(refused(&mut engine, drain), Some(MutationError::NodeLeft));
 }

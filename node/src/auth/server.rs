@@ -169,8 +169,10 @@ impl AuthServer {
             Ok((welcome, session)) => (welcome, Ok(session)),
             Err(refusal) => {
                 let busy = matches!(refusal, Refusal::Limit(_));
+                let removed = matches!(refusal, Refusal::Removed(_));
                 attempt.record(&self.verifier.audit, &refusal);
-                (AuthResponse::Refused { reason: refusal.to_string(), busy }, Err(refusal))
+                let reason = refusal.to_string();
+                (AuthResponse::Refused { reason, busy, removed }, Err(refusal))
             }
         };
         let answer = async {

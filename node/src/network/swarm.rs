@@ -100,7 +100,7 @@ impl Network {
                 event = self.swarm.select_next_some() => self.swarm_event(event).await,
                 command = self.commands.recv() => match command {
                     Some(Command::Close(closed)) => return self.close(closed).await,
-                    Some(command) => self.command(command),
+                    Some(command) => self.command(command).await,
                     None => return,
                 },
                 _ = dial.tick() => self.dial_missing_members(),
@@ -126,7 +126,7 @@ impl Network {
         while commands.recv().await.is_some() {}
     }
 
-    fn command(&mut self, command: Command) {
+    async fn command(&mut self, command: Command) {
         match command {
             // The caller closes.
             Command::Close(_) => {}
@@ -173,6 +173,12 @@ impl Network {
                 Err(error) => {
                     tracing::warn!(%peer, %error, "authentication with a member failed");
                     self.swarm.close_connection(connection);
+                    if let HandshakeError::Refused { removed: true, .. } = error
+                        && let Ok(node) = NodeId::try_from(peer)
+                    {
+                        let removed = DriverMessage::Input(Input::Removed(node));
+                        self.notify_driver(removed).await;
+                    }
                 }
             },
         }

@@ -46,6 +46,8 @@ pub enum HandshakeError {
         reason: String,
         /// Whether it is only that the member has reached a limit; another may accept.
         busy: bool,
+        /// Whether this is a member that was removed from the cluster, as the other member says.
+        removed: bool,
     },
     /// The stream failed, or carried a malformed frame.
     #[error(transparent)]
@@ -126,8 +128,8 @@ pub async fn authenticate(
     frames.set_max(wire::MAX_FRAME);
     frames.send(credentials).await?;
     match (credentials, frames.receive().await?) {
-        (_, AuthResponse::Refused { reason, busy }) => {
-            Err(HandshakeError::Refused { reason, busy })
+        (_, AuthResponse::Refused { reason, busy, removed }) => {
+            Err(HandshakeError::Refused { reason, busy, removed })
         }
         (Credentials::User { .. }, response @ AuthResponse::User { .. })
         | (Credentials::Join { .. }, response @ AuthResponse::Joined(_))

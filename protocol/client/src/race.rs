@@ -280,7 +280,7 @@ impl Race {
             return;
         }
         self.attempts.add(address::label(address), Reason::from(&error));
-        if let (HandshakeError::Refused { reason, busy }, None) = (error, &self.refused) {
+        if let (HandshakeError::Refused { reason, busy, .. }, None) = (error, &self.refused) {
             self.refused = Some(Refusal { at: Instant::now(), reason, busy });
         }
     }

@@ -121,7 +121,7 @@ fn admitted() -> AuthResponse {
 }
 
 fn refused(reason: &str) -> AuthResponse {
-    AuthResponse::Refused { reason: reason.to_owned(), busy: false }
+    AuthResponse::Refused { reason: reason.to_owned(), busy: false, removed: false }
 }
 
 async fn join_through(members: &[&Member]) -> Result<JoinResponse, ConnectError> {

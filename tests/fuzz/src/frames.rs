@@ -112,6 +112,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
         (3, r#"{"user":{"token":"a.b.c"}}"#),
         (3, r#"{"member":{"certificate":"a.b.c"}}"#),
         (4, r#"{"refused":{"reason":"no","busy":true}}"#),
+        (4, r#"{"refused":{"reason":"no","removed":true}}"#),
         (4, r#"{"user":{"role":"viewer","peers":["/ip4/127.0.0.1/tcp/1"]}}"#),
         (5, r#"{"op":"nodes"}"#),
         (5, r#"{"op":"scale","service":"web","replicas":3}"#),
