@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{
-    ClaimView, Copies, CopyView, Node, Orders, Plan, PlanInput, Rules, ServiceDemand,
+    ClaimView, Copies, CopyView, Node, Orders, Plan, PlanInput, Rules, ServiceDemand, WantedCopies,
     copies_wanted, homes, plan,
 };
 use vc_protocol::instance::{Claim, InstanceState};
@@ -124,11 +124,14 @@ impl View {
             true => homes(&input, &copies, &orders),
             false => volumes(&cluster, &nodes),
         };
-        let plan = plan(&input, rules);
-        let copies = match rules.copies {
+        let wanted = match rules.copies {
             true => copies_wanted(&input, &copies, &orders),
-            false => BTreeMap::new(),
+            false => WantedCopies::default(),
         };
+        for (id, node) in &mut input.nodes {
+            node.volume_room = wanted.room.get(id).copied();
+        }
+        let plan = plan(&input, rules);
         let (held, servers) = (Held::default(), BTreeSet::new());
         let (trust, schema) = (Trust::default(), knows.cluster.version());
         let (has_history, has_voters) = (schema >= HISTORY, schema >= VOTERS);
@@ -142,7 +145,7 @@ impl View {
             updates,
             input,
             plan,
-            copies,
+            copies: wanted.nodes,
             held,
             rules,
             has_history,
@@ -368,6 +371,7 @@ fn node(
         runtime: info.runtime,
         labels: info.labels.clone(),
         capacity: info.capacity,
+        volume_room: Some(info.volume_room).filter(|&room| room > 0 && rules.copies),
         up: up.contains(&id),
         silent_ms: 0,
         draining: cluster.drained.get(&id).copied().unwrap_or(false),

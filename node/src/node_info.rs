@@ -42,6 +42,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
             RuntimeChoice::Process => RuntimeKind::Process,
         },
         capacity,
+        volume_room: 0,
         labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
         epoch: 0,

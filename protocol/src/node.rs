@@ -22,6 +22,9 @@ pub struct NodeInfo {
     pub runtime: RuntimeKind,
     /// Total CPU and memory.
     pub capacity: Resources,
+    /// Bytes of disk that it has for volumes, what its copies take with them; 0 if it does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub volume_room: u64,
     /// Labels given with `--label`.
     pub labels: BTreeMap<String, String>,
     /// Addresses at which it can be dialled.
@@ -40,9 +43,8 @@ pub struct NodeInfo {
     pub witness: bool,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
-fn is_zero(epoch: &u32) -> bool {
-    *epoch == 0
+fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
+    *number == T::default()
 }
 
 impl NodeInfo {
@@ -58,6 +60,7 @@ impl NodeInfo {
             arch: "amd64".to_owned(),
             runtime: RuntimeKind::Docker,
             capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
+            volume_room: 0,
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             supports: Supports::default(),

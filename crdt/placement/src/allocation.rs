@@ -21,6 +21,8 @@ pub(crate) struct NodeAllocation<'a> {
     /// Reservations of kept claims, of placements so far, and of slots that move away but are still claimed. Read by
     /// feasibility; at most the capacity.
     reserved: Resources,
+    /// Bytes left for volumes that have no node yet; `None` if the node does not say how much there is.
+    pub(crate) volume_room: Option<u64>,
     /// Host ports of the same slots.
     pub(crate) ports: HostPorts<'a>,
     /// Reservations of the services scheduled before this one. Read by the score; part of `reserved`.
@@ -53,6 +55,7 @@ impl<'a> NodeAllocation<'a> {
             id_text,
             node,
             reserved: Resources::default(),
+            volume_room: node.volume_room,
             ports: HostPorts::new(node.runtime),
             charged: Resources::default(),
             charged_small: Resources::default(),
@@ -69,6 +72,11 @@ impl<'a> NodeAllocation<'a> {
     /// Reserves the resources of one slot.
     pub(crate) fn reserve(&mut self, service: &Service<'a>) {
         self.reserved = self.reserved.plus(service.reservation());
+    }
+
+    /// Reserves room for volumes.
+    pub(crate) fn reserve_volumes(&mut self, bytes: u64) {
+        self.volume_room = self.volume_room.map(|room| room.saturating_sub(bytes));
     }
 
     /// Returns whether `count` more slots fit in CPU and memory.

@@ -73,9 +73,10 @@ pub(crate) fn resolve<'a>(
             let mut winner: Option<&Contender<'_>> = None;
             for contender in &of_slot {
                 let Contender { slot, node, .. } = *contender;
-                let allocation = &mut allocations[node];
+                let (allocation, bytes) =
+                    (&mut allocations[node], volumes.unassigned_bytes(service));
                 let fits = check_volumes(service, allocation, volumes)
-                    .and_then(|()| check_resources(service, allocation));
+                    .and_then(|()| check_resources(service, allocation, bytes));
                 let reason = match (winner, fits) {
                     (Some(winner), _) => {
                         loss_reason(rules, service, allocations, winner, contender)
@@ -83,6 +84,7 @@ pub(crate) fn resolve<'a>(
                     (None, Err(infeasible)) => infeasible.to_string(),
                     (None, Ok(())) => {
                         allocation.reserve(service);
+                        allocation.reserve_volumes(bytes);
                         allocation.reserve_ports(service, replica);
                         volumes.assign(service, allocation.id);
                         claims.kept[index].insert(replica, Kept { node, from: None });
@@ -144,7 +146,7 @@ fn apply_moves<'a>(
             let feasible = !stays
                 && check_volumes(service, target, volumes).is_ok()
                 && check_new(service, target).is_ok()
-                && check_resources(service, target).is_ok();
+                && check_resources(service, target, 0).is_ok();
             if place.node != from || from == to || !feasible {
                 continue;
             }

@@ -57,6 +57,10 @@ pub(crate) enum Infeasible<'a> {
         free: u64,
         total: u64,
     },
+    VolumeRoom {
+        required: u64,
+        free: u64,
+    },
     HostPort {
         port: &'a Port,
         /// The slot that has it; `None` if it is of another project, whose services are not named.
@@ -138,13 +142,22 @@ pub(crate) fn check_suited<'a>(
     service: &Service<'a>,
     allocation: &'a NodeAllocation<'_>,
 ) -> Result<(), Infeasible<'a>> {
-    let (node, container) = (allocation.node, service.container());
+    let node = allocation.node;
     if node.draining {
         return Err(Infeasible::Draining);
     }
     if let Some(error) = &node.runtime_error {
         return Err(Infeasible::RuntimeUnavailable(error));
     }
+    check_fixed(service, allocation)
+}
+
+/// Checks what neither faults nor drains change: platform, constraints and the kind of runtime.
+pub(crate) fn check_fixed<'a>(
+    service: &Service<'a>,
+    allocation: &'a NodeAllocation<'_>,
+) -> Result<(), Infeasible<'a>> {
+    let (node, container) = (allocation.node, service.container());
     if let Some(required) = container.platform.as_deref().filter(|it| !is_platform(node, it)) {
         return Err(Infeasible::Platform { required, node });
     }
@@ -166,10 +179,11 @@ pub(crate) fn check_suited<'a>(
     Ok(())
 }
 
-/// Checks that one more slot fits beside the reservations and host ports of the node.
+/// Checks that one more slot fits beside the reservations and host ports of the node, and volumes that reserve so many bytes.
 pub(crate) fn check_resources<'a>(
     service: &Service<'a>,
     allocation: &NodeAllocation<'a>,
+    volume_bytes: u64,
 ) -> Result<(), Infeasible<'a>> {
     let (ask, free) = (service.reservation(), allocation.free());
     let total = allocation.node.capacity;
@@ -186,6 +200,9 @@ pub(crate) fn check_resources<'a>(
             free: free.memory_bytes,
             total: total.memory_bytes,
         });
+    }
+    if let Some(free) = allocation.volume_room.filter(|&free| volume_bytes > free) {
+        return Err(Infeasible::VolumeRoom { required: volume_bytes, free });
     }
     match allocation.ports.conflict(service.ports()) {
         Some((port, holder)) => {
@@ -343,6 +360,12 @@ impl fmt::Display for Infeasible<'_> {
                 "has {} of {} memory free, {} required",
                 Bytes(*free),
                 Bytes(*total),
+                Bytes(*required)
+            ),
+            Self::VolumeRoom { required, free } => write!(
+                f,
+                "has {} of disk left for volumes, {} required",
+                Bytes(*free),
                 Bytes(*required)
             ),
             Self::HostPort { port, holder } => {

@@ -1,7 +1,7 @@
-//! Homes: the node whose copy of a volume its services follow, and the nodes that are to have copies.
+//! Homes: the node whose copy of a volume its services follow.
 //!
-//! A volume stays where it was written last while that node is up. When the node is down, being drained, or an order moves the
-//! volume, the home is another node with a copy of all volumes that are mounted together, first one with the newest snapshot.
+//! A volume stays where it was written last while that node is up. When the node is down, being drained, may not run the services,
+//! or an order moves the volume, the home is another node with a copy of all volumes that are mounted together, first one with the newest snapshot.
 //! Whether that node may write already is not decided here: its lease is.
 
 use std::cmp::Reverse;
@@ -9,16 +9,13 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::lease::Epoch;
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::volume::{
-    DEFAULT_REPLICAS, MAX_REPLICAS, OnLoss, Origin, SnapshotId, VolumeCopy, VolumeSpec,
-};
-use vc_protocol::{Lamport, Millis, NodeId, Slot, VolumeKey};
+use vc_protocol::volume::{OnLoss, Origin, SnapshotId, VolumeCopy, VolumeSpec};
+use vc_protocol::{Lamport, NodeId, Slot, VolumeKey};
 
 use crate::allocation::NodeAllocation;
-use crate::feasibility::check_node;
+use crate::feasibility::check_fixed;
 use crate::input::{Node, PlanInput};
 use crate::order::{Service, services};
-use crate::rendezvous::rendezvous;
 use crate::volumes::groups;
 
 /// The copies of all volumes, as the documents of the nodes say.
@@ -44,7 +41,7 @@ impl CopyView {
         self.copy.as_ref().map_or(Some(0), |copy| copy.written)
     }
 
-    fn snapshot(&self) -> Option<SnapshotId> {
+    pub(crate) fn snapshot(&self) -> Option<SnapshotId> {
         self.copy.as_ref()?.snapshot
     }
 }
@@ -154,7 +151,8 @@ fn has_snapshot(copies: &Copies, volume: &VolumeKey, node: NodeId) -> bool {
     view.is_some_and(|view| view.snapshot().is_some())
 }
 
-/// Returns whether the volumes of a node are to go elsewhere: it is down and nothing waits for it, or it is being drained.
+/// Returns whether the volumes of a node are to go elsewhere: it is down and nothing waits for it, it is being drained, or it may not
+/// run their services.
 fn leaves(
     input: &PlanInput,
     home: NodeId,
@@ -167,111 +165,20 @@ fn leaves(
             || services.iter().any(|it| it.demand.spec.disconnect.keeps_slots(node.silent_ms))
     };
     match node.up {
-        true => node.draining || node.runtime_error.is_some(),
+        true => node.draining || node.runtime_error.is_some() || !suits_all(home, node, services),
         false => !waits(),
     }
 }
 
-fn may_run_all(id: NodeId, node: &Node, services: &[&Service<'_>]) -> bool {
+/// Returns whether a node may run all of these services now.
+pub(crate) fn may_run_all(id: NodeId, node: &Node, services: &[&Service<'_>]) -> bool {
+    let usable = node.up && !node.draining && node.runtime_error.is_none();
+    usable && suits_all(id, node, services)
+}
+
+/// Returns whether a node has containers, and its platform and labels suit all of these services.
+pub(crate) fn suits_all(id: NodeId, node: &Node, services: &[&Service<'_>]) -> bool {
     let allocation = NodeAllocation::new(id, node);
-    let docker = node.runtime == RuntimeKind::Docker;
-    docker
-        && node.up
-        && !node.draining
-        && services.iter().all(|it| check_node(it, &allocation).is_ok())
-}
-
-/// For how long a node may be down before its copies are made anew elsewhere, in milliseconds.
-pub const LOST_AFTER: Millis = 5 * 60 * 1000;
-
-/// Returns the nodes that are to have a copy of each volume: the home, where an order moves it, then the nodes that have copies,
-/// then others that may run its services, those with the fewest copies first. `input` has the homes.
-pub fn copies_wanted(
-    input: &PlanInput,
-    copies: &Copies,
-    orders: &Orders,
-) -> BTreeMap<VolumeKey, BTreeSet<NodeId>> {
-    let services = services(input);
-    let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
-    let mut wanted: BTreeMap<VolumeKey, BTreeSet<NodeId>> = BTreeMap::new();
-    let mut volumes: BTreeSet<&VolumeKey> = input.volumes.keys().collect();
-    volumes.extend(copies.keys());
-    // First what stays, so that it counts for what is new.
-    let mut open = Vec::new();
-    for volume in volumes {
-        let Some(&home) = input.volumes.get(volume) else { continue };
-        let spec = volume_spec(input, volume);
-        let mounting: Vec<&Service<'_>> =
-            services.iter().filter(|it| it.volumes.contains(volume)).collect();
-        let mut nodes = BTreeSet::from([home]);
-        let count = match is_copied(&spec, &mounting, volume) {
-            true => spec.replicas.unwrap_or(DEFAULT_REPLICAS).clamp(1, MAX_REPLICAS) as usize,
-            false => 1,
-        };
-        if count > 1 {
-            let slots = orders.iter().filter(|(slot, (from, ..))| {
-                *from == home && mounting.iter().any(|it| *it.key == slot.service)
-            });
-            nodes
-                .extend(slots.map(|(_, &(_, to, _))| to).filter(|to| input.nodes.contains_key(to)));
-            let held = copies.get(volume).into_iter().flatten();
-            let mut held: Vec<(Reverse<bool>, Reverse<u64>, NodeId)> = held
-                .filter(|&(node, _)| !nodes.contains(node) && keeps(input, *node))
-                .map(|(&node, view)| {
-                    (Reverse(view.snapshot().is_some()), Reverse(weight(volume, node)), node)
-                })
-                .collect();
-            held.sort_unstable();
-            for (.., node) in held {
-                if nodes.len() >= count {
-                    break;
-                }
-                nodes.insert(node);
-            }
-        }
-        for node in &nodes {
-            *load.entry(*node).or_default() += 1;
-        }
-        if nodes.len() < count {
-            open.push((volume, count, mounting));
-        }
-        wanted.insert(volume.clone(), nodes);
-    }
-    for (volume, count, mounting) in open {
-        let Some(nodes) = wanted.get_mut(volume) else { continue };
-        while nodes.len() < count {
-            let free = input.nodes.iter().filter(|(id, node)| {
-                !nodes.contains(id) && node.up && node.faults.node.is_none() && keeps(input, **id)
-            });
-            let next = free.min_by_key(|(id, node)| {
-                let suited = may_run_all(**id, node, &mounting);
-                let load = load.get(id).copied().unwrap_or(0);
-                (Reverse(suited), load, Reverse(weight(volume, **id)))
-            });
-            let Some((&node, _)) = next else { break };
-            *load.entry(node).or_default() += 1;
-            nodes.insert(node);
-        }
-    }
-    wanted
-}
-
-/// Returns whether a volume is copied: it is no network file system, and no service writes it on both sides of a partition.
-fn is_copied(spec: &VolumeSpec, mounting: &[&Service<'_>], volume: &VolumeKey) -> bool {
-    let writes =
-        |it: &&Service<'_>| it.demand.spec.written_volumes().any(|it| *it == volume.volume);
-    spec.driver.is_none()
-        && mounting.iter().filter(|it| writes(it)).all(|it| it.demand.spec.is_exclusive())
-}
-
-/// Returns whether a node may keep copies: it runs containers, is not drained, and has not been down for long.
-fn keeps(input: &PlanInput, node: NodeId) -> bool {
-    input.nodes.get(&node).is_some_and(|it| {
-        let lost = !it.up && it.silent_ms >= LOST_AFTER;
-        it.runtime == RuntimeKind::Docker && !it.draining && it.runtime_error.is_none() && !lost
-    })
-}
-
-fn weight(volume: &VolumeKey, node: NodeId) -> u64 {
-    rendezvous(&[&volume.to_string(), &node.to_string()])
+    let suits = |it: &&Service<'_>| check_fixed(it, &allocation).is_ok();
+    node.runtime == RuntimeKind::Docker && services.iter().all(suits)
 }

@@ -45,6 +45,9 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Total CPU and memory.
     pub capacity: Resources,
+    /// Bytes of disk left for volumes, without what its copies reserve; `None` if it does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub volume_room: Option<u64>,
     /// Whether it counts as up (see `vc_crdt::liveness`).
     pub up: bool,
     /// For how long most of its observers have not heard of it, in milliseconds, in steps that the services ask for; 0 while it

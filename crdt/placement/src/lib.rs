@@ -29,7 +29,8 @@
 //! all services of the group, and prefers one with room for all replicas of its service.
 //!
 //! Since rules 5 such a volume may have copies on other nodes. Its *home* ([`homes()`]) is where it was written last, while that
-//! node is up; else a node with its newest snapshot. [`copies_wanted()`] says which nodes are to have copies.
+//! node is up and may run the services; else a node with its newest snapshot. [`copies_wanted()`] says which nodes are to have copies.
+//! A volume reserves the room that it says (`x-vc.size`) on each of them ([`Node::volume_room`]).
 //!
 //! **Faults.** A node that cannot start anything, or not this service, keeps the slots that it runs and gets no others, and what it
 //! claims and does not run goes elsewhere. If every node that may run a service could not start it, that is ignored: the service
@@ -72,6 +73,7 @@
 
 mod allocation;
 mod claims;
+mod copies;
 mod decision;
 mod feasibility;
 mod homes;
@@ -88,9 +90,10 @@ mod scheduler;
 mod score;
 mod volumes;
 
+pub use copies::{LOST_AFTER, WantedCopies, copies_wanted};
 pub use decision::{Move, Placement, Plan, Refusal, Relocation};
 pub use feasibility::may_run;
-pub use homes::{Copies, CopyView, LOST_AFTER, Orders, copies_wanted, homes, volume_spec};
+pub use homes::{Copies, CopyView, Orders, homes, volume_spec};
 pub use input::{ClaimView, Node, PlanInput, ServiceDemand};
 pub use plan::plan;
 pub use rebalance::rebalance;

@@ -24,6 +24,8 @@ pub(crate) struct ServiceScheduler<'s, 'a> {
     eligible: Vec<bool>,
     /// The other services of the volume group, if this service decides the group's node.
     group: Vec<&'s Service<'a>>,
+    /// Bytes that volumes reserve where the next slot goes, because they have no node yet.
+    volume_bytes: u64,
     /// Number of the service's replicas on each node.
     replicas: Vec<u32>,
     /// Rendezvous hash of the service.
@@ -54,6 +56,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             service,
             eligible: allocations.iter().map(is_eligible).collect(),
             group: Vec::new(),
+            volume_bytes: volumes.unassigned_bytes(service),
             replicas,
             hash: rendezvous(&[&service.key.to_string()]),
             rules,
@@ -89,6 +92,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             let for_all = if decides_volumes { self.cheapest(allocations, count) } else { None };
             let Some(node) = for_all.or_else(|| self.cheapest(allocations, 1)) else { break };
             volumes.assign(self.service, allocations[node].id);
+            allocations[node].reserve_volumes(std::mem::take(&mut self.volume_bytes));
             if decides_volumes {
                 for (index, eligible) in self.eligible.iter_mut().enumerate() {
                     *eligible = index == node;
@@ -136,7 +140,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         let alone = self.replicas[node] == 0 && count == 1;
         let runtime = allocation.node.runtime;
         self.eligible[node]
-            && check_resources(self.service, allocation).is_ok()
+            && check_resources(self.service, allocation, self.volume_bytes).is_ok()
             && (count == 1 || allocation.fits(self.service, count as u64))
             && (alone || ports::bound_ports(self.service.ports(), runtime).next().is_none())
     }
@@ -220,7 +224,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             let infeasible = check_volumes(self.service, allocation, volumes)
                 .and_then(|()| check_new(self.service, allocation))
                 .and_then(|()| check_group())
-                .and_then(|()| check_resources(self.service, allocation))
+                .and_then(|()| check_resources(self.service, allocation, self.volume_bytes))
                 .err()?;
             let reason = match volumes.data_on(self.service, allocation.id) {
                 Some(volume) if !matches!(infeasible, Infeasible::VolumesSplit { .. }) => {

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::{NodeId, VolumeKey};
 
+use crate::homes::volume_spec;
 use crate::input::PlanInput;
 use crate::order::Service;
 
@@ -36,6 +37,8 @@ pub(crate) struct Volumes<'a> {
     input: &'a PlanInput,
     holders: BTreeMap<VolumeKey, VolumeHolder>,
     groups: Vec<VolumeGroup>,
+    /// Bytes that volumes reserve, without those that reserve none.
+    sizes: BTreeMap<VolumeKey, u64>,
 }
 
 /// Volumes that belong together, with the services that mount them.
@@ -49,7 +52,14 @@ impl<'a> Volumes<'a> {
     /// Reads what is known before any claim is checked. A group whose data is on several nodes already is dropped: its
     /// volumes are treated one by one.
     pub(crate) fn new(input: &'a PlanInput, services: &[Service<'_>]) -> Self {
-        let mut volumes = Self { input, holders: BTreeMap::new(), groups: Vec::new() };
+        let sized = services.iter().filter(|it| {
+            let mut specs = it.demand.spec.volumes.values();
+            specs.any(|spec| spec.size_bytes > 0)
+        });
+        let keys: BTreeSet<&VolumeKey> = sized.flat_map(|it| &it.volumes).collect();
+        let sizes = keys.into_iter().map(|key| (key.clone(), volume_spec(input, key).size_bytes));
+        let sizes = sizes.collect();
+        let mut volumes = Self { input, holders: BTreeMap::new(), groups: Vec::new(), sizes };
         for group in groups(services) {
             let nodes: BTreeSet<NodeId> = group
                 .volumes
@@ -97,6 +107,17 @@ impl<'a> Volumes<'a> {
         let group = self.groups.iter().find(|group| group.volumes.contains(first));
         let volumes = group.map_or(&service.volumes, |group| &group.volumes).clone();
         self.assign_missing(&volumes, node);
+    }
+
+    /// Returns how many bytes the volumes of the service's group reserve on the node that they are assigned to, where they have none
+    /// yet.
+    pub(crate) fn unassigned_bytes(&self, service: &Service<'_>) -> u64 {
+        let Some(first) = service.volumes.first() else { return 0 };
+        let group = self.groups.iter().find(|group| group.volumes.contains(first));
+        let open = group.map_or(&service.volumes, |group| &group.volumes).iter();
+        let open = open.filter(|volume| !self.holders.contains_key(volume));
+        open.filter_map(|volume| self.sizes.get(volume))
+            .fold(0, |sum, size| sum.saturating_add(*size))
     }
 
     /// Returns the indexes of the other services of the service's group.

@@ -7,9 +7,10 @@ mod support;
 use std::collections::BTreeSet;
 
 use vc_placement::{
-    Copies, CopyView, LOST_AFTER, Node, Orders, PlanInput, ServiceDemand, copies_wanted, homes,
+    Copies, CopyView, LOST_AFTER, Node, Orders, PlanInput, Rules, ServiceDemand, copies_wanted,
+    homes, plan,
 };
-use vc_protocol::spec::{ContainerSpec, OnPartition, ServiceSpec};
+use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, OnPartition, ServiceSpec};
 use vc_protocol::volume::{OnLoss, Origin, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{NodeId, VolumeKey};
 
@@ -72,7 +73,7 @@ impl Cluster {
     fn wanted(&mut self, name: &str) -> BTreeSet<usize> {
         self.input.volumes = homes(&self.input, &self.copies, &self.orders);
         let wanted = copies_wanted(&self.input, &self.copies, &self.orders);
-        wanted[&volume(name)].iter().map(|id| self.index(*id)).collect()
+        wanted.nodes[&volume(name)].iter().map(|id| self.index(*id)).collect()
     }
 }
 
@@ -186,6 +187,97 @@ fn copies_are_on_as_many_nodes_as_asked_and_stay_there() {
     cluster.node(other).silent_ms = LOST_AFTER;
     let anew = cluster.wanted("data");
     assert!(anew.len() == 2 && !anew.contains(&other), "{anew:?}");
+}
+
+#[test]
+fn copies_of_what_is_mounted_together_are_on_the_same_nodes() {
+    let mut cluster = Cluster::new(&[&["data", "logs"], &["logs", "mail"], &["other"]]);
+    for name in ["data", "logs", "mail", "other"] {
+        cluster.copy(name, 0, 5, Some(1));
+    }
+    let of_all = cluster.wanted("data");
+    assert_eq!(of_all.len(), 2);
+    assert_eq!((cluster.wanted("logs"), cluster.wanted("mail")), (of_all.clone(), of_all.clone()));
+    assert_ne!(cluster.wanted("other"), of_all, "spread: another node has fewer copies");
+    // One volume has more copies, the others are among them.
+    cluster.spec("data", VolumeSpec { replicas: Some(3), ..VolumeSpec::default() });
+    assert!(cluster.wanted("data").len() == 3 && cluster.wanted("data").is_superset(&of_all));
+    assert_eq!(cluster.wanted("mail"), of_all);
+    // Copies that are apart come together.
+    cluster.spec("data", VolumeSpec::default());
+    cluster.copy("data", 1, 4, None);
+    cluster.copy("data", 2, 4, None);
+    cluster.copy("logs", 2, 4, None);
+    cluster.copy("mail", 3, 4, None);
+    for name in ["data", "logs", "mail"] {
+        assert_eq!(cluster.wanted(name), BTreeSet::from([0, 2]), "{name}");
+    }
+}
+
+#[test]
+fn a_volume_leaves_a_node_that_may_not_run_its_services_any_more() {
+    let mut cluster = Cluster::new(&[&["data"]]);
+    cluster.copy("data", 0, 5, Some(1));
+    cluster.copy("data", 1, 5, None);
+    cluster.node(3).labels.insert("disk".to_owned(), "ssd".to_owned());
+    let attribute = Attribute::Label("disk".to_owned());
+    let constraint = Constraint { attribute, equal: true, value: "ssd".to_owned() };
+    let service = cluster.input.services.first_entry().expect("a service").into_mut();
+    service.spec.constraints.push(constraint);
+    assert_eq!(cluster.home("data"), Some(0), "until another node has a copy");
+    assert_eq!(cluster.wanted("data"), BTreeSet::from([0, 1, 3]));
+    cluster.copy("data", 3, 4, None);
+    assert_eq!(cluster.home("data"), Some(3));
+    cluster.copy("data", 3, 6, Some(2));
+    assert!(cluster.wanted("data").contains(&3));
+    assert_eq!(cluster.wanted("data").len(), 2);
+}
+
+#[test]
+fn the_only_copy_of_a_drained_node_goes_to_another() {
+    let mut cluster = Cluster::new(&[&["data"]]);
+    cluster.copy("data", 0, 5, Some(1));
+    cluster.spec("data", VolumeSpec { replicas: Some(1), ..VolumeSpec::default() });
+    assert_eq!(cluster.wanted("data"), BTreeSet::from([0]));
+    cluster.node(0).draining = true;
+    assert_eq!(cluster.wanted("data").len(), 2);
+    cluster.node(0).up = false;
+    assert_eq!(cluster.wanted("data"), BTreeSet::from([0]), "nothing can be copied from it");
+}
+
+#[test]
+fn a_volume_reserves_its_room_on_every_node_with_a_copy() {
+    let mut cluster = Cluster::new(&[&["data"]]);
+    cluster.copy("data", 0, 5, Some(1));
+    for (node, room) in [(0, 50), (1, 9), (2, 10), (3, 9)] {
+        cluster.node(node).volume_room = Some(room);
+    }
+    cluster.spec("data", VolumeSpec { size_bytes: 10, ..VolumeSpec::default() });
+    assert_eq!(cluster.wanted("data"), BTreeSet::from([0, 2]), "the only node with room");
+    let room = copies_wanted(&cluster.input, &cluster.copies, &cluster.orders).room;
+    let left: Vec<u64> = cluster.ids.iter().map(|id| room[id]).collect();
+    assert_eq!(left, [40, 9, 0, 9]);
+    cluster.spec("data", VolumeSpec { size_bytes: 11, ..VolumeSpec::default() });
+    assert_eq!(cluster.wanted("data"), BTreeSet::from([0]));
+}
+
+#[test]
+fn a_new_volume_goes_where_there_is_room_for_it() {
+    let mut cluster = Cluster::new(&[&["data"], &["logs"]]);
+    for service in cluster.input.services.values_mut() {
+        for name in service.spec.volumes().cloned().collect::<Vec<_>>() {
+            let spec = VolumeSpec { size_bytes: 10, ..VolumeSpec::default() };
+            service.spec.volumes.insert(name, spec);
+        }
+    }
+    for (node, room) in [(0, 9), (1, 9), (2, 9), (3, 15)] {
+        cluster.node(node).volume_room = Some(room);
+    }
+    let plan = plan(&cluster.input, Rules::newest());
+    let placed: Vec<NodeId> = plan.placements.values().map(|it| it.node).collect();
+    assert_eq!(placed, [cluster.ids[3]], "the second finds its room taken");
+    let refusals = plan.unplaced.values().next().expect("one is unplaced");
+    assert!(refusals[0].reason.ends_with("10 bytes required"), "{refusals:?}");
 }
 
 #[test]

@@ -195,6 +195,7 @@ fn info(supports: Supports) -> NodeInfo {
         arch: "amd64".to_owned(),
         runtime: RuntimeKind::Docker,
         capacity: Resources::default(),
+        volume_room: 0,
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         supports,

@@ -9,6 +9,7 @@ use vc_protocol::control::{MASK, ServiceDiff};
 use vc_protocol::spec::{Deployment, FileKind, FileMount, Mount, Port, Publish, ServiceSpec};
 
 use crate::mutation::revision;
+use crate::mutation::volumes::leaves_its_data;
 use crate::partition;
 
 /// The longest value in a diff, in characters.
@@ -53,6 +54,9 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
             let before = view.cluster.replicas(service);
             if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before) {
                 changes.push(format!("replicas: {before} -> {replicas}"));
+            }
+            if held.spec != spec {
+                changes.extend(leaves_its_data(view, service, &spec));
             }
             // That the spec is equal would tell that the values are.
             if show_values && held.spec == spec && revision::retries_update(view, service) {

@@ -29,7 +29,7 @@ use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::{Given, Reconciler};
 use crate::silence::SilenceReports;
 use crate::startup_hold::StartupHold;
-use crate::volumes::Volumes;
+use crate::volumes::{Volumes, set_volume_room};
 
 /// What the document of a witness says of its runtime, so that members of every version place nothing on it.
 pub const WITNESS: &str = "it is a witness, which runs nothing";
@@ -237,12 +237,14 @@ impl Engine {
                 self.dirty = true;
             }
             Input::Usage(usage) => {
+                self.dirty |= set_volume_room(&mut self.own, usage);
                 let vitals = Vitals { usage, ..Vitals::default() };
                 self.vitals.insert(self.replica.id(), vitals);
             }
             Input::Info(info) => {
                 let supports = self.replica.knows().supports();
-                self.own.info = Some(NodeInfo { supports, ..info });
+                let volume_room = self.own.info.as_ref().map_or(0, |before| before.volume_room);
+                self.own.info = Some(NodeInfo { supports, volume_room, ..info });
                 self.dirty = true;
             }
             Input::Ports(problems) => {

@@ -280,7 +280,7 @@ fn demote_stale_claims(claims: &mut BTreeMap<InstanceId, Claim>, all: &[Observed
 
 /// Returns the slots whose instances keep running on `node` although the plan gives them to another one, because that one is not
 /// ready to take over: with start first its instance is not available, with stop first it is not prepared. On a drained node
-/// these include slots that no other node can take. Slots that are moved because the node lacks room are not among them.
+/// these include slots that no other node can take, and wherever data has to be copied first. Slots that are moved because the node lacks room are not among them.
 fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> BTreeSet<Slot> {
     let draining = view.cluster.drained.get(&node).copied().unwrap_or(false);
     let ordered_to_move =
@@ -291,9 +291,21 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
             (ordered_to_move(slot) || !may_run(&view.input, &slot.service, node))
                 && !takes_over(view, slot, placement.node)
         }
-        None => draining && view.plan.unplaced.contains_key(slot),
+        None => {
+            let waits = draining || moves_with_its_data(view, &slot.service, node);
+            waits && view.plan.unplaced.contains_key(slot)
+        }
     };
     claims.keys().map(|id| &id.slot).filter(|slot| keeps_running(slot)).cloned().collect()
+}
+
+/// Returns whether a service that may not run on `node` any more waits there until another node, which may, has a copy of its data.
+fn moves_with_its_data(view: &View, service: &ServiceKey, node: NodeId) -> bool {
+    let mut held = volumes_of(view, service).filter(|it| view.input.volumes.get(it) == Some(&node));
+    held.any(|volume| {
+        let mut copies = view.copies.get(&volume).into_iter().flatten();
+        copies.any(|&other| other != node && may_run(&view.input, service, other))
+    })
 }
 
 /// Returns whether an instance of a slot may be stopped, as the successor of its node is ready to take over.

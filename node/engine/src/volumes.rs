@@ -9,6 +9,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_crdt::{NodeState, View, VolumeRecord};
 use vc_placement::volume_spec;
 use vc_protocol::lease::{Epoch, LeaseKey};
+use vc_protocol::node::{RuntimeKind, Usage};
 use vc_protocol::volume::{Keep, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
@@ -152,6 +153,22 @@ pub(crate) fn unfinished(
     unfinished.map(|(volume, _)| LeaseKey::volume(volume)).collect()
 }
 
+/// Sets how much data of volumes a node can keep: a copy takes twice its data, in the working directory and in snapshots. Returns whether
+/// the node says something new: it does when that changes by more than an eighth.
+pub(crate) fn set_volume_room(own: &mut NodeState, usage: Usage) -> bool {
+    let kept = own.volumes.values().filter_map(|record| record.copy.as_ref());
+    let kept = kept.map(|copy| copy.bytes).fold(0, u64::saturating_add);
+    let room = (usage.disk_bytes.saturating_sub(usage.disk_used) / 2).saturating_add(kept);
+    let Some(info) = own.info.as_mut().filter(|info| info.runtime == RuntimeKind::Docker) else {
+        return false;
+    };
+    let is_new = room.abs_diff(info.volume_room) > info.volume_room / 8;
+    if is_new {
+        info.volume_room = room;
+    }
+    is_new
+}
+
 /// What this node does with its copies.
 #[derive(Debug, Default)]
 pub(crate) struct Volumes {
@@ -286,4 +303,29 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
         view.up.contains(other) && theirs >= copy.snapshot && theirs.is_some_and(has_written)
     };
     !wanted.is_empty() && wanted.iter().all(has_all)
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_protocol::node::NodeInfo;
+
+    use super::*;
+
+    #[test]
+    fn a_node_says_anew_how_much_data_it_can_keep_when_that_changes_a_lot() {
+        let usage =
+            |free: u64| Usage { disk_bytes: 1000, disk_used: 1000 - free, ..Usage::default() };
+        let info = Some(NodeInfo::for_tests("attic"));
+        let mut own = NodeState { info, ..NodeState::default() };
+        assert!(set_volume_room(&mut own, usage(800)));
+        assert!(!set_volume_room(&mut own, usage(720)), "a tenth less");
+        // What a copy takes is still there for it: twice its data.
+        let copy = Some(VolumeCopy { bytes: 300, ..VolumeCopy::default() });
+        let record = VolumeRecord { lamport: 1, since: 1, begun: 1, copy };
+        own.volumes.insert("shop/data".parse().expect("a volume"), record.into());
+        assert!(!set_volume_room(&mut own, usage(200)));
+        assert_eq!(own.info.as_ref().map(|info| info.volume_room), Some(400));
+        assert!(set_volume_room(&mut own, usage(50)));
+        assert_eq!(own.info.as_ref().map(|info| info.volume_room), Some(325));
+    }
 }

@@ -2,7 +2,7 @@
 
 use vc_engine::Mutation;
 use vc_protocol::VolumeKey;
-use vc_protocol::spec::{Deployment, Mount};
+use vc_protocol::spec::{Attribute, Constraint, Deployment, Mount};
 use vc_protocol::volume::{OnLoss, VolumeSpec};
 use vc_simulation::check::Violation;
 use vc_simulation::services::{deploy, service};
@@ -145,24 +145,47 @@ fn a_copy_is_made_anew_where_a_node_is_lost_for_good() {
     assert!(!having.contains(&replica), "{having:?}");
 }
 
+/// Writes until an instance on node `to` does. Returns all that was written.
+fn write_until_on(world: &mut World, to: usize) -> Content {
+    let (mut written, until) = (Content::new(), world.now + 60_000);
+    loop {
+        assert!(world.now < until, "it does not move");
+        if let Some((index, number)) = world.write(&data()) {
+            written.insert(number);
+            if index == to {
+                return written;
+            }
+        }
+        world.run(50);
+    }
+}
+
 #[test]
 fn a_volume_moves_to_a_node_without_a_copy_and_loses_nothing() {
     let (mut world, primary, replica, copied) =
         running("a_volume_moves_to_a_node", VolumeSpec::default());
     let third = 3 - primary - replica;
     world.command(0, Mutation::MoveVolume { volume: data(), to: format!("m{third}") });
-    let mut written = Content::from([copied]);
-    let until = world.now + 60_000;
-    loop {
-        assert!(world.now < until, "it does not move");
-        if let Some((index, number)) = world.write(&data()) {
-            written.insert(number);
-            if index == third {
-                break;
-            }
-        }
-        world.run(50);
-    }
+    let mut written = write_until_on(&mut world, third);
+    written.insert(copied);
+    assert_eq!(working(&world, third), written);
+    world.converge(60_000);
+}
+
+#[test]
+fn a_volume_follows_its_service_to_the_only_node_that_may_run_it() {
+    let (mut world, primary, replica, copied) =
+        running("a_volume_follows_its_service", VolumeSpec::default());
+    let third = 3 - primary - replica;
+    let mut moved = database(VolumeSpec::default());
+    let (attribute, value) = (Attribute::Name, format!("m{third}"));
+    moved.spec.constraints.push(Constraint { attribute, equal: true, value });
+    world.command(0, deploy(moved));
+    world.run(100);
+    let (at, number) = write(&mut world, 1_000);
+    assert_eq!(at, primary, "it runs on until its data is there");
+    let mut written = write_until_on(&mut world, third);
+    written.extend([copied, number]);
     assert_eq!(working(&world, third), written);
     world.converge(60_000);
 }

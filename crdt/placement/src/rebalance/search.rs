@@ -238,7 +238,7 @@ impl<'a> SimulatedState<'a> {
                 allocation.reserve_ports(other, held.replica);
             }
         }
-        check_new(service, &allocation).is_ok() && check_resources(service, &allocation).is_ok()
+        check_new(service, &allocation).is_ok() && check_resources(service, &allocation, 0).is_ok()
     }
 }
 

@@ -32,6 +32,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
         runtime: RuntimeKind::Docker,
         labels: BTreeMap::new(),
         capacity: Resources { cpu_millis, memory_bytes: mib * MIB },
+        volume_room: None,
         up: true,
         silent_ms: 0,
         draining: false,

@@ -9,6 +9,7 @@ use vc_protocol::{Millis, ServiceKey, Stored};
 use super::error::MutationError;
 use super::files;
 use super::find::FindError;
+use super::volumes::leaves_its_data;
 use crate::history::{self, Version};
 
 /// Returns the spec as it is stored: the restart counter, which no Compose file contains, is kept.
@@ -66,7 +67,8 @@ pub(super) fn deploy(
     let change = match state.services.get(&service) {
         None => Change::Created { service: service.clone() },
         Some(held) if held.spec != spec => {
-            let note = image_change(&held.spec, &spec).unwrap_or_default();
+            let notes = [image_change(&held.spec, &spec), leaves_its_data(view, &service, &spec)];
+            let note = notes.into_iter().flatten().collect::<Vec<_>>().join("; ");
             Change::Updated { service: service.clone(), note }
         }
         Some(_) if retries_update(view, &service) => {

@@ -12,7 +12,8 @@ use vc_protocol::change::Subject;
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount, OnPartition, ServiceSpec,
+    Attribute, Constraint, ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount,
+    OnPartition, ServiceSpec,
 };
 use vc_protocol::{ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored};
 
@@ -507,4 +508,34 @@ fn a_spec_that_says_how_volumes_are_kept_waits_for_the_last_older_node() {
     cluster.nodes.get_mut(&node(2)).expect("attic").info.as_mut().expect("info").supports.volumes =
         true;
     cluster.deploy(spec);
+}
+
+#[test]
+fn a_deployment_that_may_not_run_where_its_data_is_says_so() {
+    let mut cluster = Cluster::new();
+    for state in cluster.nodes.values_mut() {
+        state.info.as_mut().expect("info").supports = KnownVersions::default().supports();
+    }
+    cluster.deploy(with_volume(image(1)));
+    let data = "shop/data".parse().expect("a volume");
+    let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
+    attic.volumes.insert(data, volume_record(5));
+    let only_on = |name: &str| {
+        let (attribute, value) = (Attribute::Name, name.to_owned());
+        let constraints = vec![Constraint { attribute, equal: true, value }];
+        deployment(ServiceSpec { constraints, ..with_volume(image(1)) })
+    };
+    let said = |name: &str| diff(&cluster.view(), &[only_on(name)], true).remove(0).changes;
+    let told = |name: &str| {
+        said(name).into_iter().any(|line| line.starts_with("volume shop/data is on attic"))
+    };
+    assert!(!told("attic") && told("desk"));
+    assert!(said("nowhere").iter().any(|line| line.ends_with("and no other node may")));
+    let mutation = Mutation::Deploy {
+        deployments: vec![only_on("desk")],
+        files: Default::default(),
+        projects: None,
+    };
+    let changes = cluster.apply(&mutation).expect("deployed");
+    assert!(changes[0].to_string().contains("it moves to a node that may"), "{}", changes[0]);
 }

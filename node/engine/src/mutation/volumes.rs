@@ -1,9 +1,10 @@
 //! Commands about volumes: to move one to another node, and to remove one.
 
 use vc_crdt::{ClusterState, MoveOrder, Tombstone, View};
+use vc_placement::{ServiceDemand, may_run};
 use vc_protocol::control::Change;
 use vc_protocol::spec::ServiceSpec;
-use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot, VolumeKey};
+use vc_protocol::{Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use super::check_held;
 use super::error::MutationError;
@@ -90,6 +91,36 @@ pub(super) fn remove_volume(
     check_held(view, |service| service.project == volume.project)?;
     state.tombstones.insert(volume.clone(), Tombstone { lamport: view.next_lamport(), at: now });
     Ok(Change::VolumeRemoved { volume: volume.clone() })
+}
+
+/// Says of a deployment that it may not run where its data is; `None` if it may, or has no data yet.
+pub(crate) fn leaves_its_data(
+    view: &View,
+    service: &ServiceKey,
+    spec: &Stored<ServiceSpec>,
+) -> Option<String> {
+    let key = |name: &Name| VolumeKey { project: service.project.clone(), volume: name.clone() };
+    let homes = spec.volumes().filter_map(|name| {
+        let (volume, home) = view.input.volumes.get_key_value(&key(name))?;
+        view.up.contains(home).then_some((volume, *home))
+    });
+    let homes: Vec<(&VolumeKey, NodeId)> = homes.collect();
+    if homes.is_empty() || !view.rules.copies {
+        return None;
+    }
+    let mut input = view.input.clone();
+    let demand = ServiceDemand { spec: spec.clone(), replicas: 1, revision: Lamport::MAX };
+    input.services.insert(service.clone(), demand);
+    let (volume, home) = homes.into_iter().find(|(_, home)| !may_run(&input, service, *home))?;
+    let home = view.name(home);
+    Some(match input.nodes.keys().any(|&node| may_run(&input, service, node)) {
+        true => format!(
+            "volume {volume} is on {home}, which may not run it: it moves to a node that may, once that has a copy"
+        ),
+        false => {
+            format!("volume {volume} is on {home}, which may not run it, and no other node may")
+        }
+    })
 }
 
 /// Returns the services that mount a volume, now or after a rollback.
