@@ -164,6 +164,9 @@ pub struct VolumeCopy {
     /// The size of its files, in bytes.
     #[serde(skip_serializing_if = "is_default")]
     pub bytes: u64,
+    /// What they take on a disk, in bytes.
+    #[serde(skip_serializing_if = "is_default")]
+    pub disk_bytes: u64,
     /// The epoch under which instances on this node wrote, or may have written, to the working directory last; `None` if none
     /// ever did.
     #[serde(skip_serializing_if = "Option::is_none")]

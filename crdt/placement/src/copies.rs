@@ -44,7 +44,7 @@ struct Volume {
     key: VolumeKey,
     /// How many nodes are to have it.
     count: usize,
-    /// Bytes that it reserves on each.
+    /// Bytes that it reserves on each: as it says, or what it takes by now if that is more.
     size: u64,
 }
 
@@ -166,7 +166,9 @@ fn together<'s, 'a>(
                 true => spec.replicas.unwrap_or(DEFAULT_REPLICAS).clamp(1, MAX_REPLICAS) as usize,
                 false => 0,
             };
-            Volume { key, count, size: spec.size_bytes }
+            let held = copies.get(&key).and_then(|it| it.get(&home)?.copy.as_ref());
+            let size = held.map_or(0, |copy| copy.disk_bytes).max(spec.size_bytes);
+            Volume { key, count, size }
         });
         let (volumes, ordered) = (volumes.collect(), BTreeSet::new());
         sets.push(Together { volumes, services: mounting, home, ordered, others: Vec::new() });

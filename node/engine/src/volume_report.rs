@@ -152,13 +152,26 @@ pub(crate) fn problems(view: &View, now: Millis) -> Vec<String> {
         let is_copied = row.snapshot.is_some();
         let copies = u32::from(row.up).saturating_add(count(row.replicas.iter().filter(has_data)));
         if is_copied && copies < row.wanted {
-            problems.push(format!(
-                "volume {volume} has {copies} of {} copies: see 'vc volume ls' and 'vc nodes'",
-                row.wanted
-            ));
+            let hint = match lacks_room(view, volume, row.node) {
+                true => "no other node has the room: x-vc: {replicas: 1} keeps it on one node",
+                false => "see 'vc volume ls' and 'vc nodes'",
+            };
+            problems.push(format!("volume {volume} has {copies} of {} copies: {hint}", row.wanted));
         }
     }
     problems
+}
+
+/// Returns whether a volume has no copy because no node that is up, beside its home, has the room.
+fn lacks_room(view: &View, volume: &VolumeKey, home: NodeId) -> bool {
+    let held = view.nodes.get(&home).and_then(|state| state.copy(volume));
+    let size = held.map_or(0, |copy| copy.disk_bytes);
+    let size = size.max(volume_spec(&view.input, volume).size_bytes);
+    let is_chosen = |node: &NodeId| view.copies.get(volume).is_some_and(|it| it.contains(node));
+    let others = view.input.nodes.iter().filter(|(id, node)| **id != home && node.up);
+    let mut rooms = others.map(|(id, node)| (is_chosen(id), node.volume_room)).peekable();
+    rooms.peek().is_some()
+        && rooms.all(|(chosen, room)| !chosen && room.is_some_and(|room| room < size))
 }
 
 fn count<T>(items: impl Iterator<Item = T>) -> u32 {
@@ -166,8 +179,46 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests {
+    use vc_crdt::{ClusterState, KnownVersions};
+    use vc_protocol::Keypair;
+    use vc_protocol::node::NodeInfo;
+
     use super::*;
+
+    #[test]
+    fn a_volume_too_large_for_any_other_node_is_a_problem_that_names_the_way_out() {
+        let id = |seed: u8| {
+            let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
+            NodeId::of(&key.public()).expect("ed25519")
+        };
+        let ids = [id(1), id(2)];
+        let supports = KnownVersions::default().supports();
+        let node = |name: &str, volume_room| NodeState {
+            incarnation: 1,
+            observed: ids.into(),
+            info: Some(NodeInfo { volume_room, supports, ..NodeInfo::for_tests(name) }),
+            ..NodeState::default()
+        };
+        let snapshot = Some(SnapshotId { epoch: 1, number: 1 });
+        let copy =
+            VolumeCopy { snapshot, disk_bytes: 500, written: Some(1), ..VolumeCopy::default() };
+        let record = VolumeRecord { lamport: 1, since: 1, begun: 1, copy: Some(copy) };
+        let mut attic = node("attic", 1000);
+        attic.volumes.insert("shop/films".parse().expect("a volume"), record.into());
+        let said = |room: u64| {
+            let nodes = BTreeMap::from([(ids[0], attic.clone()), (ids[1], node("desk", room))]);
+            let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
+            problems(&view, 1).join("; ")
+        };
+        assert!(
+            said(400).contains("no other node has the room: x-vc: {replicas: 1}"),
+            "{}",
+            said(400)
+        );
+        assert!(said(600).ends_with("has 1 of 2 copies: see 'vc volume ls' and 'vc nodes'"));
+    }
 
     #[test]
     fn a_copy_lags_by_the_age_of_its_snapshot_unless_nothing_was_written_since() {

@@ -157,7 +157,7 @@ pub(crate) fn unfinished(
 /// the node says something new: it does when that changes by more than an eighth.
 pub(crate) fn set_volume_room(own: &mut NodeState, usage: Usage) -> bool {
     let kept = own.volumes.values().filter_map(|record| record.copy.as_ref());
-    let kept = kept.map(|copy| copy.bytes).fold(0, u64::saturating_add);
+    let kept = kept.map(|copy| copy.disk_bytes).fold(0, u64::saturating_add);
     let room = (usage.disk_bytes.saturating_sub(usage.disk_used) / 2).saturating_add(kept);
     let Some(info) = own.info.as_mut().filter(|info| info.runtime == RuntimeKind::Docker) else {
         return false;
@@ -306,6 +306,7 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use vc_protocol::node::NodeInfo;
 
@@ -320,7 +321,7 @@ mod tests {
         assert!(set_volume_room(&mut own, usage(800)));
         assert!(!set_volume_room(&mut own, usage(720)), "a tenth less");
         // What a copy takes is still there for it: twice its data.
-        let copy = Some(VolumeCopy { bytes: 300, ..VolumeCopy::default() });
+        let copy = Some(VolumeCopy { disk_bytes: 300, ..VolumeCopy::default() });
         let record = VolumeRecord { lamport: 1, since: 1, begun: 1, copy };
         own.volumes.insert("shop/data".parse().expect("a volume"), record.into());
         assert!(!set_volume_room(&mut own, usage(200)));

@@ -15,8 +15,8 @@ use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 use crate::child::{Command, Finished, Hold};
 use crate::error::{Context as _, Error};
 use crate::layout;
-use crate::listing::{self, Listing};
-use crate::manifest::{FORMAT, Manifest};
+use crate::listing;
+use crate::manifest::Manifest;
 use crate::tree;
 use crate::volume::Volume;
 
@@ -99,18 +99,8 @@ impl Volume {
                 self.blocking(Arc::clone(&hold), move |this| {
                     let data = layout::data(&this.layout().incoming());
                     tree::sync(&data)?;
-                    let Listing { files, bytes, digest } = listing::read(&data)?;
                     let id = SnapshotId { epoch, number: 1 };
-                    let manifest = Manifest {
-                        format: FORMAT,
-                        id,
-                        parent: None,
-                        history: Vec::new(),
-                        taken: now,
-                        files,
-                        bytes,
-                        digest,
-                    };
+                    let manifest = Manifest::new(id, None, Vec::new(), now, listing::read(&data)?);
                     this.commit(&manifest, |_| Ok(()))?;
                     Ok(manifest)
                 })

@@ -22,6 +22,7 @@ use rustix::io::Errno;
 
 use crate::error::{Context as _, Error};
 use crate::listing::{Attributes, attributes, metadata_equal};
+use crate::tree;
 
 /// What differs. Paths are relative to both trees.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -41,6 +42,13 @@ impl Changes {
     }
 
     /// Adds later changes.
+    /// Returns what the changed entries take on the disk of a tree, in bytes.
+    pub(crate) fn allocated(&self, tree: &Path) -> u64 {
+        let entries =
+            self.changed.iter().filter_map(|path| fs::symlink_metadata(join(tree, path)).ok());
+        entries.map(|metadata| tree::allocated(&metadata)).fold(0, u64::saturating_add)
+    }
+
     pub(crate) fn extend(&mut self, later: Self) {
         self.changed.extend(later.changed);
         self.removed.extend(later.removed);

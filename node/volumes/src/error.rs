@@ -25,9 +25,10 @@ pub enum Error {
         /// The first version that will do.
         needed: &'static str,
     },
-    /// A disk is full.
+    /// A disk is full, or would be.
     #[error(
-        "volume {volume} cannot be copied: the disk of {path} is full, {free_bytes} bytes are free and up to {needed_bytes} are needed: make room there"
+        "volume {volume} cannot be copied: the disk of {} has {} free, and up to {} are needed: make room there, or keep the volume on one node with x-vc: {{replicas: 1}}",
+        path.display(), in_bytes(*free_bytes), in_bytes(*needed_bytes)
     )]
     NoSpace {
         /// The volume.
@@ -145,6 +146,16 @@ pub enum Error {
         /// The error of the system.
         source: io::Error,
     },
+}
+
+/// Returns an amount in the largest unit that it fills: `12 GiB`.
+fn in_bytes(bytes: u64) -> String {
+    let units = [(40, "TiB"), (30, "GiB"), (20, "MiB"), (10, "KiB")];
+    let unit = units.into_iter().find(|(shift, _)| bytes >> shift > 0);
+    unit.map_or_else(
+        || format!("{bytes} bytes"),
+        |(shift, unit)| format!("{} {unit}", bytes >> shift),
+    )
 }
 
 /// Names an action and a path in an error of the system.

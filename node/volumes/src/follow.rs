@@ -13,7 +13,7 @@ use crate::conflict::{self, Conflict};
 use crate::error::{Context as _, Error};
 use crate::layout;
 use crate::listing;
-use crate::manifest::{FORMAT, Manifest};
+use crate::manifest::Manifest;
 use crate::rsync::{Copy, Pass};
 use crate::snapshot::Outcome;
 use crate::state::State;
@@ -247,12 +247,10 @@ impl Volume {
         self.blocking(Arc::clone(hold), move |this| {
             let staged = this.layout().incoming();
             tree::sync(&staged)?;
-            let listing::Listing { files, bytes, digest } = listing::read(&layout::data(&staged))?;
+            let listing = listing::read(&layout::data(&staged))?;
             let written = state.written.or(state.base.map(|it| it.epoch)).unwrap_or(0);
             let id = conflict::next_id(this.layout(), written, state.base);
-            let (parent, history, taken) = (state.base, Vec::new(), now);
-            let manifest =
-                Manifest { format: FORMAT, id, parent, history, taken, files, bytes, digest };
+            let manifest = Manifest::new(id, state.base, Vec::new(), now, listing);
             write_manifest(&staged, &manifest)?;
             tree::create(&this.layout().conflicts())?;
             tree::publish(&staged, &conflict::path(this.layout(), id))?;

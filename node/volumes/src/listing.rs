@@ -26,6 +26,7 @@ use rustix::io::Errno;
 use sha2::{Digest as _, Sha256};
 
 use crate::error::{Context as _, Error};
+use crate::tree;
 
 /// What a tree has.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -34,6 +35,8 @@ pub(crate) struct Listing {
     pub(crate) files: u64,
     /// The size of its regular files, each counted once.
     pub(crate) bytes: u64,
+    /// What they take on this disk, in bytes.
+    pub(crate) allocated: u64,
     /// In hexadecimal digits.
     pub(crate) digest: String,
 }
@@ -53,18 +56,21 @@ const ACLS: [&[u8]; 2] = [b"system.posix_acl_access", b"system.posix_acl_default
 
 /// Reads a tree that does not change. Blocks.
 pub(crate) fn read(tree: &Path) -> Result<Listing, Error> {
-    let mut reader = Reader { hash: Sha256::new(), files: 0, bytes: 0, first: HashMap::new() };
+    let mut reader = Reader::default();
     let metadata = fs::symlink_metadata(tree).context("read", tree)?;
     reader.entry(b"", tree, &metadata)?;
     reader.directory(&mut Vec::new(), tree)?;
     let digest = reader.hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-    Ok(Listing { files: reader.files, bytes: reader.bytes, digest })
+    let Reader { files, bytes, allocated, .. } = reader;
+    Ok(Listing { files, bytes, allocated, digest })
 }
 
+#[derive(Default)]
 struct Reader {
     hash: Sha256,
     files: u64,
     bytes: u64,
+    allocated: u64,
     /// The number of the first entry of each file, by device and inode.
     first: HashMap<(u64, u64), u64>,
 }
@@ -102,7 +108,10 @@ impl Reader {
             first = if known == number { 0 } else { known };
         }
         let size = if kind.is_file() { metadata.size() } else { 0 };
-        self.bytes += if first == 0 { size } else { 0 };
+        if first == 0 {
+            self.bytes += size;
+            self.allocated += tree::allocated(metadata);
+        }
         let mode = metadata.mode();
         // Linux shows those of a symbolic link, other systems do not keep them.
         let mode = if kind.is_symlink() { mode & !0o7777 } else { mode };

@@ -5,6 +5,8 @@ use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
+use crate::listing::Listing;
+
 /// The format that this version writes. Later ones only add fields.
 pub(crate) const FORMAT: u32 = 1;
 
@@ -30,11 +32,36 @@ pub struct Manifest {
     pub files: u64,
     /// The size of its regular files, in bytes; a file with several links counts once.
     pub bytes: u64,
+    /// What it takes on the disk of the node that took it, in bytes; 0 from a version that does not say.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub allocated: u64,
     /// The SHA-256 over its names and metadata (see `docs/volumes.md`), in hexadecimal digits.
     pub digest: String,
 }
 
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it so")]
+fn is_zero(bytes: &u64) -> bool {
+    *bytes == 0
+}
+
 impl Manifest {
+    /// Returns the manifest of a snapshot whose content was listed.
+    pub(crate) fn new(
+        id: SnapshotId,
+        parent: Option<SnapshotId>,
+        history: Vec<SnapshotId>,
+        taken: Millis,
+        listing: Listing,
+    ) -> Self {
+        let Listing { files, bytes, allocated, digest } = listing;
+        Self { format: FORMAT, id, parent, history, taken, files, bytes, allocated, digest }
+    }
+
+    /// Returns about how many bytes of disk a copy of it needs.
+    pub(crate) fn room(&self) -> u64 {
+        if self.allocated > 0 { self.allocated } else { self.bytes }
+    }
+
     /// Returns the history of the snapshot that follows this one under an epoch.
     pub(crate) fn next_history(&self, epoch: Epoch) -> Vec<SnapshotId> {
         let mut history = self.history.clone();
@@ -60,7 +87,17 @@ mod tests {
     fn manifest(id: &str, history: Vec<SnapshotId>) -> Manifest {
         let id = id.parse().expect("an id");
         let digest = String::new();
-        Manifest { format: 1, id, parent: None, history, taken: 0, files: 0, bytes: 0, digest }
+        Manifest {
+            format: 1,
+            id,
+            parent: None,
+            history,
+            taken: 0,
+            files: 0,
+            bytes: 0,
+            allocated: 0,
+            digest,
+        }
     }
 
     #[test]

@@ -12,7 +12,7 @@ use crate::changes::{self, Changes, Remove, Seen};
 use crate::child::Hold;
 use crate::error::{Context as _, Error};
 use crate::layout;
-use crate::manifest::{FORMAT, Manifest};
+use crate::manifest::Manifest;
 use crate::pause::{Pause, Paused};
 use crate::rsync::{Copy, Pass};
 use crate::state::State;
@@ -162,8 +162,12 @@ impl Volume {
         if let Some(parent) = parent.filter(|parent| *parent >= id) {
             return Err(Error::NotNewer { volume: self.key().to_string(), id, newest: parent });
         }
-        self.expect_bytes(newest.as_ref().map_or(0, |it| it.bytes));
+        let (source, changed) = (working.to_owned(), changes.clone());
         self.blocking(Arc::clone(&hold), move |this| {
+            this.require_room(match &changed {
+                Some(changes) => changes.allocated(&source),
+                None => tree::allocated_below(&source)?,
+            })?;
             this.prepare_staging()?;
             match parent {
                 Some(parent) => this.stage_links(parent),
@@ -201,9 +205,7 @@ impl Volume {
                     write_lists(&this.layout().incoming(), &changes)?;
                 }
                 tree::sync(&data)?;
-                let listing::Listing { files, bytes, digest } = listing::read(&data)?;
-                let manifest =
-                    Manifest { format: FORMAT, id, parent, history, taken, files, bytes, digest };
+                let manifest = Manifest::new(id, parent, history, taken, listing::read(&data)?);
                 this.commit(&manifest, |state| {
                     state.base = Some(id);
                     Ok(())

@@ -94,11 +94,19 @@ impl Volume {
         let id = manifest.id;
         self.check_fence(&self.state().await?, id.epoch)?;
         self.require("rsync").await?;
-        let newest = self.blocking(Arc::clone(hold), |this| this.newest()).await?.map(|it| it.id);
+        let held = self.blocking(Arc::clone(hold), |this| this.newest()).await?;
+        let newest = held.as_ref().map(|it| it.id);
         if let Some(newest) = newest.filter(|newest| *newest >= id) {
             return Err(Error::NotNewer { volume: self.key().to_string(), id, newest });
         }
-        self.expect_bytes(manifest.bytes);
+        // In a snapshot, and in the working directory. What a transfer that broke off had copied is there already.
+        let (all, before) = (manifest.room(), held.map_or(0, |it| it.room()));
+        self.blocking(Arc::clone(hold), move |this| {
+            let partial = layout::data(&this.layout().partial());
+            let there = before.saturating_mul(2).saturating_add(tree::allocated_below(&partial)?);
+            this.require_room(all.saturating_mul(2).saturating_sub(there))
+        })
+        .await?;
 
         // Copies instead of links, if links led to another tree last time.
         let distrust = self.0.distrust.load(Ordering::Relaxed);
@@ -168,7 +176,7 @@ impl Volume {
         self.blocking(Arc::clone(hold), move |this| {
             let data = layout::data(&this.layout().incoming());
             let found = listing::read(&data)?;
-            let Listing { files, bytes, digest } = &found;
+            let Listing { files, bytes, digest, .. } = &found;
             if (*files, *bytes, digest) != (manifest.files, manifest.bytes, &manifest.digest) {
                 this.0.distrust.store(true, Ordering::Relaxed);
                 let (files, expected_files) = (*files, manifest.files);

@@ -1,8 +1,9 @@
 //! Trees of files: removing, syncing, publishing. All of it blocks.
 
-use std::fs::{self, File};
+use std::collections::HashSet;
+use std::fs::{self, File, Metadata};
 use std::io;
-use std::os::unix::fs::DirBuilderExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::Path;
 
 use crate::error::{Context as _, Error};
@@ -68,6 +69,38 @@ pub(crate) fn free_bytes(path: &Path) -> u64 {
     // What could not be made is on the disk of what is above.
     let there = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
     there.map_or(0, |it| it.f_bavail.saturating_mul(it.f_frsize))
+}
+
+/// Returns the bytes that are free on the disk of a path beyond what is left to others: 256 MiB, of small disks a fiftieth.
+pub(crate) fn spare_bytes(path: &Path) -> u64 {
+    let there = path.ancestors().find_map(|path| rustix::fs::statvfs(path).ok());
+    let left = there.map_or(0, |it| it.f_blocks.saturating_mul(it.f_frsize) / 50);
+    free_bytes(path).saturating_sub(left.min(256 << 20))
+}
+
+/// Returns what a file takes on its disk, in bytes.
+pub(crate) fn allocated(metadata: &Metadata) -> u64 {
+    // The unit is the same on every filesystem.
+    metadata.blocks().saturating_mul(512)
+}
+
+/// Returns what a tree takes on its disk, in bytes, each file once; nothing if it is not there.
+pub(crate) fn allocated_below(dir: &Path) -> Result<u64, Error> {
+    let (mut sum, mut seen, mut open) = (0_u64, HashSet::new(), vec![dir.to_owned()]);
+    while let Some(dir) = open.pop() {
+        for name in names(&dir)? {
+            let path = dir.join(name);
+            // It may be written, and be gone by now.
+            let Ok(metadata) = fs::symlink_metadata(&path) else { continue };
+            if metadata.nlink() < 2 || seen.insert((metadata.dev(), metadata.ino())) {
+                sum = sum.saturating_add(allocated(&metadata));
+            }
+            if metadata.is_dir() {
+                open.push(path);
+            }
+        }
+    }
+    Ok(sum)
 }
 
 /// Returns whether a directory has entries.

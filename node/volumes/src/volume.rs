@@ -74,6 +74,7 @@ impl Volume {
             snapshot: newest.as_ref().map(|it| it.id),
             taken: newest.as_ref().map_or(0, |it| it.taken),
             bytes: newest.as_ref().map_or(0, |it| it.bytes),
+            disk_bytes: newest.as_ref().map_or(0, Manifest::room),
             written: state.written,
             closed: state.closed,
             unchanged: false,
@@ -151,6 +152,15 @@ impl Volume {
     /// Notes how much an operation may write, for its error when the disk is full.
     pub(crate) fn expect_bytes(&self, bytes: u64) {
         self.0.expected.store(bytes, Ordering::Relaxed);
+    }
+
+    /// Refuses to begin what the disk has no room for: it is not filled for nothing.
+    pub(crate) fn require_room(&self, needed: u64) -> Result<(), Error> {
+        self.expect_bytes(needed);
+        match tree::spare_bytes(self.dir()) >= needed {
+            true => Ok(()),
+            false => Err(self.no_space(self.dir())),
+        }
     }
 
     /// Checks that a program is there and new enough.
