@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{
     ClaimView, Copies, CopyView, Node, Orders, Plan, PlanInput, Rules, ServiceDemand, WantedCopies,
-    copies_wanted, homes, plan,
+    copies_wanted, homes, plan, readable,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{Faults, NodeInfo};
@@ -117,6 +117,7 @@ impl View {
             nodes: placeable.collect(),
             services: services.collect(),
             volumes: BTreeMap::new(),
+            readable: BTreeMap::new(),
             moves: moves(&cluster, &nodes),
         };
         let (copies, orders) = (copies(&cluster, &nodes), orders(&cluster));
@@ -128,6 +129,9 @@ impl View {
             true => copies_wanted(&input, &copies, &orders),
             false => WantedCopies::default(),
         };
+        if rules.copies {
+            input.readable = readable(&input, &copies);
+        }
         for (id, node) in &mut input.nodes {
             node.volume_room = wanted.room.get(id).copied();
         }

@@ -222,6 +222,26 @@ fn keep(input: &PlanInput, copies: &Copies, orders: &Orders, set: &mut Together<
     set.others = held.into_iter().map(|(node, _)| node).collect();
 }
 
+/// Returns the nodes with the data of each volume that no service writes: the home, and those with a whole copy. `input` has the homes.
+pub fn readable(input: &PlanInput, copies: &Copies) -> BTreeMap<VolumeKey, BTreeSet<NodeId>> {
+    let written: BTreeSet<VolumeKey> = input
+        .services
+        .iter()
+        .flat_map(|(key, demand)| {
+            let written = demand.spec.written_volumes().cloned();
+            written.map(|volume| VolumeKey { project: key.project.clone(), volume })
+        })
+        .collect();
+    let unwritten = input.volumes.iter().filter(|(volume, _)| !written.contains(volume));
+    unwritten
+        .map(|(volume, home)| {
+            let copies = copies.get(volume).into_iter().flatten();
+            let whole = copies.filter(|(_, view)| view.snapshot().is_some()).map(|(node, _)| *node);
+            (volume.clone(), whole.chain([*home]).collect())
+        })
+        .collect()
+}
+
 /// Returns whether a volume is copied: it is no network file system, and no service writes it on both sides of a partition.
 fn is_copied(spec: &VolumeSpec, mounting: &[&Service<'_>], volume: &VolumeKey) -> bool {
     let writes =

@@ -77,7 +77,7 @@ pub fn may_run(input: &PlanInput, service: &ServiceKey, node: NodeId) -> bool {
     service.zip(node).is_some_and(|(service, node)| check_node(service, &node).is_ok())
 }
 
-/// Checks that the node holds the volumes of the service, as far as they have a node.
+/// Checks that the node has the volumes of the service, as far as any has.
 pub(crate) fn check_volumes<'a>(
     service: &Service<'_>,
     allocation: &NodeAllocation<'_>,
@@ -88,7 +88,12 @@ pub(crate) fn check_volumes<'a>(
         VolumeAffinity::Node(volume, holder) if holder.node != allocation.id => {
             Err(Infeasible::VolumeElsewhere { volume, holder })
         }
-        VolumeAffinity::Node(..) | VolumeAffinity::Any => Ok(()),
+        VolumeAffinity::Node(..) | VolumeAffinity::Any => {
+            match volumes.unreadable(service, allocation.id) {
+                Some((volume, holder)) => Err(Infeasible::VolumeElsewhere { volume, holder }),
+                None => Ok(()),
+            }
+        }
     }
 }
 

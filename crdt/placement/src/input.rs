@@ -1,6 +1,6 @@
 //! The input of the plan.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{Faults, Holds, RuntimeKind};
@@ -17,6 +17,10 @@ pub struct PlanInput {
     /// The node that holds the data of each named volume. A volume without an entry has no data yet.
     #[serde(default)]
     pub volumes: BTreeMap<VolumeKey, NodeId>,
+    /// The nodes that have a whole copy of each volume with data that no service writes: any of them may run what mounts it. Empty under
+    /// rules without [`copies`](crate::Rules::copies).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub readable: BTreeMap<VolumeKey, BTreeSet<NodeId>>,
     /// Move orders in effect: slot to (source, target). The source's claim gives way if the target can take the slot.
     #[serde(default)]
     pub moves: BTreeMap<Slot, (NodeId, NodeId)>,

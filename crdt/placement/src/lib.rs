@@ -30,6 +30,7 @@
 //!
 //! Since rules 5 such a volume may have copies on other nodes. Its *home* ([`homes()`]) is where it was written last, while that
 //! node is up and may run the services; else a node with its newest snapshot. [`copies_wanted()`] says which nodes are to have copies.
+//! Where no service writes a volume, any node with a copy runs what mounts it ([`readable()`]).
 //! A volume reserves the room that it says (`x-vc.size`) on each of them ([`Node::volume_room`]).
 //!
 //! **Faults.** A node that cannot start anything, or not this service, keeps the slots that it runs and gets no others, and what it
@@ -90,7 +91,7 @@ mod scheduler;
 mod score;
 mod volumes;
 
-pub use copies::{LOST_AFTER, WantedCopies, copies_wanted};
+pub use copies::{LOST_AFTER, WantedCopies, copies_wanted, readable};
 pub use decision::{Move, Placement, Plan, Refusal, Relocation};
 pub use feasibility::may_run;
 pub use homes::{Copies, CopyView, Orders, homes, volume_spec};

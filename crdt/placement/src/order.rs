@@ -15,8 +15,10 @@ pub(crate) struct Service<'a> {
     pub(crate) demand: &'a ServiceDemand,
     /// Number of slots, at most [`MAX_REPLICAS`].
     pub(crate) replicas: u32,
-    /// The named volumes that each instance mounts.
+    /// The named volumes that each instance mounts, without those below.
     pub(crate) volumes: BTreeSet<VolumeKey>,
+    /// Those that no service writes, of which several nodes may have the data.
+    pub(crate) readable: BTreeSet<VolumeKey>,
     /// Whether every node that may run it could not start it. Then it is the service's fault, and moving it helps nothing.
     pub(crate) fails_everywhere: bool,
 }
@@ -53,8 +55,8 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
             let named = demand.spec.volumes();
             let named = named.filter(|name| !demand.spec.is_network_volume(name)).cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
-            let volumes = volumes.collect();
-            Service { key, demand, replicas, volumes, fails_everywhere: false }
+            let (readable, volumes) = volumes.partition(|it| input.readable.contains_key(it));
+            Service { key, demand, replicas, volumes, readable, fails_everywhere: false }
         })
         .collect();
     // The sort is stable, and the map is in the order of the keys.

@@ -37,6 +37,8 @@ pub(crate) struct Volumes<'a> {
     input: &'a PlanInput,
     holders: BTreeMap<VolumeKey, VolumeHolder>,
     groups: Vec<VolumeGroup>,
+    /// The homes of the volumes that several nodes may have.
+    readable: BTreeMap<&'a VolumeKey, VolumeHolder>,
     /// Bytes that volumes reserve, without those that reserve none.
     sizes: BTreeMap<VolumeKey, u64>,
 }
@@ -59,7 +61,10 @@ impl<'a> Volumes<'a> {
         let keys: BTreeSet<&VolumeKey> = sized.flat_map(|it| &it.volumes).collect();
         let sizes = keys.into_iter().map(|key| (key.clone(), volume_spec(input, key).size_bytes));
         let sizes = sizes.collect();
-        let mut volumes = Self { input, holders: BTreeMap::new(), groups: Vec::new(), sizes };
+        let (holders, readable) = (BTreeMap::new(), BTreeMap::new());
+        let mut volumes = Self { input, holders, groups: Vec::new(), readable, sizes };
+        let homes = input.readable.keys().filter_map(|key| Some((key, *input.volumes.get(key)?)));
+        volumes.readable = homes.map(|(key, home)| (key, volumes.holder(home, true))).collect();
         for group in groups(services) {
             let nodes: BTreeSet<NodeId> = group
                 .volumes
@@ -91,6 +96,19 @@ impl<'a> Volumes<'a> {
             Some(second) => VolumeAffinity::Conflict(first, second),
             None => VolumeAffinity::Node(first.0, first.1),
         }
+    }
+
+    /// Returns a volume that no service writes and the node does not have, with its home.
+    pub(crate) fn unreadable<'s>(
+        &'s self,
+        service: &Service<'_>,
+        node: NodeId,
+    ) -> Option<(&'s VolumeKey, &'s VolumeHolder)> {
+        let has = |volume: &VolumeKey| {
+            self.input.readable.get(volume).is_some_and(|it| it.contains(&node))
+        };
+        let missing = service.readable.iter().find(|volume| !has(volume))?;
+        self.readable.get_key_value(missing).map(|(volume, holder)| (*volume, holder))
     }
 
     /// Returns a volume of the service whose data is on the node.

@@ -246,6 +246,28 @@ impl Volumes {
     }
 }
 
+/// Returns whether this node keeps the data of a volume that no service has ever written: it has the data that people put there, or
+/// no other node has. It takes snapshots without a lease, as of epoch 0, and notices what people change.
+fn keeps_unwritten(view: &View, node: NodeId, volume: &VolumeKey, written: Option<Epoch>) -> bool {
+    let others = || view.nodes.iter().filter(|(other, _)| **other != node);
+    let has_begun = |state: &NodeState| state.copy(volume).is_some_and(|it| it.written.is_some());
+    view.input.volumes.get(volume) == Some(&node)
+        && view.input.readable.contains_key(volume)
+        && (written == Some(0) || (written.is_none() && !others().any(|(_, it)| has_begun(it))))
+}
+
+/// Returns the instances of this node that mount a volume and run.
+fn users(own: &NodeState, view: &View, volume: &VolumeKey) -> BTreeSet<InstanceId> {
+    let running = own.claims.iter().filter(|(_, claim)| claim.state.is_running());
+    running.map(|(id, _)| id).filter(|id| mounts(view, id, volume)).cloned().collect()
+}
+
+fn mounts(view: &View, id: &InstanceId, volume: &VolumeKey) -> bool {
+    let service = &id.slot.service;
+    let mut names = view.spec(service).into_iter().flat_map(|spec| spec.volumes());
+    service.project == volume.project && names.any(|name| *name == volume.volume)
+}
+
 fn role(
     view: &View,
     own: &NodeState,
@@ -275,6 +297,16 @@ fn role(
         }
         (Some(epoch), None) if written == Some(epoch) => Some(VolumeRole::Closing { epoch }),
         (Some(_), None) => None,
+        (None, None) if fence == 0 && keeps_unwritten(view, node, volume, written) => {
+            let copied = view.copies.get(volume).is_some_and(|nodes| nodes.len() > 1);
+            copied.then(|| VolumeRole::Primary {
+                epoch: 0,
+                newest: None,
+                sources: Vec::new(),
+                snapshots: true,
+                writers: users(own, view, volume),
+            })
+        }
         // What was written here last stays as it is until another node has written later.
         (None, _) if newest.is_none_or(|newest| written.is_some_and(|it| newest.epoch <= it)) => {
             None
@@ -288,6 +320,10 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
     let (Some(wanted), Some(copy)) = (view.copies.get(volume), &record.copy) else { return false };
     let drained = view.cluster.drained.get(&node).copied().unwrap_or(false);
     if wanted.contains(&node) || drained || copy.conflicts > 0 || !view.up.contains(&node) {
+        return false;
+    }
+    let claims = view.nodes.get(&node).into_iter().flat_map(|state| state.claims.keys());
+    if claims.into_iter().any(|id| mounts(view, id, volume)) {
         return false;
     }
     // The copy that was written last is the volume, until another one is written.

@@ -1,9 +1,12 @@
 //! Volumes: their data follows their service. `write` checks that no two instances write to one volume.
 
+use std::collections::BTreeSet;
+
+use vc_crdt::NodeState;
 use vc_engine::Mutation;
-use vc_protocol::VolumeKey;
 use vc_protocol::spec::{Attribute, Constraint, Deployment, Mount};
 use vc_protocol::volume::{OnLoss, VolumeSpec};
+use vc_protocol::{NodeId, VolumeKey};
 use vc_simulation::check::Violation;
 use vc_simulation::services::{deploy, service};
 use vc_simulation::volumes::Content;
@@ -188,6 +191,52 @@ fn a_volume_follows_its_service_to_the_only_node_that_may_run_it() {
     written.extend([copied, number]);
     assert_eq!(working(&world, third), written);
     world.converge(60_000);
+}
+
+/// Returns the nodes on which slots of the service have running instances.
+fn serving(world: &World) -> BTreeSet<usize> {
+    let view = world.engine(0).view();
+    let is_up = |(id, _): &(&NodeId, &NodeState)| view.up.contains(id);
+    let runs = |(_, state): &(&NodeId, &NodeState)| {
+        state.claims.values().any(|claim| claim.state.is_running())
+    };
+    let ids = view.nodes.iter().filter(is_up).filter(runs).map(|(id, _)| *id);
+    ids.filter_map(|id| world.nodes.iter().position(|node| node.id == id)).collect()
+}
+
+#[test]
+fn what_no_service_writes_is_copied_too_and_any_node_with_a_copy_serves_it() {
+    let mut world = cluster(4, "what_no_service_writes_is_copied");
+    let mut reader = service("web", 2);
+    reader.spec.container.mounts = vec![Mount::volume(data().volume, "/data", true)];
+    reader.spec.volumes =
+        [(data().volume, VolumeSpec { replicas: Some(3), ..VolumeSpec::default() })].into();
+    world.command(0, deploy(reader.clone()));
+    world.converge(20_000);
+    let home = serving(&world);
+    assert_eq!(home.len(), 1, "no other node has a copy yet");
+    let home = *home.first().expect("one node");
+    // Somebody puts a page there.
+    world.nodes[home].volumes.copies.entry(data()).or_default().working.insert(7);
+    let having = await_copies(&mut world, 7, 3);
+    world.kill_host(home);
+    world.run(12_000);
+    world.boot(home);
+    world.converge(60_000);
+    reader.replicas = Some(6);
+    world.command(home, deploy(reader));
+    world.converge(20_000);
+    assert_eq!(serving(&world), having.into_iter().collect(), "spread over the copies");
+    for index in serving(&world) {
+        assert_eq!(working(&world, index), Content::from([7]));
+    }
+    // A change of the page reaches all of them.
+    world.nodes[home].volumes.copies.get_mut(&data()).expect("there").working.insert(8);
+    await_copies(&mut world, 8, 3);
+    world.converge(20_000);
+    for index in serving(&world) {
+        assert_eq!(working(&world, index), Content::from([7, 8]));
+    }
 }
 
 #[test]

@@ -89,7 +89,7 @@ prop_compose! {
         // Sometimes on a node of which nothing else is known.
         let volumes = held.into_iter().map(|(number, at)| (volume_key(VOLUMES[number]), node_id(at)));
         let services = (0..).map(key).zip(services).collect();
-        PlanInput { volumes: volumes.collect(), nodes, services, moves: BTreeMap::new() }
+        PlanInput { volumes: volumes.collect(), nodes, services, ..PlanInput::default() }
     }
 }
 
