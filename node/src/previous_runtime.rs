@@ -90,7 +90,7 @@ pub(crate) async fn stop_instances(
             for id in running.keys().cloned() {
                 let service = cluster.services.get(&id.slot.service);
                 let grace_ms = service.map_or(GRACE, |it| it.spec.container.stop_grace_ms);
-                runtime.perform(RuntimeAction::Remove { id, grace_ms });
+                runtime.perform(RuntimeAction::Remove { id, drain_ms: grace_ms, grace_ms });
             }
         }
         Ok(())

@@ -33,7 +33,9 @@ pub enum RuntimeAction {
     Remove {
         /// The instance.
         id: InstanceId,
-        /// Time from SIGTERM to SIGKILL.
+        /// How long its open connections may take to close before it is told to stop; it gets no new ones.
+        drain_ms: Millis,
+        /// How long it may run in all.
         grace_ms: Millis,
     },
 }

@@ -163,12 +163,12 @@ impl Workload {
             }
             let local = self.entry(&id, now);
             if let Some(grace_ms) = local.replace(wanted, slot.replica, hold.is_some(), now) {
-                actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
+                actions.push(local.removal(&id, grace_ms));
             }
             if !gates.may_run(&id, local.epoch())
                 && let Some(grace_ms) = local.fence(gates.grace(&id), now)
             {
-                actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
+                actions.push(local.removal(&id, grace_ms));
             }
             let epoch = match gate {
                 Some(Gate::Held(epoch)) => Some(*epoch),
@@ -268,7 +268,7 @@ impl Workload {
             }
             if let Some(grace_ms) = local.remove(clock.monotonic) {
                 let grace_ms = if may_run { grace_ms } else { grace_ms.min(gates.grace(id)) };
-                actions.push(RuntimeAction::Remove { id: id.clone(), grace_ms });
+                actions.push(local.removal(id, grace_ms));
             }
             local.show(self.node, id, InstanceState::Stopping, String::new(), clock);
             claims.insert(id.clone(), local.claim(lamport));

@@ -245,10 +245,10 @@ impl<B: Backend> Supervisor<B> {
                 Some(RuntimeAction::Prepare { id, spec, epoch }) => {
                     backend.prepare(id, spec, epoch, cancel).await
                 }
-                Some(RuntimeAction::Remove { id, grace_ms }) => {
+                Some(RuntimeAction::Remove { id, drain_ms, grace_ms }) => {
                     let grace = Duration::from_millis(grace_ms);
                     let began = Instant::now();
-                    drain.drain(&id, grace).await;
+                    drain.drain(&id, Duration::from_millis(drain_ms)).await;
                     let left = grace.saturating_sub(began.elapsed()).max(grace.min(MIN_GRACE));
                     backend.remove(id, left).await;
                     drain.forget(&name);

@@ -8,7 +8,7 @@ use vc_protocol::{Lamport, Millis, NodeId};
 use crate::desired::Desired;
 use crate::interface::Clock;
 use crate::output;
-use crate::runtime::{InstanceId, Observed, Phase};
+use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
 use crate::workload::missing_image::MissingImage;
 
 /// An action without a visible effect is requested again after this time.
@@ -25,6 +25,8 @@ const MAX_STAGGER: Millis = 30_000;
 
 /// Grace for instances from before the start whose spec is not known: Docker's default.
 const DEFAULT_GRACE: Millis = 10_000;
+/// How long connections of an instance that runs under a lease may take to close before it is told to stop.
+const EXCLUSIVE_DRAIN: Millis = 1_000;
 
 /// An instance of this node.
 #[derive(Debug, Clone)]
@@ -174,6 +176,13 @@ impl Local {
     pub(super) fn is_terminal(&self, wanted: &Desired) -> bool {
         let is_tried_again = self.missing.is_none() && self.retry_at.is_some();
         self.shown.0 == InstanceState::Failed && !is_tried_again && wanted.lease.is_empty()
+    }
+
+    /// Returns the removal of the instance. Nothing takes over the connections of one that runs under a lease while it is there: only what is
+    /// under way may finish, and a database whose clients stay gets its grace for stopping.
+    pub(super) fn removal(&self, id: &InstanceId, grace_ms: Millis) -> RuntimeAction {
+        let drain_ms = if self.epoch.is_some() { grace_ms.min(EXCLUSIVE_DRAIN) } else { grace_ms };
+        RuntimeAction::Remove { id: id.clone(), drain_ms, grace_ms }
     }
 
     /// Returns the epoch of the lease under which it was started.

@@ -159,7 +159,7 @@ fn start(replica: u32) -> RuntimeAction {
 }
 
 fn remove(replica: u32) -> RuntimeAction {
-    RuntimeAction::Remove { id: id(replica), grace_ms: 0 }
+    RuntimeAction::Remove { id: id(replica), drain_ms: 0, grace_ms: 0 }
 }
 
 fn seen(replica: u32, phase: Phase) -> Observed {
@@ -315,7 +315,7 @@ async fn the_number_of_active_instances_is_limited() {
 async fn an_instance_stops_when_its_connections_have_closed() {
     let mut harness = Harness::new();
     let grace = Duration::from_secs(60);
-    harness.act(RuntimeAction::Remove { id: id(1), grace_ms: 60_000 }).await;
+    harness.act(RuntimeAction::Remove { id: id(1), drain_ms: 60_000, grace_ms: 60_000 }).await;
     harness.act(start(2)).await; // starts after the removal, without waiting for it
     harness.work(Job::Start).await.end.send(()).expect("it waits");
     harness.flush().await;
@@ -333,7 +333,7 @@ async fn an_instance_stops_when_its_connections_have_closed() {
 #[tokio::test]
 async fn connections_that_stay_open_leave_a_second_to_stop_in() {
     let mut harness = Harness::new();
-    harness.act(RuntimeAction::Remove { id: id(1), grace_ms: 1100 }).await;
+    harness.act(RuntimeAction::Remove { id: id(1), drain_ms: 1100, grace_ms: 1100 }).await;
     assert_eq!(harness.work(Job::Remove).await.grace, Some(MIN_GRACE));
     harness.act(remove(2)).await; // without grace
     assert_eq!(harness.work(Job::Remove).await.grace, Some(Duration::ZERO));

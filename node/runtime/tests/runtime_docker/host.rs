@@ -186,7 +186,11 @@ impl Host {
     }
 
     pub(crate) async fn remove(&mut self, id: &InstanceId, grace_ms: u64) {
-        self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
+        self.runtime.perform(RuntimeAction::Remove {
+            id: id.clone(),
+            drain_ms: grace_ms,
+            grace_ms,
+        });
         assert_eq!(self.not_running(id).await, Phase::Gone);
     }
 }

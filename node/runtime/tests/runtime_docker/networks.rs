@@ -63,5 +63,5 @@ async fn unused_networks_are_removed_and_those_of_other_owners_are_kept() {
         "{seen:?}"
     );
     assert_eq!(list(), ["vc-shop.front-other"]);
-    host.runtime.perform(RuntimeAction::Remove { id, grace_ms: 0 });
+    host.runtime.perform(RuntimeAction::Remove { id, drain_ms: 0, grace_ms: 0 });
 }

@@ -62,7 +62,11 @@ impl Host {
     }
 
     fn remove(&self, id: &InstanceId, grace_ms: u64) {
-        self.runtime.perform(RuntimeAction::Remove { id: id.clone(), grace_ms });
+        self.runtime.perform(RuntimeAction::Remove {
+            id: id.clone(),
+            drain_ms: grace_ms,
+            grace_ms,
+        });
     }
 
     /// Returns the next phase of an instance.
