@@ -72,7 +72,8 @@ impl Args {
     }
 }
 
-/// Waits, with progress, until these slots have left the given nodes, unless told not to.
+/// Waits, with progress, until these slots have left the given nodes and run elsewhere, unless told not to. Says for how long each was
+/// down.
 pub(super) async fn await_moves(
     app: &App,
     session: &mut Session,
@@ -91,6 +92,10 @@ pub(super) async fn await_moves(
             note("the moves continue");
         }
     })?;
+    let downtimes: Vec<String> = departure
+        .downtimes()
+        .map(|(slot, downtime)| format!("{slot} was down for {downtime:.1?}\n"))
+        .collect();
     let mut stays = departure.stays;
     if !stays.is_empty() {
         app.renew(session).await?;
@@ -100,5 +105,6 @@ pub(super) async fn await_moves(
         return Ok(());
     }
     let stays: String = stays.iter().map(|row| describe_stay(row) + "\n").collect();
-    print(&format!("{stays}{} after {:.1?}\n", waited.count, waited.took))
+    let downtimes = downtimes.concat();
+    print(&format!("{downtimes}{stays}{} after {:.1?}\n", waited.count, waited.took))
 }

@@ -1,7 +1,9 @@
-//! Waits until instances have left their node.
+//! Waits until instances have left their node, and those that were ordered to move run elsewhere.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::time::Duration;
 
+use tokio::time::Instant;
 use vc_client::text::one_line;
 use vc_client::{Session, expect_reply};
 use vc_protocol::control::{InstanceRow, Request, ServiceRow};
@@ -11,7 +13,7 @@ use vc_protocol::{NodeId, Slot};
 use super::progress::{Condition, Progress, Status, describe_state, on_node, slot};
 use crate::error::Result;
 
-/// Is met when all instances that can move have left their node.
+/// Is met when all instances that can move have left their node; single slots, when they run elsewhere, too.
 pub(in crate::cmd) struct Departure {
     from: Origin,
     /// The slots that are, or were when the wait began, on the node.
@@ -20,6 +22,8 @@ pub(in crate::cmd) struct Departure {
     ordered: BTreeSet<Slot>,
     /// The instances that cannot move, with the reason.
     pub(in crate::cmd) stays: Vec<InstanceRow>,
+    /// For how long no instance of a slot ran, as seen from here: since when, and for how long once one does.
+    down: BTreeMap<Slot, (Instant, Option<Duration>)>,
 }
 
 /// The node that instances leave.
@@ -43,7 +47,34 @@ impl Departure {
     }
 
     fn new(from: Origin, slots: BTreeSet<Slot>) -> Self {
-        Self { from, slots, ordered: BTreeSet::new(), stays: Vec::new() }
+        let (ordered, stays, down) = (BTreeSet::new(), Vec::new(), BTreeMap::new());
+        Self { from, slots, ordered, stays, down }
+    }
+
+    /// Returns for how long each slot that moved had no running instance.
+    pub(in crate::cmd) fn downtimes(&self) -> impl Iterator<Item = (&Slot, Duration)> {
+        self.down.iter().filter_map(|(slot, (_, duration))| Some((slot, (*duration)?)))
+    }
+
+    /// Notes which slots have a running instance at `now`.
+    fn observe(&mut self, rows: &[InstanceRow], now: Instant) {
+        for slot in &self.slots {
+            let runs = rows.iter().any(|row| self::slot(row) == *slot && row.state.is_running());
+            match self.down.get_mut(slot) {
+                None if !runs => drop(self.down.insert(slot.clone(), (now, None))),
+                Some((since, duration @ None)) if runs => *duration = Some(now - *since),
+                _ => {}
+            }
+        }
+    }
+
+    /// Returns what a slot that has left its node waits for until it runs elsewhere.
+    fn arriving(&self, slot: &Slot, rows: &[InstanceRow]) -> Option<String> {
+        let Origin::Slots(_) = self.from else { return None };
+        let mut of_slot = rows.iter().filter(|row| self::slot(row) == *slot && row.current);
+        let row = of_slot.next()?;
+        let waits = !row.state.is_running() && !row.terminal;
+        waits.then(|| format!("{slot} is {}{}", describe_state(row), on_node(row)))
     }
 
     fn is_there(&self, row: &InstanceRow) -> bool {
@@ -71,6 +102,7 @@ impl Departure {
 
 impl Condition for Departure {
     fn evaluate(&mut self, _: Vec<ServiceRow>, rows: Vec<InstanceRow>) -> Progress {
+        self.observe(&rows, Instant::now());
         let there: Vec<&InstanceRow> = rows.iter().filter(|row| self.is_there(row)).collect();
         self.slots.extend(there.iter().map(|row| slot(row)));
         self.stays.clear();
@@ -89,6 +121,14 @@ impl Condition for Departure {
                 }
             };
             remains.insert(slot(row), text);
+        }
+        for slot in &self.slots {
+            if !remains.contains_key(slot)
+                && let Some(text) = self.arriving(slot, &rows)
+            {
+                missing.push(text.clone());
+                remains.insert(slot.clone(), text);
+            }
         }
         let count = format!("{} of {} moved", self.slots.len() - remains.len(), self.slots.len());
         let elsewhere = |slot: &Slot| {
@@ -211,15 +251,23 @@ mod tests {
     }
 
     #[test]
-    fn moves_are_done_when_each_slot_has_left_its_node() {
+    fn moves_are_done_when_each_slot_runs_elsewhere() {
         let slot = Slot { service: WEB.parse().expect("a service"), replica: 2 };
         let mut condition = Departure::of_slots(BTreeMap::from([(slot, node())]));
         let others = row(WEB, 1, Some(1), Running, true);
         let (count, _, done) =
             evaluate(&mut condition, vec![others.clone(), row(WEB, 2, Some(1), Running, false)]);
         assert_eq!((count.as_str(), done), ("0 of 1 moved", false));
+        let arriving = vec![others.clone(), row(WEB, 2, Some(2), Pulling, true)];
+        let (count, missing, done) = evaluate(&mut condition, arriving);
+        assert_eq!((count.as_str(), done), ("0 of 1 moved", false));
+        assert_eq!(
+            (missing, condition.downtimes().count()),
+            (vec!["shop/web.2 is pulling on n2".to_owned()], 0)
+        );
         let (count, _, done) =
             evaluate(&mut condition, vec![others, row(WEB, 2, Some(2), Running, true)]);
         assert_eq!((count.as_str(), done), ("1 of 1 moved", true));
+        assert_eq!(condition.downtimes().count(), 1);
     }
 }
