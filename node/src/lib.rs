@@ -33,6 +33,7 @@ pub mod log_writer;
 mod logs;
 mod member_request;
 mod member_server;
+mod metrics;
 mod network;
 mod node_info;
 mod previous_runtime;

@@ -40,7 +40,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
-use crate::{console, host, images, node_info, volumes, watchdog};
+use crate::{console, host, images, metrics, node_info, volumes, watchdog};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
@@ -272,10 +272,11 @@ pub(crate) async fn run(
         snapshot: snapshot.clone(),
     };
     tasks.spawn(copies.run());
-    tasks.spawn(VolumeServer { volumes }.serve(handles.streams.volume));
+    tasks.spawn(VolumeServer { volumes: volumes.clone() }.serve(handles.streams.volume));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !settings.no_console {
-        console::serve(settings.port()).await;
+        let registry = metrics::registry(membership.node, &volumes, snapshot.clone());
+        console::serve(settings.port(), Box::new(move || metrics::text(&registry))).await;
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -9,7 +9,7 @@ use std::process::Stdio;
 
 use serde::Serialize;
 use tokio::net::TcpListener;
-use vc_console::OneTimeLink;
+use vc_console::{Extras, OneTimeLink};
 use vc_protocol::control::Request;
 use vc_protocol::token::Scope;
 use vc_protocol::{ApiError, ErrorCode, Millis};
@@ -127,7 +127,7 @@ impl Args {
             None => None,
         };
         tokio::select! {
-            error = vc_console::serve(listener, one_time_link) => {
+            error = vc_console::serve(listener, Extras { one_time_link, ..Extras::default() }) => {
                 Err(SystemError::doing("serve the console")(error).into())
             }
             result = tokio::signal::ctrl_c() => {
@@ -255,7 +255,8 @@ mod tests {
         assert!(!seen.contains("eyJ") && !seen.contains(&path[6..]), "{seen}");
         assert!(!text.contains("eyJ"), "{text}");
 
-        tokio::spawn(vc_console::serve(listener, Some(once)));
+        let extras = Extras { one_time_link: Some(once), ..Extras::default() };
+        tokio::spawn(vc_console::serve(listener, extras));
         let get = async || {
             let mut stream = tokio::net::TcpStream::connect(address).await.expect("connected");
             let request =

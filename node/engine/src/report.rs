@@ -23,7 +23,7 @@ use crate::interface::Vitals;
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
-pub use crate::volume_report::volumes;
+pub use crate::volume_report::{CopyStatus, copies, volumes};
 use crate::voters;
 
 /// Returns a row for every slot, with the instance that fills it, and for every instance that is being replaced.

@@ -12,11 +12,37 @@ use crate::mutation::volumes::mounting;
 use crate::report::is_witness;
 
 /// A replica that is further behind is a problem.
-const MAX_LAG: Millis = 60_000;
+pub(crate) const MAX_LAG: Millis = 60_000;
 
 /// Returns a row for every named volume that has data on a node, at `now` by the wall clock.
 pub fn volumes(view: &View, now: Millis) -> Vec<VolumeRow> {
     view.input.volumes.iter().map(|(volume, &home)| row(view, volume, home, now)).collect()
+}
+
+/// The copy of a volume on one node.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CopyStatus {
+    /// The volume.
+    pub volume: VolumeKey,
+    /// Whether the services of the volume follow this copy.
+    pub primary: bool,
+    /// What the node says of it.
+    pub copy: VolumeCopy,
+    /// Of how many milliseconds the writes are missing from its newest snapshot, at most; `None` while it has none.
+    pub lag_ms: Option<Millis>,
+}
+
+/// Returns the copies on a node, at `now` by the wall clock.
+pub fn copies(view: &View, node: NodeId, now: Millis) -> Vec<CopyStatus> {
+    let status = |(volume, &home): (&VolumeKey, &NodeId)| {
+        let records: BTreeMap<NodeId, &VolumeRecord> = records(view, volume).collect();
+        let of = |node: NodeId| records.get(&node)?.copy.as_ref();
+        let newest = records.keys().filter_map(|&it| of(it)?.snapshot).max();
+        let copy = of(node)?.clone();
+        let lag_ms = lag(of(home).filter(|_| view.up.contains(&home)), &copy, newest, now);
+        Some(CopyStatus { volume: volume.clone(), primary: home == node, copy, lag_ms })
+    };
+    view.input.volumes.iter().filter_map(status).collect()
 }
 
 fn row(view: &View, volume: &VolumeKey, home: NodeId, now: Millis) -> VolumeRow {

@@ -24,7 +24,7 @@ pub struct Settings {
     #[serde(skip_serializing_if = "Option::is_none")]
     pub listen: Option<IpAddr>,
     /// TCP and QUIC port [default: 4777]. The next port (UDP) is for browsers (WebRTC-direct); the one after it serves the
-    /// console, on 127.0.0.1 only
+    /// console and metrics, on 127.0.0.1 only
     #[arg(long, value_parser = clap::value_parser!(u16).range(1..=65533))]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub port: Option<u16>,
@@ -64,7 +64,7 @@ pub struct Settings {
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
-    /// Do not serve the web console
+    /// Do not serve the web console, nor metrics
     #[arg(long)]
     pub no_console: bool,
     /// Fields of a later version, written back as they were read.

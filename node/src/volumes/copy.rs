@@ -15,6 +15,7 @@ use vc_runtime::docker::{Docker, VolumePlace};
 use vc_volumes::{Conflict, Outcome, Pause, Volume};
 
 use super::error::CopyError;
+use super::metrics::{Operation, VolumeMetrics};
 use super::pause::PauseWriters;
 use super::schedule::{Retry, Schedule};
 use super::transfer;
@@ -37,6 +38,7 @@ pub(super) struct CopyContext {
     pub(super) transfers: Arc<Semaphore>,
     /// Permits to take snapshots.
     pub(super) passes: Arc<Semaphore>,
+    pub(super) metrics: VolumeMetrics,
 }
 
 /// The copy of one volume. [`run`](Self::run) it as a task; dropping that ends what it does, with its processes.
@@ -120,6 +122,7 @@ impl CopyTask {
                 Part::Replica(place) => self.replicate(place).await,
             };
             let Err(error) = done;
+            self.context.metrics.failed(self.volume.key(), operation(part, &error));
             self.failed(&error).await;
             let pause = self.retry.after_failure();
             // Another source may be there.
@@ -187,6 +190,7 @@ impl CopyTask {
             self.unchanged = matches!(outcome, Outcome::Unchanged(_));
             if let Outcome::Taken { manifest, paused } = &outcome {
                 paused_for = *paused;
+                self.context.metrics.taken(self.volume.key(), begun.elapsed(), paused_for);
                 tracing::debug!(volume = %self.volume.key(), snapshot = %manifest.id, ?paused, "snapshot taken");
                 self.volume.prune(spec.keep, clock::now()).await?;
             }
@@ -268,7 +272,7 @@ impl CopyTask {
             let node = self.context.snapshot.borrow().view.name(source);
             let started = Instant::now();
             let members = self.context.members.clone();
-            match transfer::fetch(members, source, &self.volume, id).await {
+            match transfer::fetch(members, source, &self.volume, id, &self.context.metrics).await {
                 Ok(got) => {
                     let (volume, elapsed) = (self.volume.key(), started.elapsed());
                     tracing::debug!(%volume, snapshot = %got, node, ?elapsed, "snapshot received");
@@ -294,8 +298,13 @@ impl CopyTask {
     /// Reads what the copy is.
     async fn copy(&self) -> Result<VolumeCopy, CopyError> {
         let volume = self.volume.clone();
-        match tokio::task::spawn_blocking(move || volume.copy()).await {
-            Ok(copy) => Ok(copy?),
+        let read = move || Ok((volume.copy()?, volume.snapshot_count()?));
+        match tokio::task::spawn_blocking(read).await {
+            Ok(Ok((copy, snapshots))) => {
+                self.context.metrics.set_snapshots(self.volume.key(), snapshots);
+                Ok(copy)
+            }
+            Ok(Err(error)) => Err(CopyError::Store(error)),
             // The node stops.
             Err(_) => std::future::pending().await,
         }
@@ -339,6 +348,15 @@ fn needed(copy: &VolumeCopy, newest: Option<SnapshotId>) -> Option<SnapshotId> {
         let is_older = copy.written.is_none_or(|written| written < newest.epoch);
         is_older && copy.snapshot.is_none_or(|have| have < *newest)
     })
+}
+
+/// Returns what has failed.
+fn operation(part: &Part, error: &CopyError) -> Operation {
+    match (part, error) {
+        (_, CopyError::Transfer { .. } | CopyError::NoSource(_)) => Operation::Transfer,
+        (Part::Replica(_), _) => Operation::Follow,
+        _ => Operation::Snapshot,
+    }
 }
 
 fn one_line(text: &str) -> String {

@@ -5,6 +5,8 @@
 
 mod copy;
 mod error;
+mod metered;
+mod metrics;
 mod pause;
 mod place;
 mod schedule;
@@ -19,6 +21,7 @@ use vc_engine::volumes::VolumeTask;
 use vc_protocol::VolumeKey;
 use vc_volumes::Store;
 
+pub(crate) use metrics::VolumeMetrics;
 pub(crate) use place::find;
 pub(crate) use supervisor::Supervisor;
 pub(crate) use transfer::VolumeServer;
@@ -33,6 +36,7 @@ struct Shared {
     changed: Notify,
     /// Set once it is open.
     store: watch::Sender<Option<Store>>,
+    metrics: VolumeMetrics,
 }
 
 /// What the driver has said, and the supervisor not done yet.
@@ -45,7 +49,8 @@ struct Wanted {
 impl Volumes {
     pub(crate) fn new() -> Self {
         let (store, _) = watch::channel(None);
-        Self(Arc::new(Shared { wanted: Mutex::default(), changed: Notify::new(), store }))
+        let metrics = VolumeMetrics::new();
+        Self(Arc::new(Shared { wanted: Mutex::default(), changed: Notify::new(), store, metrics }))
     }
 
     /// Sets what to do with each copy. Never waits.
@@ -67,6 +72,11 @@ impl Volumes {
 
     fn take(&self) -> Wanted {
         std::mem::take(&mut self.0.wanted.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Returns what is counted about the copies.
+    pub(crate) fn metrics(&self) -> &VolumeMetrics {
+        &self.0.metrics
     }
 
     /// Returns the store, if it is open.

@@ -18,6 +18,7 @@ use vc_volumes::Store;
 use super::Volumes;
 use super::copy::{CopyContext, CopyTask};
 use super::error::CopyError;
+use super::metrics;
 use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::snapshot::Snapshot;
@@ -58,6 +59,7 @@ impl Supervisor {
         let Self { volumes, dir, node, runtime, members, driver, snapshot } = self;
         // Child processes have no volumes.
         let Runtime::Docker(docker) = runtime else { return std::future::pending().await };
+        tokio::spawn(metrics::watch_disk(dir.clone(), volumes.metrics().clone()));
         let store = open(dir).await;
         let read = store.clone();
         let copies = tokio::task::spawn_blocking(move || read.copies()).await;
@@ -82,6 +84,7 @@ impl Supervisor {
             snapshot,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             passes: Arc::new(Semaphore::new(MAX_PASSES)),
+            metrics: volumes.metrics().clone(),
         };
         let mut running: BTreeMap<VolumeKey, Running> = BTreeMap::new();
         let mut removals: BTreeMap<VolumeKey, JoinHandle<()>> = BTreeMap::new();
@@ -93,6 +96,11 @@ impl Supervisor {
                 let ended = running.remove(&volume);
                 let before = removals.remove(&volume);
                 let removal = remove(store.clone(), docker.clone(), volume.clone(), ended, before);
+                let (metrics, key) = (volumes.metrics().clone(), volume.clone());
+                let removal = async move {
+                    removal.await;
+                    metrics.forget(&key);
+                };
                 removals.insert(volume, tokio::spawn(removal));
             }
             removals.retain(|_, removal| !removal.is_finished());

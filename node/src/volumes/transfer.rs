@@ -16,6 +16,8 @@ use vc_volumes::{Manifest, Store, Volume};
 
 use super::Volumes;
 use super::error::TransferError;
+use super::metered::Metered;
+use super::metrics::VolumeMetrics;
 use crate::frames::{FrameError, Frames};
 use crate::member_server::{self, MaxRequests};
 use crate::network::inbound::Incoming;
@@ -51,6 +53,7 @@ pub(super) async fn fetch(
     from: NodeId,
     volume: &Volume,
     snapshot: SnapshotId,
+    metrics: &VolumeMetrics,
 ) -> Result<SnapshotId, TransferError> {
     let asked = async {
         let protocol = StreamProtocol::new(VOLUME_PROTOCOL);
@@ -69,7 +72,8 @@ pub(super) async fn fetch(
     if manifest.id < snapshot {
         return Err(TransferError::Refused(format!("it has only snapshot {}", manifest.id)));
     }
-    volume.receive(&manifest, stream.compat(), |_| {}).await?;
+    let stream = Metered::new(stream.compat(), metrics.traffic(volume.key()));
+    volume.receive(&manifest, stream, |_| {}).await?;
     Ok(manifest.id)
 }
 
@@ -84,14 +88,14 @@ impl VolumeServer {
     pub(crate) async fn serve(self, streams: Incoming) {
         let each = |peer: PeerId, stream: Stream| {
             let volumes = self.volumes.clone();
-            async move { answer(volumes, peer, stream).await }
+            async move { answer(&volumes, peer, stream).await }
         };
         member_server::serve(streams, MAX_REQUESTS, "snapshots of volumes", each).await;
     }
 }
 
 /// Answers the one request of a stream.
-async fn answer(volumes: Volumes, peer: PeerId, stream: Stream) {
+async fn answer(volumes: &Volumes, peer: PeerId, stream: Stream) {
     let mut frames = Frames::new(stream, MAX_HEADER);
     let asked = async {
         let request: VolumeRequest = frames.receive().await?;
@@ -114,7 +118,9 @@ async fn answer(volumes: Volumes, peer: PeerId, stream: Stream) {
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "no request for a snapshot"),
         Err(_) => return,
     };
-    let sent = volume.send(manifest.id, frames.into_inner().compat()).await;
+    let traffic = volumes.metrics().traffic(&request.volume);
+    let stream = Metered::new(frames.into_inner().compat(), traffic);
+    let sent = volume.send(manifest.id, stream).await;
     if let Err(error) = sent {
         tracing::debug!(%peer, volume = %request.volume, %error, "a snapshot was not sent");
     }

@@ -83,6 +83,14 @@ impl Volume {
         })
     }
 
+    /// Returns how many snapshots there are. Blocks for the read of a directory.
+    ///
+    /// # Errors
+    /// The directory could not be read.
+    pub fn snapshot_count(&self) -> Result<usize, Error> {
+        Ok(self.ids()?.len())
+    }
+
     /// Returns the manifests of the snapshots, the oldest first. Blocks for a read of a small file each.
     ///
     /// # Errors

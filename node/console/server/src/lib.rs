@@ -4,7 +4,7 @@
 //! token that its user enters. This server only selects files by host name. `127.0.0.1`, `localhost` and `[::1]` serve the
 //! console. `NAME.localhost`, which browsers resolve to the loopback interface, serves the tunnel (`node/console/tunnel`)
 //! in which the console opens a service: each service has an origin of its own and cannot read the console's. Requests
-//! for any other host name are rejected, to prevent DNS rebinding.
+//! for any other host name are rejected, to prevent DNS rebinding. A node serves its metrics here, too, to every program on the host.
 
 mod files;
 mod response;
@@ -70,28 +70,35 @@ impl OneTimeLink {
     }
 }
 
-#[derive(Debug)]
+/// Writes the metrics of this process in the text format of OpenMetrics. Must not block.
+pub type WriteMetrics = Box<dyn Fn() -> String + Send + Sync>;
+
+/// What is served beside the files of the console.
+#[derive(Default)]
+pub struct Extras {
+    /// A link to start a browser with.
+    pub one_time_link: Option<OneTimeLink>,
+    /// What `/metrics` serves; not found without it.
+    pub metrics: Option<WriteMetrics>,
+}
+
 struct Server {
     port: u16,
     files: Files,
-    one_time_link: Option<OneTimeLink>,
+    extras: Extras,
 }
 
 /// Serves the console on a listener of the loopback interface. Returns only if the listener has no local address.
-pub async fn serve(listener: TcpListener, one_time_link: Option<OneTimeLink>) -> io::Error {
-    serve_files(listener, files::embedded, one_time_link).await
+pub async fn serve(listener: TcpListener, extras: Extras) -> io::Error {
+    serve_files(listener, files::embedded, extras).await
 }
 
-async fn serve_files(
-    listener: TcpListener,
-    files: Files,
-    one_time_link: Option<OneTimeLink>,
-) -> io::Error {
+async fn serve_files(listener: TcpListener, files: Files, extras: Extras) -> io::Error {
     let port = match listener.local_addr() {
         Ok(address) => address.port(),
         Err(error) => return error,
     };
-    let server = Arc::new(Server { port, files, one_time_link });
+    let server = Arc::new(Server { port, files, extras });
     let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
     loop {
         // The semaphore is never closed.

@@ -14,6 +14,9 @@ const NOT_BUILT: &str = "This program was built without the console.\n\
     Run in the source directory: npm --prefix node/console ci && npm --prefix node/console run build\n\
     Then run cargo build again.";
 
+/// The content type of metrics.
+const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
 /// The content security policy of the console: no resources or connections of other origins.
 const CONSOLE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
     connect-src 'self'; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
@@ -76,6 +79,13 @@ fn route<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
         set(response.headers_mut(), header::ALLOW, "GET, HEAD");
         return response;
     }
+    let is_metrics = site == Site::Console && request.uri().path() == "/metrics";
+    if let Some(metrics) = server.extras.metrics.as_ref().filter(|_| is_metrics) {
+        let mut response = Response::new(Full::from(metrics()));
+        set(response.headers_mut(), header::CONTENT_TYPE, OPEN_METRICS);
+        set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
+        return response;
+    }
     if (server.files)("index.html").is_none() {
         return plain(StatusCode::SERVICE_UNAVAILABLE, NOT_BUILT);
     }
@@ -91,7 +101,7 @@ fn console<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
         "/" => "index.html",
         path => path.trim_start_matches('/'),
     };
-    let one_time_link = server.one_time_link.as_ref();
+    let one_time_link = server.extras.one_time_link.as_ref();
     if let Some(link) = one_time_link.and_then(|it| it.take(request.method(), path)) {
         let mut response = plain(StatusCode::SEE_OTHER, "");
         response

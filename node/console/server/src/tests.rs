@@ -9,7 +9,7 @@ use tokio::net::{TcpListener, TcpStream};
 use tokio::time::timeout;
 
 use crate::files::{File, Files};
-use crate::{OneTimeLink, serve_files};
+use crate::{Extras, OneTimeLink, serve_files};
 
 /// The files of a built console.
 fn built(path: &str) -> Option<File> {
@@ -32,7 +32,7 @@ fn not_built(_: &str) -> Option<File> {
 async fn start(files: Files) -> u16 {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    tokio::spawn(serve_files(listener, files, None));
+    tokio::spawn(serve_files(listener, files, Extras::default()));
     port
 }
 
@@ -198,7 +198,11 @@ async fn a_one_time_link_redirects_once() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
     let link = OneTimeLink::new("open/unguessable".to_owned(), "/#token=secret".to_owned(), ());
-    tokio::spawn(serve_files(listener, built, Some(link)));
+    tokio::spawn(serve_files(
+        listener,
+        built,
+        Extras { one_time_link: Some(link), ..Extras::default() },
+    ));
     let host = format!("127.0.0.1:{port}");
     let (head, _) = get(port, &host, "/open/guessed").await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
@@ -226,4 +230,24 @@ async fn a_connection_over_the_limit_is_served_when_another_closes() {
     idle.pop();
     let (head, _) = late.await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
+}
+
+#[tokio::test]
+async fn metrics_are_served_to_this_host_alone_and_without_a_console() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let metrics = Some(Box::new(|| "# EOF\n".to_owned()) as crate::WriteMetrics);
+    tokio::spawn(serve_files(listener, not_built, Extras { metrics, ..Extras::default() }));
+    let (head, body) = get(port, &format!("127.0.0.1:{port}"), "/metrics").await;
+    assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
+    assert_eq!(body, "# EOF\n");
+    // A page whose own name resolves to 127.0.0.1, and a service in the browser.
+    for host in [format!("evil.example:{port}"), format!("web.localhost:{port}")] {
+        let (head, body) = get(port, &host, "/metrics").await;
+        assert!(!head.starts_with("http/1.1 200") && !body.contains("# EOF"), "{head}");
+    }
+    let without = start(built).await;
+    let (head, _) = get(without, &format!("127.0.0.1:{without}"), "/metrics").await;
+    assert!(head.starts_with("http/1.1 404"), "{head}");
 }
