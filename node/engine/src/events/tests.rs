@@ -1,9 +1,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord, UpdateResult};
+use vc_crdt::{
+    ClusterState, KnownVersions, NodeState, ServiceRecord, Tombstone, UpdateResult, VolumeRecord,
+};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FailureAction, ServiceSpec};
-use vc_protocol::{Keypair, ServiceKey};
+use vc_protocol::volume::{SnapshotId, VolumeCopy};
+use vc_protocol::{Keypair, ServiceKey, VolumeKey};
 
 use super::*;
 
@@ -45,9 +48,13 @@ impl World {
 
     /// Returns the events since the last call: the first letter of the level, then the line.
     fn events(&mut self) -> Vec<String> {
+        self.events_at(7)
+    }
+
+    fn events_at(&mut self, now: Millis) -> Vec<String> {
         let view =
             View::from_states(self.cluster.clone(), self.nodes.clone(), &KnownVersions::default());
-        let rows = between(&self.last, &view, 7);
+        let rows = between(&self.last, &view, now);
         assert!(between(&view, &view, 8).is_empty(), "nothing changed");
         self.last = view;
         let level = |row: &EventRow| match row.level {
@@ -55,7 +62,7 @@ impl World {
             EventLevel::Warning => 'w',
             EventLevel::Error => 'e',
         };
-        assert!(rows.iter().all(|row| row.time == 7));
+        assert!(rows.iter().all(|row| row.time == now));
         rows.iter().map(|row| format!("{} {}: {}", level(row), row.subject, row.text)).collect()
     }
 
@@ -251,4 +258,155 @@ fn slots_of_a_dead_node_move_or_stay_unplaced() {
     let events = world.events();
     let back = format!("i shop/web.1: placed on n{}", world.place("shop/web.1"));
     assert!(events.contains(&back), "{events:?}");
+}
+
+/// What a node says of its copy of `shop/data`: snapshot `epoch-number`, taken at a time, and under which epoch it was written.
+fn copy(epoch: u64, number: u64, taken: Millis, written: Option<u64>) -> VolumeCopy {
+    let snapshot = Some(SnapshotId { epoch, number });
+    VolumeCopy { snapshot, taken, written, ..VolumeCopy::default() }
+}
+
+impl World {
+    fn says(&mut self, n: u8, copy: VolumeCopy) {
+        let record = VolumeRecord { lamport: 5, since: 0, begun: 0, copy: Some(copy) };
+        self.node(n).volumes.insert("shop/data".parse().expect("a volume"), record.into());
+    }
+
+    fn is_accused(&mut self, n: u8, is_accused: bool) {
+        for by in (1..=3).filter(|by| *by != n) {
+            match is_accused {
+                true => self.node(by).unreachable.insert(id(n), 1),
+                false => self.node(by).unreachable.remove(&id(n)),
+            };
+        }
+    }
+}
+
+/// n1 writes a volume, n2 has a copy.
+fn with_volume() -> World {
+    let mut world = World::new();
+    world.says(1, copy(3, 9, 1000, Some(3)));
+    world.says(2, copy(3, 9, 1000, None));
+    world.events();
+    world
+}
+
+#[test]
+fn a_replica_is_told_once_it_has_a_copy() {
+    let mut world = World::new();
+    world.says(1, copy(3, 1, 1000, Some(3)));
+    world.says(2, VolumeCopy::default());
+    assert!(world.events().is_empty(), "the first snapshot of the primary is no news");
+    world.says(2, copy(3, 1, 1000, None));
+    assert_eq!(world.events(), ["i shop/data: volume has a copy on n2 now"]);
+    world.says(1, copy(3, 2, 6000, Some(3)));
+    world.says(2, copy(3, 2, 6000, None));
+    assert!(world.events().is_empty(), "later ones neither");
+}
+
+#[test]
+fn a_volume_that_goes_on_after_a_loss_says_from_which_snapshot() {
+    let mut world = with_volume();
+    world.is_accused(1, true);
+    world.events();
+    world.says(2, copy(3, 9, 1000, Some(4)));
+    assert_eq!(
+        world.events_at(43_000),
+        [
+            "w shop/data: volume goes on from snapshot 3-9 on n2, taken 42 s ago, as n1 is down: what was written there later is \
+          kept aside when n1 returns"
+        ]
+    );
+    world.is_accused(1, false);
+    world.events();
+    let returned = VolumeCopy { conflicts: 1, closed: true, ..copy(4, 10, 50_000, Some(3)) };
+    world.says(2, copy(4, 10, 50_000, Some(4)));
+    world.says(1, returned);
+    assert_eq!(
+        world.events(),
+        [
+            "w shop/data: what n1 wrote last is kept aside for 7 days, as another node's writes replace it: see 'vc volume \
+          conflicts shop/data'"
+        ]
+    );
+}
+
+#[test]
+fn a_move_that_has_everything_is_complete() {
+    let mut world = with_volume();
+    world.says(1, VolumeCopy { closed: true, ..copy(3, 10, 2000, Some(3)) });
+    world.says(2, copy(3, 10, 2000, None));
+    assert!(world.events().is_empty());
+    world.says(2, copy(3, 10, 2000, Some(4)));
+    assert_eq!(world.events(), ["i shop/data: volume moved from n1 to n2 with everything in it"]);
+}
+
+#[test]
+fn a_volume_whose_writer_has_left_goes_on_or_is_lost() {
+    let mut world = with_volume();
+    world.cluster.left.insert(id(1), 1);
+    assert_eq!(world.events(), ["i n1: left the cluster"]);
+    world.says(2, copy(3, 9, 1000, Some(4)));
+    assert_eq!(
+        world.events_at(5000),
+        [
+            "w shop/data: volume goes on from snapshot 3-9 on n2, taken 4 s ago, as the node that wrote it has left the cluster"
+        ]
+    );
+    world.cluster.left.insert(id(2), 1);
+    assert_eq!(
+        world.events(),
+        ["i n2: left the cluster", "e shop/data: volume lost: n2 left the cluster with its data"]
+    );
+    world.says(3, VolumeCopy { written: Some(5), ..VolumeCopy::default() });
+    assert!(world.events().is_empty(), "a new volume");
+}
+
+#[test]
+fn a_copy_that_falls_behind_or_fails_is_told_once_and_when_it_recovers() {
+    let mut world = with_volume();
+    world.says(1, copy(3, 10, 300_000, Some(3)));
+    assert!(world.events().is_empty(), "it gets the next one, however long that takes");
+    world.says(1, copy(3, 11, 305_000, Some(3)));
+    assert_eq!(world.events(), ["w shop/data: the copy of the volume on n2 is 5 min 4 s behind"]);
+    world.says(1, copy(3, 12, 310_000, Some(3)));
+    assert!(world.events().is_empty());
+    let failing =
+        |why: &str| VolumeCopy { error: Some(why.to_owned()), ..copy(3, 12, 310_000, None) };
+    world.says(2, failing("no space"));
+    assert_eq!(
+        world.events(),
+        [
+            "w shop/data: the copy of the volume on n2 is not up to date: no space",
+            "i shop/data: the copy of the volume on n2 has caught up"
+        ]
+    );
+    world.says(2, failing("less space"));
+    assert!(world.events().is_empty(), "another reason is no other event");
+    world.says(2, copy(3, 12, 310_000, None));
+    assert_eq!(world.events(), ["i shop/data: the copy of the volume on n2 is in order again"]);
+}
+
+#[test]
+fn a_volume_is_restored_removed_and_undeleted() {
+    let mut world = with_volume();
+    let closed = |number| VolumeCopy { closed: true, ..copy(3, number, 2000, Some(3)) };
+    world.says(1, closed(10));
+    assert!(world.events().is_empty(), "its last snapshot");
+    world.says(1, closed(12));
+    assert_eq!(world.events(), ["i shop/data: volume restored on n1: snapshot 3-12 is the newest"]);
+    let volume: VolumeKey = "shop/data".parse().expect("a volume");
+    let removed = Tombstone { lamport: 9, at: 9000 };
+    world.cluster.tombstones.insert(volume.clone(), removed);
+    assert_eq!(
+        world.events(),
+        ["i shop/data: volume removed: its last snapshot is in the trash for 24 h"]
+    );
+    for n in [1, 2] {
+        world.node(n).volumes.clear();
+    }
+    assert!(world.events().is_empty());
+    let record = VolumeRecord { lamport: 11, since: 0, begun: 0, copy: Some(closed(12)) };
+    world.node(1).volumes.insert(volume, record.into());
+    assert_eq!(world.events(), ["i shop/data: volume is back on n1, with snapshot 3-12"]);
 }
