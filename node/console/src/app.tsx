@@ -33,6 +33,7 @@ import { Plan } from './views/plan'
 import { Service } from './views/service'
 import { Services } from './views/services'
 import { SignIn } from './views/sign-in'
+import { Volumes } from './views/volumes'
 
 export function App() {
   useEffect(() => void loadMesh(), [])
@@ -124,6 +125,8 @@ function View({ at }: { at: Route }) {
       return <Services />
     case 'service':
       return <Service key={at.service} service={at.service} />
+    case 'volumes':
+      return <Volumes />
     case 'logs':
       return <Logs service={at.service} />
     case 'events':

@@ -2,7 +2,7 @@
 
 import type { MeshOptions, MeshState, Reply, Request, ServiceRow, TokenClaims, View } from 'vc-mesh'
 
-import { clusterView, ID, plan, previousSpec, spec, statusOf } from './fixtures'
+import { clusterView, ID, plan, previousSpec, spec, statusOf, volumes } from './fixtures'
 
 export class MeshError extends Error {}
 
@@ -60,6 +60,8 @@ export class Mesh {
     switch (request.op) {
       case 'plan':
         return { reply: 'plan', value: request.deployments.length > 0 ? plan : { ...plan, unplaced: [], placements: plan.placements.slice(0, 3), moves: [] } }
+      case 'volumes':
+        return { reply: 'volumes', value: volumes(Date.now()) }
       case 'inspect': {
         const row = this.view.services.find((it) => it.service === request.service)
         if (!row) throw new MeshError(`service ${request.service} not found`)

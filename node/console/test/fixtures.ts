@@ -1,6 +1,6 @@
 // Fixtures: a cluster of three nodes with two projects, an update in progress, a failed instance and an unreachable link.
 
-import type { EventRow, InstanceRow, NodeRow, PlanReport, ServiceRow, ServiceSpec, StatusReport, View } from 'vc-mesh'
+import type { EventRow, InstanceRow, NodeRow, PlanReport, ReplicaRow, ServiceRow, ServiceSpec, StatusReport, View, VolumeRow } from 'vc-mesh'
 
 const GIB = 1024 ** 3
 const MINUTE = 60_000
@@ -171,6 +171,53 @@ function events(now: number): EventRow[] {
     const [level, subject, text] = samples[index % samples.length] as (typeof samples)[number]
     return { time: now - (40 - index) * 47_000, level, subject, text }
   })
+}
+
+/** Returns volumes: one in order, one whose first copy is on its way, and one with a conflict and a copy that fails. */
+export function volumes(now: number): VolumeRow[] {
+  const volume = (name: string, on: NodeName, more: Partial<VolumeRow>): VolumeRow => ({
+    volume: name,
+    project: name.split('/')[0] ?? '',
+    node: ID[on],
+    node_name: on,
+    primary: on,
+    up: true,
+    services: [],
+    since: now - 190 * MINUTE,
+    replicas: [],
+    wanted: 2,
+    snapshot: '1000003-12',
+    taken: now - 4000,
+    epoch: 1_000_003,
+    bytes: 2 * GIB,
+    conflicts: 0,
+    problem: '',
+    ...more,
+  })
+  const replica = (on: NodeName, more: Partial<ReplicaRow>): ReplicaRow => ({
+    node: ID[on],
+    node_name: on,
+    snapshot: '1000003-11',
+    lag_ms: 6000,
+    bytes: 2 * GIB,
+    received: 0,
+    state: 'behind',
+    problem: '',
+    ...more,
+  })
+  const nothing = { snapshot: null, lag_ms: null, bytes: 0 }
+  return [
+    volume('shop/data', 'alpha', { services: ['shop/database'], replicas: [replica('beta', {})] }),
+    volume('shop/files', 'beta', {
+      services: ['shop/api', 'shop/web'],
+      replicas: [replica('alpha', { ...nothing, state: 'copying', received: 0.9 * GIB })],
+    }),
+    volume('lab/series', 'alpha', {
+      services: ['lab/metrics'],
+      conflicts: 1,
+      replicas: [replica('gamma', { state: 'failed', lag_ms: 300_000, problem: 'no space left on /var/lib/vc' })],
+    }),
+  ]
 }
 
 export const plan: PlanReport = {

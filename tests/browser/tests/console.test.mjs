@@ -27,6 +27,7 @@ const VIEWS = {
   '': '.nodes .row',
   services: '.services .row',
   'services/lab/talker': '.spec tr',
+  volumes: 'h1:text-is("Volumes")',
   'logs/lab/talker': '.line',
   events: 'h1:text-is("Events")',
   plan: '.placements .row',

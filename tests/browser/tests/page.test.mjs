@@ -53,3 +53,15 @@ test('a view that fails to render says so, and recovers once it can render', asy
   await page.evaluate(() => (location.hash = '#/services'))
   await page.waitForSelector('.services .row')
 })
+
+test('volumes show their copies, how far the first one is, and what is wrong', async () => {
+  await page.evaluate(() => (location.hash = '#/volumes'))
+  await page.waitForSelector('.volumes .row')
+  const rows = await page.locator('.volumes > .row').allInnerTexts()
+  assert.deepEqual(rows.map((it) => it.split('\n')[0].trim()), ['lab/series', 'shop/data', 'shop/files'])
+  assert.match(rows[0], /gamma: no space left/)
+  assert.match(rows[0], /1 conflict: .*vc volume conflicts lab\/series/s)
+  assert.match(rows[1], /beta\s+6s behind/)
+  assert.match(rows[2], /alpha\s+copying 45 %/)
+  await browser.screenshot(page, 'console-volumes')
+})

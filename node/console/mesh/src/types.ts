@@ -339,6 +339,8 @@ export interface ReplicaRow {
   /** Null if it has no snapshot yet. */
   lag_ms: Millis | null
   bytes: number
+  /** While it gets its first snapshot: how many bytes have arrived of those of the volume; else 0. */
+  received: number
   state: 'current' | 'behind' | 'copying' | 'failed' | 'down'
   problem: string
 }

@@ -3,7 +3,7 @@
 import { signal } from '@preact/signals'
 
 export type Route =
-  | { view: 'overview' | 'services' | 'events' | 'plan' | 'deploy' }
+  | { view: 'overview' | 'services' | 'volumes' | 'events' | 'plan' | 'deploy' }
   | { view: 'service'; service: string }
   | { view: 'logs'; service: string | null }
 
@@ -18,6 +18,7 @@ export interface NavItem {
 export const NAV_ITEMS: readonly NavItem[] = [
   { view: 'overview', title: 'Overview', href: '#/', key: 'o' },
   { view: 'services', title: 'Services', href: '#/services', key: 's' },
+  { view: 'volumes', title: 'Volumes', href: '#/volumes', key: 'v' },
   { view: 'logs', title: 'Logs', href: '#/logs', key: 'l' },
   { view: 'events', title: 'Events', href: '#/events', key: 'e' },
   { view: 'plan', title: 'Plan', href: '#/plan', key: 'p' },
@@ -33,6 +34,7 @@ export function parseRoute(fragment: string): Route {
       return service ? { view: 'service', service } : { view: 'services' }
     case 'logs':
       return { view: 'logs', service }
+    case 'volumes':
     case 'events':
     case 'plan':
     case 'deploy':

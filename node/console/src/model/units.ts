@@ -47,8 +47,8 @@ export function dateTime(time: number): string {
 }
 
 /** Formats a count: `1 node`, `3 nodes`. */
-export function count(amount: number, noun: string): string {
-  return `${amount} ${noun}${amount === 1 ? '' : 's'}`
+export function count(amount: number, noun: string, plural = `${noun}s`): string {
+  return `${amount} ${amount === 1 ? noun : plural}`
 }
 
 /** Returns the last 8 characters of a peer id: all ids start alike. */
