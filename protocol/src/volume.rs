@@ -180,6 +180,9 @@ pub struct VolumeCopy {
     /// How many contents are kept aside that another node's writes have replaced.
     #[serde(skip_serializing_if = "is_default")]
     pub conflicts: u32,
+    /// Of its first snapshot, which it is getting: how many bytes have arrived, in steps; 0 otherwise. For display.
+    #[serde(skip_serializing_if = "is_default")]
+    pub received: u64,
     /// Why it is not up to date, in one line; `None` if nothing is wrong.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub error: Option<String>,

@@ -247,7 +247,7 @@ pub(crate) fn volumes(rows: &[VolumeRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let services: Vec<String> = row.services.iter().map(ToString::to_string).collect();
         let node = text(&row.node_name);
-        let replicas: Vec<String> = row.replicas.iter().map(replica).collect();
+        let replicas: Vec<String> = row.replicas.iter().map(|it| replica(it, row.bytes)).collect();
         vec![
             text(&row.volume),
             text(services.join(", ")),
@@ -275,11 +275,14 @@ pub(crate) fn snapshots(rows: &[SnapshotRow], style: Style) -> String {
 }
 
 /// Describes a replica: `attic`, `attic 12 s`, `attic (down)`.
-fn replica(row: &ReplicaRow) -> String {
+fn replica(row: &ReplicaRow, total: u64) -> String {
     let name = &row.node_name;
     match (row.state, row.lag_ms) {
         (ReplicaState::Down, _) => format!("{name} (down)"),
         (ReplicaState::Failed, _) => format!("{name} (failed)"),
+        (ReplicaState::Copying, _) if row.received > 0 => {
+            format!("{name} (copying, {} of {})", bytes(row.received), bytes(total))
+        }
         (ReplicaState::Copying, _) => format!("{name} (copying)"),
         (ReplicaState::Behind, Some(lag)) => format!("{name} {} s", lag / 1000),
         (ReplicaState::Current | ReplicaState::Behind, _) => name.clone(),

@@ -30,6 +30,7 @@ fn volume_row() -> VolumeRow {
             snapshot: Some("1-3".into()),
             lag_ms: Some(12_345),
             bytes: 5 << 20,
+            received: 0,
             state: ReplicaState::Behind,
             problem: String::new(),
         }],
@@ -114,6 +115,17 @@ fn volumes_are_listed_with_their_copies() {
     assert_eq!(words, expected, "{out}");
     let out = home.vc(&["volume", "ls", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<VolumeRow>>(&out).expect("JSON"), [row]);
+}
+
+#[test]
+fn the_first_copy_of_a_volume_shows_its_progress() {
+    let mut row = volume_row();
+    let copy = &mut row.replicas[0];
+    (copy.snapshot, copy.lag_ms, copy.bytes) = (None, None, 0);
+    (copy.state, copy.received) = (ReplicaState::Copying, 1 << 20);
+    let (home, _node) = attached_to(vec![Reply::Volumes(vec![row])]);
+    let out = home.vc(&["volume", "ls"]).ok();
+    assert!(out.contains("desk (copying, 1 MiB of 5 MiB)"), "{out}");
 }
 
 #[test]

@@ -159,6 +159,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
             snapshot: None,
             lag_ms: None,
             bytes: 0,
+            received: 0,
             state: ReplicaState::Copying,
             problem: String::new(),
         }],

@@ -23,7 +23,7 @@ use crate::interface::Vitals;
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
-pub use crate::volume_report::{CopyStatus, copies, volumes};
+pub use crate::volume_report::{CopyStatus, copies, name_waits, volumes};
 use crate::voters;
 
 /// Returns a row for every slot, with the instance that fills it, and for every instance that is being replaced.
@@ -450,6 +450,7 @@ pub fn status(
     let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
     let mut instances = instances(view);
+    name_waits(view, &mut instances, now);
     name_downtimes(&mut instances, &nodes, now);
     let problems = problems(whole, limited, &nodes, &instances, now);
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);

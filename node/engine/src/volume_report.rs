@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 
 use vc_crdt::{NodeState, View, VolumeRecord};
 use vc_placement::volume_spec;
-use vc_protocol::control::{ReplicaRow, ReplicaState, VolumeRow};
-use vc_protocol::volume::{DEFAULT_REPLICAS, SnapshotId, VolumeCopy, VolumeSpec};
-use vc_protocol::{Millis, NodeId, VolumeKey};
+use vc_protocol::control::{InstanceRow, ReplicaRow, ReplicaState, VolumeRow};
+use vc_protocol::volume::{DEFAULT_REPLICAS, OnLoss, SnapshotId, VolumeCopy, VolumeSpec};
+use vc_protocol::{Millis, NodeId, VolumeKey, in_words};
 
 use crate::mutation::volumes::mounting;
 use crate::report::is_witness;
@@ -113,8 +113,41 @@ fn replica(
         snapshot: copy.snapshot.map(|it| it.to_string()),
         lag_ms,
         bytes: copy.bytes,
+        received: copy.received,
         state,
         problem: copy.error.clone().unwrap_or_default(),
+    }
+}
+
+/// Says in the reasons of slots that no node runs which volumes wait for a node that is down, and what other nodes have of them.
+/// `now` by this node's wall clock.
+pub fn name_waits(view: &View, instances: &mut [InstanceRow], now: Millis) {
+    for row in instances.iter_mut().filter(|row| row.node.is_none()) {
+        let names = view.spec(&row.service).into_iter().flat_map(|spec| spec.volumes());
+        for name in names {
+            let project = row.service.project.clone();
+            let volume = VolumeKey { project, volume: name.clone() };
+            let home = view.input.volumes.get(&volume).filter(|home| !view.up.contains(home));
+            let Some(&home) = home else { continue };
+            let others = records(view, &volume).filter(|(node, _)| *node != home);
+            let newest = others.filter_map(|(node, record)| {
+                let copy = record.copy.as_ref()?;
+                Some((copy.snapshot?, copy.taken, node))
+            });
+            let waits = volume_spec(&view.input, &volume).on_loss == OnLoss::Wait;
+            let text = match newest.max() {
+                Some((_, taken, node)) if waits => {
+                    let age = in_words(now.saturating_sub(taken) / 1000 * 1000);
+                    let node = view.name(node);
+                    format!(
+                        "; volume {volume} waits for it (on_loss: wait), the copy on {node} is {age} old"
+                    )
+                }
+                Some(_) => continue,
+                None => format!("; no other node has a copy of volume {volume}"),
+            };
+            row.reason.push_str(&text);
+        }
     }
 }
 
@@ -207,9 +240,10 @@ fn count<T>(items: impl Iterator<Item = T>) -> u32 {
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
 mod tests {
-    use vc_crdt::{ClusterState, KnownVersions};
+    use vc_crdt::{ClusterState, KnownVersions, ServiceRecord};
     use vc_protocol::Keypair;
     use vc_protocol::node::NodeInfo;
+    use vc_protocol::spec::{Mount, ServiceSpec};
 
     use super::*;
 
@@ -259,5 +293,97 @@ mod tests {
         let closed = VolumeCopy { closed: true, ..home };
         assert_eq!((of(Some(&closed), 5), of(None, 5)), (Some(0), Some(0)));
         assert_eq!(lag(Some(&idle), &VolumeCopy::default(), id(5), 9000), None);
+    }
+
+    fn id(n: u8) -> NodeId {
+        let key = Keypair::ed25519_from_bytes([n; 32]).expect("32 bytes");
+        NodeId::of(&key.public()).expect("ed25519")
+    }
+
+    /// `shop/db` mounts `shop/data`, which n1 wrote; n2 has a copy of it, or not. n1 is down.
+    fn without_primary(on_loss: OnLoss, has_copy: bool) -> View {
+        view(on_loss, has_copy, false)
+    }
+
+    fn view(on_loss: OnLoss, has_copy: bool, is_up: bool) -> View {
+        let mut spec = ServiceSpec::default();
+        let (name, target) = ("data".parse().expect("a name"), "/data".to_owned());
+        let mount = Mount::Volume { name, target, read_only: false, nocopy: false, subpath: None };
+        spec.container.mounts.push(mount);
+        let kept = VolumeSpec { on_loss, ..VolumeSpec::default() };
+        spec.volumes.insert("data".parse().expect("a name"), kept);
+        let record = ServiceRecord {
+            spec: spec.into(),
+            previous: None,
+            revision: 1,
+            updated: 1,
+            deployed_by: "ada".to_owned(),
+        };
+        let mut cluster = ClusterState::default();
+        cluster.services.insert("shop/db".parse().expect("a service"), record.into());
+        let copy = |number, written| VolumeCopy {
+            snapshot: Some(SnapshotId { epoch: 3, number }),
+            taken: number * 1000,
+            written,
+            ..VolumeCopy::default()
+        };
+        let node = |n: u8, copy: Option<VolumeCopy>| {
+            let record = |copy| VolumeRecord { lamport: 5, since: 0, begun: 4, copy: Some(copy) };
+            let volume = "shop/data".parse().expect("a volume");
+            let supports = KnownVersions::default().supports();
+            let info = NodeInfo { supports, ..NodeInfo::for_tests(&format!("n{n}")) };
+            let state = NodeState {
+                incarnation: 1,
+                info: Some(info),
+                observed: (1..=3).map(id).collect(),
+                volumes: copy.map(|it| (volume, record(it).into())).into_iter().collect(),
+                unreachable: (n != 1 && !is_up).then(|| (id(1), 1)).into_iter().collect(),
+                ..NodeState::default()
+            };
+            (id(n), state)
+        };
+        let theirs = has_copy.then(|| copy(4, None));
+        let nodes = [node(1, Some(copy(7, Some(3)))), node(2, theirs), node(3, None)];
+        View::from_states(cluster, nodes.into(), &KnownVersions::default())
+    }
+
+    #[test]
+    fn a_slot_that_waits_for_the_data_says_where_it_is_and_how_old_copies_are() {
+        let reason = |on_loss, has_copy| {
+            let view = without_primary(on_loss, has_copy);
+            let mut rows = crate::report::instances(&view);
+            name_waits(&view, &mut rows, 46_500);
+            rows.pop().expect("a slot").reason
+        };
+        assert_eq!(
+            reason(OnLoss::Wait, true),
+            "n1: is down (it holds volume shop/data); volume shop/data waits for it (on_loss: wait), the copy on n2 is 42 s old"
+        );
+        let nothing =
+            "n1: is down (it holds volume shop/data); no other node has a copy of volume shop/data";
+        assert_eq!(reason(OnLoss::Wait, false), nothing);
+        assert_eq!(reason(OnLoss::Latest, false), nothing);
+        assert_eq!(reason(OnLoss::Latest, true), "", "it goes on there");
+    }
+
+    #[test]
+    fn a_copy_past_the_aim_is_a_problem() {
+        let view = view(OnLoss::Latest, true, true);
+        assert!(problems(&view, 60_000).is_empty());
+        let behind = "the copy of volume shop/data on n2 is 61 s behind: see 'vc volume ls'";
+        assert_eq!(problems(&view, 65_000), [behind]);
+    }
+
+    #[test]
+    fn a_node_knows_what_its_copies_lack() {
+        let view = without_primary(OnLoss::Wait, true);
+        let of = |n| {
+            let copies = copies(&view, id(n), 9000);
+            copies.into_iter().map(|it| (it.primary, it.lag_ms)).collect::<Vec<_>>()
+        };
+        assert_eq!(
+            (of(1), of(2), of(3)),
+            (vec![(true, Some(0))], vec![(false, Some(5000))], vec![])
+        );
     }
 }

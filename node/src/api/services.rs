@@ -52,7 +52,9 @@ impl ControlService {
         let view = self.cluster.view_of(user);
         let mut rows = report::instances(&view);
         let Snapshot { view: whole, vitals, .. } = self.cluster.latest();
-        report::name_downtimes(&mut rows, &report::nodes(&whole, &vitals), crate::clock::now());
+        let now = crate::clock::now();
+        report::name_waits(&view, &mut rows, now);
+        report::name_downtimes(&mut rows, &report::nodes(&whole, &vitals), now);
         mask::instances(&user.rights, &mut rows);
         if let Some(service) = service {
             let keys = vc_engine::find_services(&view.cluster, service)?;

@@ -61,8 +61,8 @@ impl Volume {
         &self.0.key
     }
 
-    /// Returns what the node says of its copy. Blocks for a few reads of small files. `unchanged` and `error` are for the
-    /// caller to fill in.
+    /// Returns what the node says of its copy. Blocks for a few reads of small files. `unchanged`, `received` and
+    /// `error` are for the caller to fill in.
     ///
     /// # Errors
     /// The directory could not be read.
@@ -79,6 +79,7 @@ impl Volume {
             closed: state.closed,
             unchanged: false,
             conflicts: u32::try_from(conflicts).unwrap_or(u32::MAX),
+            received: 0,
             error: None,
         })
     }

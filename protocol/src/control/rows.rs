@@ -236,6 +236,9 @@ pub struct ReplicaRow {
     pub lag_ms: Option<Millis>,
     /// The size of its files, in bytes.
     pub bytes: u64,
+    /// While it gets its first snapshot: how many bytes have arrived, in steps, of the `bytes` of the volume.
+    #[serde(default)]
+    pub received: u64,
     /// Its state.
     pub state: ReplicaState,
     /// Why it is not up to date; empty if nothing is wrong.

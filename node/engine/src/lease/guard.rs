@@ -221,11 +221,14 @@ impl Guard {
 fn preparing(view: &View, own: &NodeState, volume: &VolumeKey) -> Gate {
     let copy = own.copy(volume);
     let snapshot = copy.and_then(|copy| copy.snapshot);
-    let others = view.nodes.values().filter_map(|it| it.copy(volume));
+    let others = || view.nodes.values().filter_map(|it| it.copy(volume));
     match copy.and_then(|copy| copy.error.as_deref()) {
         Some(error) => Gate::Missing(format!("volume {volume} is not ready: {error}")),
-        None if others.map(|copy| copy.snapshot).max() > Some(snapshot) => {
-            Gate::Missing(format!("gets the data of volume {volume}"))
+        None if others().map(|copy| copy.snapshot).max() > Some(snapshot) => {
+            let total = others().map(|copy| copy.bytes).max().unwrap_or(0);
+            let percent = copy.and_then(|it| (it.received * 100).checked_div(total)).unwrap_or(0);
+            let arrived = if percent > 0 { format!(": {percent} %") } else { String::new() };
+            Gate::Missing(format!("gets the data of volume {volume}{arrived}"))
         }
         None => Gate::AlmostReady,
     }
