@@ -24,6 +24,7 @@ mod hostile;
 mod join;
 mod logging;
 mod logs;
+mod metrics;
 mod multiplex;
 mod projects;
 mod raw_api;
