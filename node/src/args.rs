@@ -53,6 +53,7 @@ change that would end instances of this node is refused without --yes.
 Examples:
   vc-node run                                        with the settings that are remembered
   vc-node run --memory 4g                            with less memory from now on
+  vc-node run --volume-bandwidth 50MB                send copies of volumes with at most 50 MB a second
   vc-node run --label disk=hdd --yes                 replace all labels, whatever ends by it
   vc-node run --unset cpus --unset no-mdns           return to the defaults of these")]
     Run {
@@ -147,6 +148,13 @@ mod tests {
         assert!(Cli::try_parse_from(["vc-node", "init", "--label", "nokey"]).is_err());
         assert!(Cli::try_parse_from(["vc-node", "init", "--name", "Not A Name"]).is_err());
         assert!(Cli::try_parse_from(["vc-node", "init", "--unset", "cpus"]).is_err());
+        let bandwidth = |text: &str| {
+            let cli = Cli::try_parse_from(["vc-node", "run", "--volume-bandwidth", text]).ok()?;
+            let Command::Run { options, .. } = cli.command else { panic!("run") };
+            options.settings.volume_bandwidth
+        };
+        assert_eq!((bandwidth("50MB"), bandwidth("1g/s")), (Some(50 << 20), Some(1 << 30)));
+        assert_eq!((bandwidth("1k"), bandwidth("0"), bandwidth("fast")), (None, None, None));
         let line = "vc-node run --unset cpus --unset docker-host --yes";
         let Command::Run { unset, yes: true, .. } =
             Cli::try_parse_from(line.split(' ')).expect("parses").command

@@ -20,6 +20,7 @@ use vc_runtime::{self as runtime, Runtime};
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
 use crate::audit::{self, Audit, AuditLogs, Recorder};
 use crate::auth::{AuthServer, TokenVerifier};
+use crate::bandwidth::Bandwidth;
 use crate::disk::Reserve;
 use crate::dns::{self, DnsServer};
 use crate::driver::{Driver, DriverContext};
@@ -131,7 +132,8 @@ pub(crate) async fn run(
     let drain = Arc::new(connections.clone());
     let watchdog = watchdog::start(dir)?;
     let runtime = Runtime::start(runtime_config, identity, drain, watchdog.clone(), runtime_events);
-    let volumes = Volumes::new();
+    let bandwidth = Bandwidth::new(settings.volume_bandwidth);
+    let volumes = Volumes::new(bandwidth.clone());
     let sync_streams = MessageStreams::new(handles.controls.members.clone(), SYNC_PROTOCOL);
     let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);
     let parts = DriverContext {
@@ -154,7 +156,7 @@ pub(crate) async fn run(
     let first = Routes::of(&snapshot.borrow().view);
     let (table, routes) = watch::channel(Arc::new(first));
     let members = handles.controls.members.clone();
-    let router = Router::new(membership.node, routes, connections, members);
+    let router = Router::new(membership.node, routes, connections, members, bandwidth);
 
     for (node, address) in peers.into_iter().filter_map(with_node) {
         handles.commands.send(network::Command::Addresses(node, vec![address])).await?;

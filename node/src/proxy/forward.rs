@@ -61,7 +61,8 @@ impl Router {
             TcpUpstream::Remote(stream) => {
                 let _stream = restart.stream();
                 let down = self.node_down(&route.endpoint);
-                splice::records(client, stream, Direction::From, down, restart).await;
+                let bandwidth = &self.inner.bandwidth;
+                splice::records(client, stream, Direction::From, down, restart, bandwidth).await;
             }
         }
     }

@@ -62,7 +62,8 @@ async fn serve_stream(router: &Router, mut stream: Compat<Stream>) -> io::Result
             Box::pin(answer(&mut stream, connected.is_some())).await?;
             if let Some((_connection, instance)) = connected {
                 let down = std::future::pending();
-                splice::records(instance, stream, Direction::To, down, restart).await;
+                let bandwidth = &router.inner.bandwidth;
+                splice::records(instance, stream, Direction::To, down, restart, bandwidth).await;
             }
         }
         PortProtocol::Udp => {

@@ -17,6 +17,7 @@ use super::limits::{
 use super::load_balancer::{Ejected, LoadBalancer, Scope};
 use super::restart::Restart;
 use super::upstream::{Streams, Upstream};
+use crate::bandwidth::Bandwidth;
 
 /// Forwards connections to instances. Cheap to clone.
 #[derive(Clone)]
@@ -33,6 +34,8 @@ pub(super) struct Inner {
     /// One permit for each forwarded connection.
     pub(super) permits: Arc<Semaphore>,
     pub(super) restart: Restart,
+    /// Told what services send to other nodes.
+    pub(super) bandwidth: Bandwidth,
 }
 
 /// An established path to an instance.
@@ -55,17 +58,20 @@ enum Failure {
 
 impl Router {
     /// Returns a router for `node` that follows the routes in `table` and opens streams to other nodes with `members`.
+    /// What services send to other nodes comes out of the `bandwidth` of volumes.
     pub fn new(
         node: NodeId,
         table: watch::Receiver<Arc<Routes>>,
         connections: Connections,
         members: libp2p_stream::Control,
+        bandwidth: Bandwidth,
     ) -> Self {
         let balancer = LoadBalancer::new(node, connections.clone());
         let streams = Streams::new(members);
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let restart = Restart::default();
-        let inner = Inner { node, table, connections, balancer, streams, permits, restart };
+        let inner =
+            Inner { node, table, connections, balancer, streams, permits, restart, bandwidth };
         Self { inner: Arc::new(inner) }
     }
 

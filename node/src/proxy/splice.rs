@@ -20,6 +20,7 @@ use vc_protocol::route::MAX_RECORD;
 
 use super::record::{self, HEADER, RecordDecoder};
 use super::restart::Restart;
+use crate::bandwidth::Bandwidth;
 use crate::handover::Connection;
 
 /// Size of the buffer that all connections of a thread share, in bytes: the largest record with its header.
@@ -103,13 +104,14 @@ pub(super) enum Direction {
 
 /// Splices a TCP connection and the records of a stream until both directions are closed. A reset of one resets the
 /// other, and both are reset when `down` completes: the stream's node is down. `answers` is the direction to the client; it
-/// is ended when the connection is idle while the node restarts.
+/// is ended when the connection is idle while the node restarts. `bandwidth` is told what goes into the stream.
 pub(super) async fn records(
     tcp: TcpStream,
     stream: Compat<Stream>,
     answers: Direction,
     down: impl Future<Output = ()>,
     restart: &Restart,
+    bandwidth: &Bandwidth,
 ) {
     let mut down = std::pin::pin!(down);
     let mut draining = std::pin::pin!(restart.draining());
@@ -123,6 +125,7 @@ pub(super) async fn records(
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let copied = copy.poll(cx);
+        bandwidth.sent_by_services(std::mem::take(&mut copy.to_other));
         is_draining = is_draining || draining.as_mut().poll(cx).is_ready();
         if copied.is_ready() || !is_draining {
             return copied;
@@ -195,11 +198,13 @@ struct CopyBidirectional<S> {
     last: Option<Direction>,
     /// When that was.
     last_at: Instant,
+    /// Bytes that were read for `other`.
+    to_other: usize,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
     fn new(tcp: TcpStream, other: S, to: HalfCopy, from: HalfCopy) -> Self {
-        Self { tcp, other, to, from, last: None, last_at: Instant::now() }
+        Self { tcp, other, to, from, last: None, last_at: Instant::now(), to_other: 0 }
     }
 
     /// Returns since when nothing is outstanding: both directions are open, and the last bytes went to the client, in the
@@ -220,10 +225,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
     /// Copies in both directions. Errors: a connection was reset, or both directions ended and one of them broke.
     fn poll(&mut self, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
         with_scratch(|scratch| {
-            if self.to.poll(cx, &mut self.tcp, &mut self.other, scratch)? {
+            let copied = self.to.poll(cx, &mut self.tcp, &mut self.other, scratch)?;
+            self.to_other += copied;
+            if copied > 0 {
                 (self.last, self.last_at) = (Some(Direction::To), Instant::now());
             }
-            if self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)? {
+            if self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)? > 0 {
                 (self.last, self.last_at) = (Some(Direction::From), Instant::now());
             }
             match (self.to.stage, self.from.stage) {
@@ -301,14 +308,14 @@ impl HalfCopy {
         self.rest.split_off(self.written)
     }
 
-    /// Copies as much as possible now and advances `stage`. Returns whether bytes were read. Errors: `from` was reset.
+    /// Copies as much as possible now and advances `stage`. Returns how many bytes were read. Errors: `from` was reset.
     fn poll<R, W>(
         &mut self,
         cx: &mut Context<'_>,
         from: &mut R,
         to: &mut W,
         scratch: &mut [u8],
-    ) -> io::Result<bool>
+    ) -> io::Result<usize>
     where
         R: AsyncRead + Unpin,
         W: AsyncWrite + Unpin,
@@ -319,26 +326,26 @@ impl HalfCopy {
                 let rest = std::mem::take(&mut self.rest);
                 let accepted = self.forward(cx, to, &rest[self.written..])?;
                 if self.stage == Stage::Broken {
-                    return Ok(copied > 0);
+                    return Ok(copied);
                 }
                 self.written += accepted;
                 if self.written < rest.len() {
                     self.rest = rest;
-                    return Ok(copied > 0);
+                    return Ok(copied);
                 }
                 self.written = 0;
             }
             match self.stage {
-                Stage::Closed | Stage::Broken => return Ok(copied > 0),
+                Stage::Closed | Stage::Broken => return Ok(copied),
                 Stage::Closing => {
                     self.close(cx, to);
-                    return Ok(copied > 0);
+                    return Ok(copied);
                 }
                 Stage::Copying => {}
             }
             if copied >= COOP_BUDGET {
                 cx.waker().wake_by_ref();
-                return Ok(copied > 0);
+                return Ok(copied);
             }
             let head = if matches!(self.framing, Framing::Encode) { HEADER } else { 0 };
             let mut buffer = ReadBuf::new(&mut scratch[head..]);
@@ -347,7 +354,7 @@ impl HalfCopy {
                     if self.unflushed && Pin::new(&mut *to).poll_flush(cx).is_ready() {
                         self.unflushed = false;
                     }
-                    return Ok(copied > 0);
+                    return Ok(copied);
                 }
                 Poll::Ready(result) => result?,
             }
@@ -366,7 +373,7 @@ impl HalfCopy {
             let accepted = self.forward(cx, to, &scratch[..whole])?;
             if accepted < whole && self.stage != Stage::Broken {
                 self.rest = scratch[accepted..whole].to_vec();
-                return Ok(copied > 0);
+                return Ok(copied);
             }
         }
     }

@@ -25,6 +25,14 @@ impl fmt::Display for SettingChange {
     }
 }
 
+/// Returns a size as its option takes it.
+fn size(bytes: u64) -> String {
+    match bytes % (1 << 20) {
+        0 => format!("{}m", bytes >> 20),
+        _ => bytes.to_string(),
+    }
+}
+
 impl Settings {
     /// Returns what changes from these settings to `new`.
     pub(crate) fn changes(&self, new: &Self) -> Vec<SettingChange> {
@@ -62,10 +70,8 @@ impl Settings {
                 0 => (millis / 1000).to_string(),
                 rest => format!("{}.{rest:03}", millis / 1000).trim_end_matches('0').to_owned(),
             }),
-            Setting::Memory => self.memory.map(|bytes| match bytes % (1 << 20) {
-                0 => format!("{}m", bytes >> 20),
-                _ => bytes.to_string(),
-            }),
+            Setting::Memory => self.memory.map(size),
+            Setting::VolumeBandwidth => self.volume_bandwidth.map(size),
             Setting::NoMdns => self.no_mdns.then(|| "set".to_owned()),
             Setting::NoConsole => self.no_console.then(|| "set".to_owned()),
         }
@@ -83,6 +89,7 @@ mod tests {
             labels: vec![label("zone", "a"), label("disk", "ssd")],
             cpus: Some(4000),
             memory: Some(4 << 30),
+            volume_bandwidth: Some(50 << 20),
             no_mdns: true,
             ..Settings::default()
         };
@@ -98,6 +105,7 @@ mod tests {
             "port: unset -> 5000",
             "cpus: 4 -> 1.5",
             "memory: 4096m -> 1000",
+            "volume-bandwidth: 50m -> unset",
             "no-mdns: set -> unset",
         ];
         assert_eq!(lines, expected);

@@ -71,6 +71,7 @@ mod tests {
   },
   "cpu_millis": 1500,
   "memory_bytes": 2147483648,
+  "volume_bandwidth": 52428800,
   "no_mdns": true,
   "no_console": false,
   "rack": {

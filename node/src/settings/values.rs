@@ -8,7 +8,7 @@ use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::token::NodeRole;
-use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, parse_cpus, parse_memory};
+use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, ParseResourceError, parse_cpus, parse_memory};
 use vc_runtime::docker::NetworkPool;
 
 /// The settings of a node. What is not said has its default, which is not remembered.
@@ -61,6 +61,11 @@ pub struct Settings {
     #[arg(long, value_parser = parse_memory)]
     #[serde(rename = "memory_bytes", skip_serializing_if = "Option::is_none")]
     pub memory: Option<u64>,
+    /// Bytes per second that volumes may send to other nodes, as in 50MB; services, which come first, use the same [default: no
+    /// bound]
+    #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub volume_bandwidth: Option<u64>,
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
@@ -88,6 +93,7 @@ pub enum Setting {
     Label,
     Cpus,
     Memory,
+    VolumeBandwidth,
     NoMdns,
     NoConsole,
 }
@@ -145,6 +151,25 @@ fn parse_label(text: &str) -> Result<(String, String), LabelError> {
     match text.split_once('=') {
         Some((key, value)) if !key.is_empty() => Ok((key.to_owned(), value.to_owned())),
         _ => Err(LabelError::NoKey(text.to_owned())),
+    }
+}
+
+/// The least bandwidth of volumes, in bytes per second: less would let transfers time out.
+const MIN_BANDWIDTH: u64 = 64 << 10;
+
+/// Why an argument of `--volume-bandwidth` is not a bandwidth.
+#[derive(Debug, thiserror::Error)]
+enum BandwidthError {
+    #[error(transparent)]
+    Size(#[from] ParseResourceError),
+    #[error("'{0}' is too little: transfers would time out; give at least 64k")]
+    TooLittle(String),
+}
+
+fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
+    match parse_memory(text.strip_suffix("/s").unwrap_or(text))? {
+        bytes if bytes < MIN_BANDWIDTH => Err(BandwidthError::TooLittle(text.to_owned())),
+        bytes => Ok(bytes),
     }
 }
 
@@ -219,6 +244,7 @@ impl Settings {
                 Setting::Label => kept.labels.clear(),
                 Setting::Cpus => kept.cpus = None,
                 Setting::Memory => kept.memory = None,
+                Setting::VolumeBandwidth => kept.volume_bandwidth = None,
                 Setting::NoMdns => kept.no_mdns = false,
                 Setting::NoConsole => kept.no_console = false,
             }
@@ -235,6 +261,7 @@ impl Settings {
             labels: if given.labels.is_empty() { kept.labels } else { given.labels },
             cpus: given.cpus.or(kept.cpus),
             memory: given.memory.or(kept.memory),
+            volume_bandwidth: given.volume_bandwidth.or(kept.volume_bandwidth),
             no_mdns: given.no_mdns || kept.no_mdns,
             no_console: given.no_console || kept.no_console,
             unknown: kept.unknown,

@@ -14,8 +14,9 @@ use vc_protocol::volume::{SnapshotId, VolumeCopy};
 use vc_runtime::docker::{Docker, VolumePlace};
 use vc_volumes::{Conflict, Outcome, Pause, Volume};
 
+use super::Volumes;
 use super::error::CopyError;
-use super::metrics::{Operation, VolumeMetrics};
+use super::metrics::Operation;
 use super::pause::PauseWriters;
 use super::schedule::{Retry, Schedule};
 use super::transfer;
@@ -25,6 +26,9 @@ use crate::snapshot::Snapshot;
 
 /// Time until the next attempt when the task has changed meanwhile.
 const MIN_RETRY: Duration = Duration::from_millis(200);
+
+/// How often at most the progress of the first transfer of a volume is reported.
+const PROGRESS_STEPS: u64 = 20;
 
 /// What all copies of a node share. Cheap to clone.
 #[derive(Clone)]
@@ -38,7 +42,7 @@ pub(super) struct CopyContext {
     pub(super) transfers: Arc<Semaphore>,
     /// Permits to take snapshots.
     pub(super) passes: Arc<Semaphore>,
-    pub(super) metrics: VolumeMetrics,
+    pub(super) volumes: Volumes,
 }
 
 /// The copy of one volume. [`run`](Self::run) it as a task; dropping that ends what it does, with its processes.
@@ -122,8 +126,13 @@ impl CopyTask {
                 Part::Replica(place) => self.replicate(place).await,
             };
             let Err(error) = done;
-            self.context.metrics.failed(self.volume.key(), operation(part, &error));
-            self.failed(&error).await;
+            self.context.volumes.metrics().failed(self.volume.key(), operation(part, &error));
+            if self.retry.is_new() && error.is_passing() {
+                // Told when it fails again: whenever a node starts anew, a transfer from it fails once.
+                tracing::debug!(volume = %self.volume.key(), %error, "a transfer of a volume failed");
+            } else {
+                self.failed(&error).await;
+            }
             let pause = self.retry.after_failure();
             // Another source may be there.
             tokio::select! {
@@ -140,7 +149,7 @@ impl CopyTask {
         if copy.written != Some(epoch) || copy.closed {
             let (mut newest, sources) = self.newest();
             if let Some(wanted) = needed(&copy, newest) {
-                newest = Some(self.fetch(wanted, &sources).await?);
+                newest = Some(self.fetch(&copy, wanted, &sources).await?);
             }
             let begun = self.volume.begin(&working, epoch, newest, clock::now()).await?;
             self.put_aside(begun.conflict.as_ref());
@@ -190,7 +199,8 @@ impl CopyTask {
             self.unchanged = matches!(outcome, Outcome::Unchanged(_));
             if let Outcome::Taken { manifest, paused } = &outcome {
                 paused_for = *paused;
-                self.context.metrics.taken(self.volume.key(), begun.elapsed(), paused_for);
+                let metrics = self.context.volumes.metrics();
+                metrics.taken(self.volume.key(), begun.elapsed(), paused_for);
                 tracing::debug!(volume = %self.volume.key(), snapshot = %manifest.id, ?paused, "snapshot taken");
                 self.volume.prune(spec.keep, clock::now()).await?;
             }
@@ -229,7 +239,7 @@ impl CopyTask {
                 // Not above what can be got: the writer of the fence may have no snapshot yet.
                 self.volume.raise_fence(fence.min(newest.epoch)).await?;
                 if copy.snapshot.is_none_or(|have| have < newest) {
-                    self.fetch(newest, &sources).await?;
+                    self.fetch(&copy, newest, &sources).await?;
                     self.volume.prune(spec.keep, clock::now()).await?;
                     copy = self.copy().await?;
                 }
@@ -260,8 +270,46 @@ impl CopyTask {
         }
     }
 
-    /// Gets a snapshot, or a later one, from one of these nodes. Returns its id.
-    async fn fetch(&self, id: SnapshotId, sources: &[NodeId]) -> Result<SnapshotId, CopyError> {
+    /// Gets a snapshot, or a later one, from one of these nodes. Returns its id. Of the first one of a `copy`, reports how much
+    /// has arrived.
+    async fn fetch(
+        &mut self,
+        copy: &VolumeCopy,
+        id: SnapshotId,
+        sources: &[NodeId],
+    ) -> Result<SnapshotId, CopyError> {
+        let (arrived, mut steps) = watch::channel(0);
+        if copy.snapshot.is_none() {
+            // What is reported meanwhile is not what was reported last.
+            self.reported = None;
+        }
+        let report = async {
+            while copy.snapshot.is_none() && steps.changed().await.is_ok() {
+                let received = *steps.borrow_and_update();
+                let copy = VolumeCopy { received, error: self.problem.clone(), ..copy.clone() };
+                let input = Input::Volume(self.volume.key().clone(), copy);
+                if self.context.driver.send(DriverMessage::Input(input)).await.is_err() {
+                    break;
+                }
+            }
+            std::future::pending().await
+        };
+        let progress = |received, total| {
+            let step = progress_step(received, total);
+            arrived.send_if_modified(|last| std::mem::replace(last, step) != step);
+        };
+        tokio::select! {
+            fetched = self.fetch_from(id, sources, progress) => fetched,
+            never = report => never,
+        }
+    }
+
+    async fn fetch_from(
+        &self,
+        id: SnapshotId,
+        sources: &[NodeId],
+        progress: impl Fn(u64, u64) + Send + Sync,
+    ) -> Result<SnapshotId, CopyError> {
         // The semaphore is never closed.
         let _permit = self.context.transfers.acquire().await;
         // Each node begins with the next one after itself, so that they share the requests.
@@ -272,7 +320,8 @@ impl CopyTask {
             let node = self.context.snapshot.borrow().view.name(source);
             let started = Instant::now();
             let members = self.context.members.clone();
-            match transfer::fetch(members, source, &self.volume, id, &self.context.metrics).await {
+            let (volume, volumes) = (&self.volume, &self.context.volumes);
+            match transfer::fetch(members, source, volume, id, volumes, &progress).await {
                 Ok(got) => {
                     let (volume, elapsed) = (self.volume.key(), started.elapsed());
                     tracing::debug!(%volume, snapshot = %got, node, ?elapsed, "snapshot received");
@@ -301,7 +350,8 @@ impl CopyTask {
         let read = move || Ok((volume.copy()?, volume.snapshot_count()?));
         match tokio::task::spawn_blocking(read).await {
             Ok(Ok((copy, snapshots))) => {
-                self.context.metrics.set_snapshots(self.volume.key(), snapshots);
+                let metrics = self.context.volumes.metrics();
+                metrics.set_snapshots(self.volume.key(), snapshots);
                 Ok(copy)
             }
             Ok(Err(error)) => Err(CopyError::Store(error)),
@@ -350,6 +400,13 @@ fn needed(copy: &VolumeCopy, newest: Option<SnapshotId>) -> Option<SnapshotId> {
     })
 }
 
+/// Returns how much has arrived of a snapshot of `total` bytes, in steps: each one is a change of the node's document.
+fn progress_step(received: u64, total: u64) -> u64 {
+    let step = (total / PROGRESS_STEPS).max(1);
+    // Lists and sums are sent, too.
+    received.min(total) / step * step
+}
+
 /// Returns what has failed.
 fn operation(part: &Part, error: &CopyError) -> Operation {
     match (part, error) {
@@ -366,6 +423,17 @@ fn one_line(text: &str) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn progress_is_reported_in_few_steps_and_ends_at_the_size() {
+        let total = 2_000_000_007;
+        let steps: std::collections::BTreeSet<u64> =
+            (0..=17_000).map(|chunk| progress_step(chunk * 128 * 1024, total)).collect();
+        assert_eq!(steps.len(), 21, "{steps:?}");
+        assert!(steps.last().is_some_and(|last| total - last < 20));
+        assert_eq!(progress_step(300, 10), 10);
+        assert_eq!(progress_step(300, 0), 0);
+    }
 
     #[test]
     fn a_primary_gets_the_newest_snapshot_unless_it_has_written_since() {

@@ -20,6 +20,17 @@ pub(crate) enum CopyError {
     NoSource(SnapshotId),
 }
 
+impl CopyError {
+    /// Returns whether it may be over in a moment: another node starts, or has something newer.
+    pub(super) fn is_passing(&self) -> bool {
+        match self {
+            Self::NoSource(_) => true,
+            Self::Transfer { source, .. } => !matches!(source, TransferError::Store(_)),
+            _ => false,
+        }
+    }
+}
+
 /// Why a snapshot did not come from another node.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum TransferError {

@@ -21,6 +21,8 @@ use vc_engine::volumes::VolumeTask;
 use vc_protocol::VolumeKey;
 use vc_volumes::Store;
 
+use crate::bandwidth::Bandwidth;
+use metered::Metered;
 pub(crate) use metrics::VolumeMetrics;
 pub(crate) use place::find;
 pub(crate) use supervisor::Supervisor;
@@ -37,6 +39,7 @@ struct Shared {
     /// Set once it is open.
     store: watch::Sender<Option<Store>>,
     metrics: VolumeMetrics,
+    bandwidth: Bandwidth,
 }
 
 /// What the driver has said, and the supervisor not done yet.
@@ -47,10 +50,17 @@ struct Wanted {
 }
 
 impl Volumes {
-    pub(crate) fn new() -> Self {
+    /// Returns those of a node that sends with this bandwidth.
+    pub(crate) fn new(bandwidth: Bandwidth) -> Self {
         let (store, _) = watch::channel(None);
         let metrics = VolumeMetrics::new();
-        Self(Arc::new(Shared { wanted: Mutex::default(), changed: Notify::new(), store, metrics }))
+        Self(Arc::new(Shared {
+            wanted: Mutex::default(),
+            changed: Notify::new(),
+            store,
+            metrics,
+            bandwidth,
+        }))
     }
 
     /// Sets what to do with each copy. Never waits.
@@ -77,6 +87,11 @@ impl Volumes {
     /// Returns what is counted about the copies.
     pub(crate) fn metrics(&self) -> &VolumeMetrics {
         &self.0.metrics
+    }
+
+    /// Counts and limits what goes over a stream to another node for a volume.
+    fn metered<S>(&self, volume: &VolumeKey, stream: S) -> Metered<S> {
+        Metered::new(stream, self.0.metrics.traffic(volume), self.0.bandwidth.clone())
     }
 
     /// Returns the store, if it is open.

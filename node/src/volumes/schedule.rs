@@ -43,6 +43,11 @@ impl Retry {
         Self(RETRY_INTERVAL.0)
     }
 
+    /// Returns whether no attempt has failed since it is new.
+    pub(super) fn is_new(&self) -> bool {
+        self.0 == RETRY_INTERVAL.0
+    }
+
     /// Returns how long to wait after an attempt that failed.
     pub(super) fn after_failure(&mut self) -> Duration {
         let pause = self.0;
@@ -73,7 +78,9 @@ mod tests {
     #[test]
     fn attempts_become_rarer() {
         let mut retry = Retry::new();
+        assert!(retry.is_new());
         let pauses: Vec<u64> = (0..8).map(|_| retry.after_failure().as_secs()).collect();
         assert_eq!(pauses, [1, 2, 4, 8, 16, 32, 60, 60]);
+        assert!(!retry.is_new());
     }
 }

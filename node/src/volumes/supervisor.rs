@@ -57,9 +57,9 @@ impl Supervisor {
     /// Carries out what the driver says, for ever.
     pub(crate) async fn run(self) {
         let Self { volumes, dir, node, runtime, members, driver, snapshot } = self;
+        tokio::spawn(metrics::watch_disk(dir.clone(), volumes.metrics().clone()));
         // Child processes have no volumes.
         let Runtime::Docker(docker) = runtime else { return std::future::pending().await };
-        tokio::spawn(metrics::watch_disk(dir.clone(), volumes.metrics().clone()));
         let store = open(dir).await;
         let read = store.clone();
         let copies = tokio::task::spawn_blocking(move || read.copies()).await;
@@ -84,7 +84,7 @@ impl Supervisor {
             snapshot,
             transfers: Arc::new(Semaphore::new(MAX_TRANSFERS)),
             passes: Arc::new(Semaphore::new(MAX_PASSES)),
-            metrics: volumes.metrics().clone(),
+            volumes: volumes.clone(),
         };
         let mut running: BTreeMap<VolumeKey, Running> = BTreeMap::new();
         let mut removals: BTreeMap<VolumeKey, JoinHandle<()>> = BTreeMap::new();

@@ -16,8 +16,6 @@ use vc_volumes::{Manifest, Store, Volume};
 
 use super::Volumes;
 use super::error::TransferError;
-use super::metered::Metered;
-use super::metrics::VolumeMetrics;
 use crate::frames::{FrameError, Frames};
 use crate::member_server::{self, MaxRequests};
 use crate::network::inbound::Incoming;
@@ -47,13 +45,15 @@ enum VolumeAnswer {
     Refused(String),
 }
 
-/// Gets a snapshot, or a later one, from another member. Returns its id.
+/// Gets a snapshot, or a later one, from another member. Returns its id. `progress` is called now and then with the bytes that
+/// have arrived, and the size of the volume.
 pub(super) async fn fetch(
     mut members: libp2p_stream::Control,
     from: NodeId,
     volume: &Volume,
     snapshot: SnapshotId,
-    metrics: &VolumeMetrics,
+    volumes: &Volumes,
+    mut progress: impl FnMut(u64, u64) + Send,
 ) -> Result<SnapshotId, TransferError> {
     let asked = async {
         let protocol = StreamProtocol::new(VOLUME_PROTOCOL);
@@ -72,8 +72,8 @@ pub(super) async fn fetch(
     if manifest.id < snapshot {
         return Err(TransferError::Refused(format!("it has only snapshot {}", manifest.id)));
     }
-    let stream = Metered::new(stream.compat(), metrics.traffic(volume.key()));
-    volume.receive(&manifest, stream, |_| {}).await?;
+    let stream = volumes.metered(volume.key(), stream.compat());
+    volume.receive(&manifest, stream, |received| progress(received, manifest.bytes)).await?;
     Ok(manifest.id)
 }
 
@@ -118,8 +118,7 @@ async fn answer(volumes: &Volumes, peer: PeerId, stream: Stream) {
         Ok(Err(error)) => return tracing::debug!(%peer, %error, "no request for a snapshot"),
         Err(_) => return,
     };
-    let traffic = volumes.metrics().traffic(&request.volume);
-    let stream = Metered::new(frames.into_inner().compat(), traffic);
+    let stream = volumes.metered(&request.volume, frames.into_inner().compat());
     let sent = volume.send(manifest.id, stream).await;
     if let Err(error) = sent {
         tracing::debug!(%peer, volume = %request.volume, %error, "a snapshot was not sent");

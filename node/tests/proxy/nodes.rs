@@ -12,6 +12,7 @@ use libp2p_stream::IncomingStreams;
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
 use vc_engine::routes::{Endpoint, Routes, ServiceRoutes};
+use vc_node::bandwidth::Bandwidth;
 use vc_node::proxy::{Connections, Router, serve_member_streams};
 use vc_protocol::wire::ROUTE_PROTOCOL;
 use vc_protocol::{InstanceId, Keypair, NodeId, ServiceKey};
@@ -71,7 +72,8 @@ fn node(id: NodeId, swarm: &Swarm<libp2p_stream::Behaviour>) -> Node {
     });
     let (table, routes) = watch::channel(Arc::default());
     let connections = Connections::default();
-    let router = Router::new(id, routes, connections.clone(), members.clone());
+    let router =
+        Router::new(id, routes, connections.clone(), members.clone(), Bandwidth::default());
     tokio::spawn(serve_member_streams(router.clone(), streams));
     Node { id, router, connections, members, table }
 }
