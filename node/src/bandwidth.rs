@@ -1,9 +1,7 @@
 //! How fast this node sends volumes to other nodes.
 
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
-
-use tokio::time::Instant;
+use std::time::{Duration, Instant};
 
 /// Bytes that may be sent at once after a pause, as a time at the full rate: longer than a tick of the timer.
 const BURST: Duration = Duration::from_millis(20);
@@ -48,8 +46,7 @@ impl Bucket {
 
 impl Bandwidth {
     /// Returns a bound; `None` for none.
-    pub fn new(bytes_per_second: Option<u64>) -> Self {
-        let now = Instant::now();
+    pub fn new(bytes_per_second: Option<u64>, now: Instant) -> Self {
         Self(bytes_per_second.map(|rate| {
             let (all, least) = (Bucket::new(rate, now), Bucket::new(rate / LEAST_SHARE, now));
             Arc::new(Mutex::new(Buckets { all, least }))
@@ -63,10 +60,9 @@ impl Bandwidth {
 
     /// Reserves the sending of `bytes` of a volume. Returns when they may be sent; `None` for now. Streams that ask for one turn
     /// after the other get equal shares.
-    pub(crate) fn reserve_for_volumes(&self, bytes: usize) -> Option<Instant> {
+    pub(crate) fn reserve_for_volumes(&self, bytes: usize, now: Instant) -> Option<Instant> {
         let buckets = self.0.as_ref()?;
         let Buckets { all, least } = &mut *buckets.lock().unwrap_or_else(PoisonError::into_inner);
-        let now = Instant::now();
         let mut at = all.free_at;
         if at > now && least.free_at < at {
             at = least.free_at;
@@ -77,12 +73,93 @@ impl Bandwidth {
     }
 
     /// Notes what services have sent.
-    pub(crate) fn sent_by_services(&self, bytes: usize) {
+    pub(crate) fn sent_by_services(&self, bytes: usize, now: Instant) {
         let Some(buckets) = &self.0 else { return };
         let all = &mut buckets.lock().unwrap_or_else(PoisonError::into_inner).all;
-        let now = Instant::now();
         let before = all.free_at;
         all.take(bytes, now);
         all.free_at = all.free_at.min(before.max(now + MAX_DEBT));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// The rate of the tests, in bytes per second.
+    const RATE: u64 = 1 << 20;
+    /// What a stream reserves at once.
+    const TURN: usize = 16 * 1024;
+    /// The time between two connections of services that send something.
+    const TICK: Duration = Duration::from_millis(10);
+
+    /// Sends for some seconds of a simulated clock: volumes over streams that always have something to send, and services so many
+    /// bytes per second. Returns what each stream has sent.
+    fn simulate(bandwidth: &Bandwidth, streams: usize, services: u64, seconds: u64) -> Vec<u64> {
+        let start = Instant::now();
+        let end = start + Duration::from_secs(seconds);
+        let mut sent = vec![0; streams];
+        let mut due: Vec<Instant> = vec![start; streams];
+        let mut tick = start;
+        let mut reserve = |stream: usize, now: Instant| {
+            let at = bandwidth.reserve_for_volumes(TURN, now).unwrap_or(now);
+            if at < end {
+                sent[stream] += TURN as u64;
+            }
+            at
+        };
+        loop {
+            let next = (0..streams).min_by_key(|it| due[*it]).expect("a stream");
+            let now = due[next].min(tick);
+            if now >= end {
+                return sent;
+            }
+            if tick <= now {
+                let bytes = services * TICK.as_millis() as u64 / 1000;
+                bandwidth.sent_by_services(usize::try_from(bytes).expect("fits"), now);
+                tick += TICK;
+            } else {
+                due[next] = reserve(next, now);
+            }
+        }
+    }
+
+    fn limited() -> Bandwidth {
+        Bandwidth::new(Some(RATE), Instant::now())
+    }
+
+    #[test]
+    fn all_streams_together_stay_within_the_bandwidth_and_share_it() {
+        let sent = simulate(&limited(), 3, 0, 10);
+        let total: u64 = sent.iter().sum();
+        // With what may be sent at the beginning: a turn of each, and a burst.
+        assert!((RATE * 10 * 99 / 100..=RATE * 10 * 101 / 100).contains(&total), "{total}");
+        for of_stream in sent {
+            let share = of_stream * 100 / total;
+            assert!((32..=34).contains(&share), "{share} %");
+        }
+    }
+
+    #[test]
+    fn volumes_use_what_services_leave_and_always_a_tenth() {
+        for (services, left) in [(0, 100), (60, 40), (300, 10)] {
+            let sent = simulate(&limited(), 1, RATE * services / 100, 20)[0];
+            let share = sent * 100 / (RATE * 20);
+            assert!(share.abs_diff(left) <= 2, "{services} %: {share} % instead of {left} %");
+        }
+    }
+
+    #[test]
+    fn services_that_have_sent_much_hold_volumes_up_no_longer_than_a_second() {
+        let bandwidth = limited();
+        bandwidth.sent_by_services(usize::MAX, Instant::now());
+        let sent = simulate(&bandwidth, 1, 0, 11)[0];
+        assert!(sent >= RATE * 10, "{sent}");
+    }
+
+    #[test]
+    fn without_a_bound_nothing_waits() {
+        let (bandwidth, now) = (Bandwidth::default(), Instant::now());
+        assert!((0..1000).all(|_| bandwidth.reserve_for_volumes(1 << 30, now).is_none()));
     }
 }

@@ -3,6 +3,7 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
+use std::time::Instant;
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
@@ -132,7 +133,7 @@ pub(crate) async fn run(
     let drain = Arc::new(connections.clone());
     let watchdog = watchdog::start(dir)?;
     let runtime = Runtime::start(runtime_config, identity, drain, watchdog.clone(), runtime_events);
-    let bandwidth = Bandwidth::new(settings.volume_bandwidth);
+    let bandwidth = Bandwidth::new(settings.volume_bandwidth, Instant::now());
     let volumes = Volumes::new(bandwidth.clone());
     let sync_streams = MessageStreams::new(handles.controls.members.clone(), SYNC_PROTOCOL);
     let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);

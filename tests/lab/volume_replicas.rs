@@ -165,6 +165,32 @@ fn a_service_goes_on_elsewhere_with_its_data_and_late_writes_of_the_lost_node_ar
     let conflicts = lab.rows(asked, &["volume", "conflicts", "data"]);
     assert_eq!(conflicts.len(), 1, "{conflicts:?}");
     assert_eq!(conflicts[0]["node_name"], format!("h{second}"), "{conflicts:?}");
+
+    // All that is told as events, once each.
+    let events = lab.vc(asked, &["events", "--output", "json"]).done();
+    for told in [
+        format!("volume has a copy on h{replica} now"),
+        format!("volume moved from h{primary} to h{second} with everything in it"),
+        format!("on h{third}, taken "),
+        format!("what h{second} wrote last is kept aside"),
+    ] {
+        let count = events.lines().filter(|line| line.contains(&told)).count();
+        assert!(count >= 1, "'{told}' is missing in {events}");
+        let is_once = count == 1 || told.starts_with("volume has a copy");
+        assert!(is_once, "'{told}' is told {count} times: {events}");
+    }
+    let metrics = lab.get(third, "http://127.0.0.1:4779/metrics").done();
+    let value = |name: &str| {
+        let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
+        line.rsplit(' ').next()?.parse::<f64>().ok()
+    };
+    let labels = r#"{project="shop",volume="data"}"#;
+    assert!(metrics.contains(&format!("vc_volume_primary{labels} 1")), "{metrics}");
+    for name in ["lag_seconds", "snapshots", "sent_bytes_total", "received_bytes_total"] {
+        assert!(value(&format!("vc_volume_{name}")).is_some(), "{name} is missing in {metrics}");
+    }
+    assert!(value("vc_volume_pause_seconds_count") > Some(0.0), "{metrics}");
+    assert!(value("vc_volume_sent_bytes_total") > Some(0.0), "{metrics}");
 }
 
 /// Stops the service, and waits until no container is left.

@@ -29,6 +29,8 @@ const MIN_RETRY: Duration = Duration::from_millis(200);
 
 /// How often at most the progress of the first transfer of a volume is reported.
 const PROGRESS_STEPS: u64 = 20;
+/// The least that has to arrive in between, in bytes: what is there in a moment needs no progress.
+const MIN_PROGRESS: u64 = 16 << 20;
 
 /// What all copies of a node share. Cheap to clone.
 #[derive(Clone)]
@@ -402,7 +404,7 @@ fn needed(copy: &VolumeCopy, newest: Option<SnapshotId>) -> Option<SnapshotId> {
 
 /// Returns how much has arrived of a snapshot of `total` bytes, in steps: each one is a change of the node's document.
 fn progress_step(received: u64, total: u64) -> u64 {
-    let step = (total / PROGRESS_STEPS).max(1);
+    let step = (total / PROGRESS_STEPS).max(MIN_PROGRESS);
     // Lists and sums are sent, too.
     received.min(total) / step * step
 }
@@ -431,8 +433,8 @@ mod tests {
             (0..=17_000).map(|chunk| progress_step(chunk * 128 * 1024, total)).collect();
         assert_eq!(steps.len(), 21, "{steps:?}");
         assert!(steps.last().is_some_and(|last| total - last < 20));
-        assert_eq!(progress_step(300, 10), 10);
-        assert_eq!(progress_step(300, 0), 0);
+        assert_eq!(progress_step(40 << 20, 100 << 20), 32 << 20);
+        assert_eq!((progress_step(300, 10), progress_step(300, 0)), (0, 0), "a small volume");
     }
 
     #[test]
