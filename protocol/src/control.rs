@@ -199,6 +199,49 @@ pub enum Request {
         /// The node.
         node: NodeId,
     },
+    /// Downloads a snapshot that a node has. After [`Reply::Ready`] both sides send the frames of [`crate::exec`], the archive as
+    /// standard output. Deployer, because it may contain secrets.
+    ExportVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The node.
+        node: NodeId,
+        /// Only this file or directory of it, in a tar archive whose root has its name; `None` for everything, compressed with zstd.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        path: Option<String>,
+    },
+    /// Uploads an archive, in tar or compressed with zstd, with which a volume begins that no node has yet. After [`Reply::Ready`] the
+    /// client sends it in frames of bytes, the last of them empty; then the node answers [`Reply::Done`] or [`Reply::Error`]. Deployer.
+    ImportVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// Name or id of the node that is to have it; `None` for any that runs Docker.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        node: Option<String>,
+    },
+    /// Makes a new volume of a snapshot, on a node that has that. Deployer.
+    CloneVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// The snapshot.
+        snapshot: SnapshotId,
+        /// The node.
+        node: NodeId,
+        /// The new volume, which no node has yet.
+        to: VolumeKey,
+    },
+    /// Makes a new volume of what a volume of Docker's or a directory on a node has; that stays as it is. Deployer, whom an admin has
+    /// allowed the directory; admin for volumes of Docker's.
+    AdoptVolume {
+        /// The new volume, which no node has yet.
+        volume: VolumeKey,
+        /// Name or id of the node.
+        node: String,
+        /// Docker's name of its volume, or the absolute path of the directory.
+        source: String,
+    },
     /// Removes a volume that no service uses, with its data. Deployer.
     RemoveVolume {
         /// The volume as `project/volume`.

@@ -1,12 +1,16 @@
 //! Archives of snapshots: `tar`, compressed with zstd.
 //!
 //! GNU tar writes and reads them, in the format of POSIX with its extensions for times in nanoseconds, extended attributes, ACLs and
-//! holes. Sockets are left out.
+//! holes. Sockets are left out. Archives that are not compressed are read, too.
 
+use std::ffi::OsString;
+use std::io;
+use std::path::{Component, Path, PathBuf};
 use std::process::Stdio;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
+use tokio::process::ChildStdout;
 use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
@@ -15,15 +19,18 @@ use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 use crate::child::{Command, Finished, Hold};
 use crate::error::{Context as _, Error};
 use crate::layout;
-use crate::listing;
 use crate::manifest::Manifest;
-use crate::tree;
 use crate::volume::Volume;
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
 /// Bytes that are read at once.
 const CHUNK: usize = 128 * 1024;
+/// How an archive begins that zstd has compressed, and one that gzip has.
+const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
+const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
+/// An archive ends with at least one block of zeros; without it, it was cut off between two files.
+const LAST_BLOCK: u64 = 512;
 /// Everything of a file.
 const OPTIONS: [&str; 5] =
     ["--xattrs", "--xattrs-include=*", "--acls", "--sparse", "--numeric-owner"];
@@ -37,25 +44,9 @@ impl Volume {
     where
         W: AsyncWrite + Unpin + Send,
     {
-        let sending = self.sending(id)?;
         let data = self.layout().data(id);
-        let mut arguments: Vec<_> = OPTIONS.iter().map(Into::into).collect();
-        let format = ["--format=posix", "--pax-option=delete=atime,delete=ctime"];
-        arguments.extend(format.map(Into::into));
-        arguments.extend(["--sort=name", "--create", "--file=-", "."].map(Into::into));
-        let command = Command {
-            program: "tar",
-            arguments,
-            read: vec![data.clone()],
-            write: Vec::new(),
-            dir: data,
-            nice: true,
-            connect: false,
-        };
-        let mut child = self.spawn(command, Stdio::null(), Stdio::piped(), sending).await?;
-        let stdout = child.stdout();
-        let compressing = async {
-            let Some(mut stdout) = stdout else { return Ok(()) };
+        let arguments = ["--sort=name", "."].map(OsString::from).to_vec();
+        self.pack(id, data, arguments, async |mut stdout| {
             let mut stream = Zstd::new(Encoder::new(LEVEL)?);
             loop {
                 let mut chunk = vec![0; CHUNK];
@@ -69,16 +60,82 @@ impl Volume {
                     return writer.shutdown().await;
                 }
             }
-        };
-        let (finished, compressed) = tokio::join!(child.finish(), compressing);
-        self.ended(finished, compressed)
+        })
+        .await
     }
 
-    /// Reads an archive as the first snapshot of a volume that has none. Nothing outside the snapshot is written, whatever the
-    /// archive says.
+    /// Writes a file or directory of a snapshot as an archive that is not compressed, whose root has its name. `path` is relative to
+    /// the snapshot; links in it are followed as far as they stay inside.
     ///
     /// # Errors
-    /// [`Error::Exists`], [`Error::Fenced`], [`Error::Stream`] if it could not be read, and what else may go wrong.
+    /// As [`Volume::export`]; [`Error::NoPath`].
+    pub async fn export_path<W>(
+        &self,
+        id: SnapshotId,
+        path: &str,
+        mut writer: W,
+    ) -> Result<(), Error>
+    where
+        W: AsyncWrite + Unpin + Send,
+    {
+        let (data, wanted) = (self.layout().data(id), path.to_owned());
+        let found =
+            self.blocking(Arc::new(()), move |_| Ok(find(&data, Path::new(&wanted)))).await?;
+        let (directory, name) = found.map_err(|source| Error::NoPath {
+            volume: self.key().to_string(),
+            path: path.to_owned(),
+            source,
+        })?;
+        // A name that begins with a dash is no option.
+        let arguments = vec!["--sort=name".into(), "--".into(), name];
+        self.pack(id, directory, arguments, async |mut stdout| {
+            tokio::io::copy(&mut stdout, &mut writer).await?;
+            writer.shutdown().await
+        })
+        .await
+    }
+
+    /// Runs tar in a directory of a snapshot, and has `write` read its output to the end.
+    async fn pack(
+        &self,
+        id: SnapshotId,
+        dir: PathBuf,
+        what: Vec<OsString>,
+        write: impl AsyncFnOnce(ChildStdout) -> io::Result<()>,
+    ) -> Result<(), Error> {
+        let sending = self.sending(id)?;
+        let mut arguments: Vec<_> = OPTIONS.iter().map(Into::into).collect();
+        let format = ["--format=posix", "--pax-option=delete=atime,delete=ctime"];
+        arguments.extend(format.map(Into::into));
+        arguments.extend(["--create", "--file=-"].map(Into::into));
+        arguments.extend(what);
+        let command = Command {
+            program: "tar",
+            arguments,
+            read: vec![self.layout().data(id)],
+            write: Vec::new(),
+            dir,
+            nice: true,
+            connect: false,
+        };
+        let mut child = self.spawn(command, Stdio::null(), Stdio::piped(), sending).await?;
+        let stdout = child.stdout();
+        let writing = async {
+            match stdout {
+                Some(stdout) => write(stdout).await,
+                None => Ok(()),
+            }
+        };
+        let (finished, written) = tokio::join!(child.finish(), writing);
+        self.ended(finished, written)
+    }
+
+    /// Reads an archive, compressed with zstd or not at all, as the first snapshot of a volume that has none. Nothing outside the
+    /// snapshot is written, whatever the archive says.
+    ///
+    /// # Errors
+    /// [`Error::Exists`], [`Error::Fenced`], [`Error::Stream`] if it could not be read, and what else may go wrong. The volume has
+    /// nothing then.
     pub async fn import<R>(
         &self,
         mut reader: R,
@@ -88,39 +145,15 @@ impl Volume {
     where
         R: AsyncRead + Unpin + Send,
     {
-        let hold = self.lock().await;
-        self.check_fence(&self.state().await?, epoch)?;
-        if !self.blocking(Arc::clone(&hold), |this| this.ids()).await?.is_empty() {
-            return Err(Error::Exists { volume: self.key().to_string() });
-        }
+        let hold = self.begin_first(epoch).await?;
         let read = self.unpack(&mut reader, &hold).await;
-        let committed = match read {
-            Ok(()) => {
-                self.blocking(Arc::clone(&hold), move |this| {
-                    let data = layout::data(&this.layout().incoming());
-                    tree::sync(&data)?;
-                    let id = SnapshotId { epoch, number: 1 };
-                    let manifest = Manifest::new(id, None, Vec::new(), now, listing::read(&data)?);
-                    this.commit(&manifest, |_| Ok(()))?;
-                    Ok(manifest)
-                })
-                .await
-            }
-            Err(error) => Err(error),
-        };
-        self.blocking(hold, Self::clear_staging).await?;
-        committed
+        self.end_first(read, epoch, now, hold).await
     }
 
     async fn unpack<R>(&self, reader: &mut R, hold: &Hold) -> Result<(), Error>
     where
         R: AsyncRead + Unpin + Send,
     {
-        self.blocking(Arc::clone(hold), |this| {
-            this.prepare_staging()?;
-            tree::create(&layout::data(&this.layout().incoming()))
-        })
-        .await?;
         let data = layout::data(&self.layout().incoming());
         let mut arguments: Vec<_> = OPTIONS.iter().map(Into::into).collect();
         let extract = ["--same-owner", "--same-permissions", "--extract", "--file=-"];
@@ -139,18 +172,42 @@ impl Volume {
         let stdin = child.stdin();
         let decompressing = async {
             let Some(mut stdin) = stdin else { return Ok(()) };
-            let mut stream = Zstd::new(Decoder::new()?);
+            let mut chunk = vec![0; ZSTD_MAGIC.len()];
+            reader.read_exact(&mut chunk).await?;
+            if chunk.starts_with(&GZIP_MAGIC) {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, ArchiveError::Gzip));
+            }
+            let mut stream = match chunk.starts_with(&ZSTD_MAGIC) {
+                true => Some(Zstd::new(Decoder::new()?)),
+                false => None,
+            };
+            let mut zeros = 0;
             loop {
-                let mut chunk = vec![0; CHUNK];
-                let length = reader.read(&mut chunk).await?;
-                chunk.truncate(length);
-                let last = length == 0;
-                let (next, output) = stream.run(chunk, last).await?;
-                stream = next;
-                if stdin.write_all(&output).await.is_err() || last {
+                let last = chunk.is_empty();
+                let output = match stream.take() {
+                    Some(decoder) => {
+                        let (next, output) = decoder.run(chunk, last).await?;
+                        stream = Some(next);
+                        output
+                    }
+                    None => chunk,
+                };
+                zeros = trailing_zeros(zeros, &output);
+                if stdin.write_all(&output).await.is_err() {
                     // It says itself why it has ended.
                     return Ok(());
                 }
+                if last {
+                    return match zeros < LAST_BLOCK {
+                        true => {
+                            Err(io::Error::new(io::ErrorKind::UnexpectedEof, ArchiveError::CutOff))
+                        }
+                        false => Ok(()),
+                    };
+                }
+                chunk = vec![0; CHUNK];
+                let length = reader.read(&mut chunk).await?;
+                chunk.truncate(length);
             }
         };
         let (finished, decompressed) = tokio::join!(child.finish(), decompressing);
@@ -166,13 +223,47 @@ impl Volume {
 
     fn ended(
         &self,
-        finished: std::io::Result<Finished>,
-        streamed: std::io::Result<()>,
+        finished: io::Result<Finished>,
+        streamed: io::Result<()>,
     ) -> Result<(), Error> {
         streamed.map_err(|source| Error::Stream { volume: self.key().to_string(), source })?;
         let finished = finished.context("wait for tar in", self.dir())?;
         self.check("tar", self.dir(), &finished, &[])
     }
+}
+
+/// What is wrong with an archive.
+#[derive(Debug, thiserror::Error)]
+enum ArchiveError {
+    #[error("the archive is compressed with gzip: decompress it first, with gunzip")]
+    Gzip,
+    #[error("the archive ends too early")]
+    CutOff,
+}
+
+/// Returns with how many zeros a stream ends that ended with `before` of them.
+fn trailing_zeros(before: u64, bytes: &[u8]) -> u64 {
+    let count = bytes.iter().rev().take_while(|it| **it == 0).count();
+    let before = if count == bytes.len() { before } else { 0 };
+    before.saturating_add(count as u64)
+}
+
+/// Returns the directory and the name of what a path means in a tree. Errors: it is not there, or leads outside.
+fn find(tree: &Path, path: &Path) -> io::Result<(PathBuf, OsString)> {
+    let parts = path.components().filter_map(|part| match part {
+        Component::Normal(part) => Some(Ok(part)),
+        Component::RootDir | Component::CurDir => None,
+        _ => Some(Err(io::Error::from(io::ErrorKind::InvalidInput))),
+    });
+    let inner: PathBuf = parts.collect::<io::Result<_>>()?;
+    let tree = tree.canonicalize()?;
+    let Some(name) = inner.file_name() else { return Ok((tree, ".".into())) };
+    let directory = tree.join(inner.parent().unwrap_or(Path::new(""))).canonicalize()?;
+    if !directory.starts_with(&tree) {
+        return Err(io::ErrorKind::NotFound.into());
+    }
+    std::fs::symlink_metadata(directory.join(name))?;
+    Ok((directory, name.to_owned()))
 }
 
 /// A compressor or decompressor that runs beside the async tasks.
@@ -188,7 +279,7 @@ impl<O: Operation + Send + 'static> Zstd<O> {
     }
 
     /// Processes a chunk, the last one if `last`. Returns what comes out.
-    async fn run(mut self, chunk: Vec<u8>, last: bool) -> std::io::Result<(Self, Vec<u8>)> {
+    async fn run(mut self, chunk: Vec<u8>, last: bool) -> io::Result<(Self, Vec<u8>)> {
         let task = tokio::task::spawn_blocking(move || {
             let mut output = Vec::new();
             let mut buffer = vec![0; CHUNK];
@@ -210,6 +301,6 @@ impl<O: Operation + Send + 'static> Zstd<O> {
             }
             Ok((self, output))
         });
-        task.await.map_err(std::io::Error::other)?
+        task.await.map_err(io::Error::other)?
     }
 }

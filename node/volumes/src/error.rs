@@ -78,8 +78,18 @@ pub enum Error {
         /// `snapshot 3-12`
         what: String,
     },
+    /// A path is not in a snapshot.
+    #[error("volume {volume} has no '{path}': {source}")]
+    NoPath {
+        /// The volume.
+        volume: String,
+        /// As it was asked for.
+        path: String,
+        /// The error of the system.
+        source: io::Error,
+    },
     /// A volume is there already.
-    #[error("volume {volume} has snapshots on this node: remove it first, or choose another name")]
+    #[error("volume {volume} has data on this node: remove it first, or choose another name")]
     Exists {
         /// The volume.
         volume: String,

@@ -19,6 +19,7 @@ mod capabilities;
 mod changes;
 mod child;
 mod conflict;
+mod create;
 mod error;
 mod follow;
 pub mod helper;

@@ -194,6 +194,19 @@ pub enum Change {
         /// The snapshot with the result.
         snapshot: String,
     },
+    /// There is a new volume that begins with data.
+    VolumeCreated {
+        /// The volume.
+        volume: VolumeKey,
+        /// Where its data is from.
+        from: String,
+        /// Display name of the node that has it.
+        node_name: String,
+        /// Its first snapshot.
+        snapshot: String,
+        /// The size of its files, in bytes.
+        bytes: u64,
+    },
     /// The volume is out of the trash again.
     VolumeUndeleted {
         /// The volume.
@@ -290,6 +303,9 @@ impl fmt::Display for Change {
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRestored { volume, from, snapshot } => {
                 write!(f, "volume {volume} restored from {from}, as snapshot {snapshot}")
+            }
+            Self::VolumeCreated { volume, from, node_name, .. } => {
+                write!(f, "volume {volume} created on {node_name} from {from}")
             }
             Self::VolumeUndeleted { volume, node_name } => {
                 write!(f, "volume {volume} is on {node_name} again")

@@ -2,6 +2,7 @@
 #![allow(clippy::expect_used, clippy::unwrap_used, reason = "tests")]
 
 mod archive;
+mod create;
 mod faults;
 mod fidelity;
 mod hostile;
