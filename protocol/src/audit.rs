@@ -39,10 +39,6 @@ pub enum AuditAction {
     ImagePushed,
     /// A volume and its data were removed.
     VolumeRemoved,
-    /// A volume was made equal to an earlier content.
-    VolumeRestored,
-    /// A removed volume was taken out of the trash.
-    VolumeUndeleted,
     /// A node was admitted.
     NodeJoined,
     /// A node was drained.
@@ -77,6 +73,14 @@ pub enum AuditAction {
     CopyOut,
     /// Files were copied into an instance.
     CopyIn,
+    /// A volume was made equal to an earlier content.
+    VolumeRestored,
+    /// A removed volume was taken out of the trash.
+    VolumeUndeleted,
+    /// A volume was created with data.
+    VolumeCreated,
+    /// A snapshot of a volume was downloaded, or files of it.
+    VolumeExported,
     /// Logs of a service were read.
     LogsRead,
     /// A session began to send HTTP requests to a service.

@@ -13,6 +13,7 @@ use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ClusterId, ErrorCode, NodeId};
 
 use crate::auth::User;
+use crate::exec;
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::snapshot::Snapshot;
 
@@ -62,18 +63,20 @@ impl Forwarder {
         request: &Request,
         client: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
-        let mut server = match self.open(user, members, unreachable).await {
-            Ok(server) => server,
+        let (member, mut server) = match self.open(user, members, unreachable).await {
+            Ok(opened) => opened,
             Err(error) => {
                 client.send(&Reply::Error(error)).await?;
                 // A client that was refused a push or an upload still sends it.
                 return match request {
-                    Request::PushImage(_) | Request::UploadVolume { .. } => Err(FrameError::Closed),
+                    Request::PushImage(_)
+                    | Request::UploadVolume { .. }
+                    | Request::ImportVolume { .. } => Err(FrameError::Closed),
                     _ => Ok(()),
                 };
             }
         };
-        let lost = match self.relay(request, client, &mut server).await {
+        let lost = match self.relay(request, client, member, &mut server).await {
             Ok(()) => return Ok(()),
             Err(Lost::Client(error)) => return Err(error),
             Err(Lost::Server(error)) => error,
@@ -91,17 +94,17 @@ impl Forwarder {
         user: &User,
         members: &[NodeId],
         unreachable: &str,
-    ) -> Result<Frames<Stream>, ApiError> {
+    ) -> Result<(NodeId, Frames<Stream>), ApiError> {
         let credentials =
             Credentials::User { token: user.credential.to_string(), address: user.address.clone() };
         let mut last = "none is up".to_owned();
-        for server in members {
+        for &server in members {
             let peer = server.peer_id();
             let opened = authenticate(self.auth.clone(), peer, self.cluster, &credentials);
             match timeout(OPEN_TIMEOUT, opened).await {
                 Ok(Ok(Accepted { mut frames, .. })) => {
                     frames.set_max(MAX_FRAME);
-                    return Ok(frames);
+                    return Ok((server, frames));
                 }
                 Ok(Err(error)) => last = error.to_string(),
                 Err(_) => last = "no answer".to_owned(),
@@ -117,6 +120,7 @@ impl Forwarder {
         &self,
         request: &Request,
         client: &mut Frames<impl Duplex>,
+        member: NodeId,
         server: &mut Frames<Stream>,
     ) -> Result<(), Lost> {
         server.send(request).await.map_err(Lost::Server)?;
@@ -129,6 +133,12 @@ impl Forwarder {
             client.send(&reply).await.map_err(Lost::Client)?;
             match reply {
                 Reply::KeepAlive | Reply::Note(_) => {}
+                Reply::Ready if matches!(request, Request::ExportVolume { .. }) => {
+                    let name = self.snapshot.borrow().view.name(member);
+                    let down = exec::node_down(self.snapshot.clone(), member);
+                    let relayed = exec::relay(client, server, down, &name).await;
+                    return relayed.map_err(Lost::Client);
+                }
                 Reply::Ready => return push(client, server).await,
                 _ => return Ok(()),
             }

@@ -15,6 +15,7 @@ mod images;
 mod live;
 mod mask;
 mod multiplex;
+mod new_volumes;
 mod nodes;
 mod plan;
 mod projects;
@@ -27,6 +28,8 @@ mod session;
 mod tokens;
 mod trust;
 mod uploads;
+mod volume_archives;
+mod volume_error;
 mod volumes;
 mod watch;
 

@@ -61,7 +61,11 @@ fn needs(request: &Request) -> Needs {
         | Request::CopyOut(_)
         | Request::CopyIn(_)
         | Request::RestoreVolume { .. }
-        | Request::UndeleteVolume { .. } => (UserRole::Deployer, false),
+        | Request::UndeleteVolume { .. }
+        | Request::ExportVolume { .. }
+        | Request::ImportVolume { .. }
+        | Request::CloneVolume { .. }
+        | Request::AdoptVolume { .. } => (UserRole::Deployer, false),
         Request::Deploy { .. }
         | Request::Scale { .. }
         | Request::Restart { .. }
@@ -166,6 +170,14 @@ mod tests {
             r#""remove_volume","volume":"shop/data""#.to_owned(),
             r#""upload_volume","volume":"shop/data""#.to_owned(),
             format!(r#""undelete_volume","volume":"shop/data","node":"{NODE}""#),
+            format!(
+                r#""export_volume","volume":"shop/data","node":"{NODE}","snapshot":{{"epoch":1,"number":2}}"#
+            ),
+            r#""import_volume","volume":"shop/data""#.to_owned(),
+            format!(
+                r#""clone_volume","volume":"shop/data","node":"{NODE}","snapshot":{{"epoch":1,"number":2}},"to":"shop/b""#
+            ),
+            r#""adopt_volume","volume":"shop/data","node":"n1","source":"/srv/app""#.to_owned(),
             r#""restore_volume","volume":"shop/data","snapshot":{"epoch":1,"number":2}"#.to_owned(),
             r#""move_volume","volume":"shop/data","to":"n1""#.to_owned(),
             concat!(

@@ -21,6 +21,8 @@ enum Touches<'a> {
     Deployments(&'a [Deployment], &'a [FileContent]),
     /// Something else of a project.
     Project(&'a Name),
+    /// Something of two projects.
+    Projects([&'a Name; 2]),
     /// A reference that all projects share: [`images::check_reference`](super::images) says who may push it.
     Image,
     /// The cluster as a whole, or its nodes and tokens.
@@ -66,7 +68,13 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Snapshots { volume, .. }
         | Request::RestoreVolume { volume, .. }
         | Request::UndeleteVolume { volume, .. }
+        | Request::ExportVolume { volume, .. }
+        | Request::ImportVolume { volume, .. }
+        | Request::AdoptVolume { volume, .. }
         | Request::MoveVolume { volume, .. } => Touches::Project(&volume.project),
+        Request::CloneVolume { volume, to, .. } => {
+            Touches::Projects([&volume.project, &to.project])
+        }
         Request::PushImage(_) => Touches::Image,
         Request::RotateTrust { .. }
         | Request::SetVoter { .. }
@@ -119,6 +127,11 @@ pub(super) fn restrict(
             }
         }
         Touches::Project(project) => rights.check_project(project)?,
+        Touches::Projects(projects) => {
+            for project in projects {
+                rights.check_project(project)?;
+            }
+        }
         Touches::Cluster => rights.check_unlimited()?,
     }
     Ok(())
@@ -194,6 +207,10 @@ mod tests {
             | Request::Snapshots { .. }
             | Request::RestoreVolume { .. }
             | Request::UndeleteVolume { .. }
+            | Request::ExportVolume { .. }
+            | Request::ImportVolume { .. }
+            | Request::CloneVolume { .. }
+            | Request::AdoptVolume { .. }
             | Request::Exec(_)
             | Request::CopyOut(_)
             | Request::CopyIn(_)
@@ -257,6 +274,15 @@ mod tests {
             json!({"op": "upload_volume", "volume": format!("{project}/data")}),
             json!({"op": "snapshots", "volume": format!("{project}/data"), "node": node}),
             json!({"op": "undelete_volume", "volume": format!("{project}/data"), "node": node}),
+            json!({"op": "export_volume", "volume": format!("{project}/data"), "node": node,
+                   "snapshot": {"epoch": 1, "number": 2}}),
+            json!({"op": "import_volume", "volume": format!("{project}/data")}),
+            json!({"op": "clone_volume", "volume": "shop/data", "node": node,
+                   "snapshot": {"epoch": 1, "number": 2}, "to": format!("{project}/copy")}),
+            json!({"op": "clone_volume", "volume": format!("{project}/data"), "node": node,
+                   "snapshot": {"epoch": 1, "number": 2}, "to": "shop/copy"}),
+            json!({"op": "adopt_volume", "volume": format!("{project}/data"), "node": "n1",
+                   "source": "/srv/app"}),
             json!({"op": "restore_volume", "volume": format!("{project}/data"),
                    "snapshot": {"epoch": 1, "number": 2}}),
             json!({"op": "exec", "service": web, "replica": null, "command": ["id"], "tty": false,
@@ -354,7 +380,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 51, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 55, "an example of each request: {ops:?}");
     }
 
     #[test]

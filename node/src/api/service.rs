@@ -119,7 +119,18 @@ impl ControlService {
         if roles::needs_server(&request) && !self.cluster.is_server() {
             return self.forwarder.forward(user, &request, frames).await.map(|()| Next::Request);
         }
-        let undeletes = matches!(request, Request::UndeleteVolume { .. });
+        match self.volume_node(&mut request) {
+            Ok(None) => {}
+            Ok(Some(at)) => {
+                let unreachable = format!("{} cannot be reached", view().name(at));
+                self.forwarder.forward_to(&[at], &unreachable, user, &request, frames).await?;
+                return Ok(Next::Request);
+            }
+            Err(error) => {
+                frames.send(&Reply::Error(error)).await?;
+                return Ok(Next::Request);
+            }
+        }
         let reply = match request {
             Request::Multiplex => return Ok(Next::Multiplex),
 
@@ -158,6 +169,13 @@ impl ControlService {
             }
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
             Request::UploadVolume { volume } => self.upload_volume(&volume, frames).await?,
+            Request::ImportVolume { volume, .. } => {
+                self.import_volume(user, volume, frames).await?
+            }
+            Request::ExportVolume { volume, snapshot, path, .. } => {
+                let exported = self.export_volume(user, volume, snapshot, path, frames).await;
+                return exported.map(|()| Next::Request);
+            }
 
             // Single replies.
             Request::Services => Ok(self.services(user)),
@@ -209,36 +227,16 @@ impl ControlService {
             },
             Request::Images => Ok(self.images(user).await),
             Request::Volumes => Ok(self.volumes(user)),
-            Request::Snapshots { volume, node } | Request::UndeleteVolume { volume, node }
-                if node != self.cluster.membership().node =>
-            {
-                let request = match undeletes {
-                    true => Request::UndeleteVolume { volume, node },
-                    false => Request::Snapshots { volume, node },
-                };
-                let unreachable = format!("{} cannot be reached", view().name(node));
-                self.forwarder.forward_to(&[node], &unreachable, user, &request, frames).await?;
-                return Ok(Next::Request);
-            }
             Request::Snapshots { volume, .. } => self.snapshots(volume).await,
             Request::UndeleteVolume { volume, .. } => self.undelete(user, volume).await,
             Request::RestoreVolume { volume, snapshot, conflict } => {
-                match view().input.volumes.get(&volume) {
-                    Some(&home) if home != self.cluster.membership().node => {
-                        let unreachable = format!(
-                            "{}, which has the volume, cannot be reached",
-                            view().name(home)
-                        );
-                        let request = Request::RestoreVolume { volume, snapshot, conflict };
-                        let forwarder = &self.forwarder;
-                        forwarder.forward_to(&[home], &unreachable, user, &request, frames).await?;
-                        return Ok(Next::Request);
-                    }
-                    _ => {
-                        let restored = self.restore(user, volume, snapshot, conflict);
-                        keep_alive(frames, true, restored).await?
-                    }
-                }
+                keep_alive(frames, true, self.restore(user, volume, snapshot, conflict)).await?
+            }
+            Request::CloneVolume { volume, snapshot, to, .. } => {
+                keep_alive(frames, true, self.clone_volume(user, volume, snapshot, to)).await?
+            }
+            Request::AdoptVolume { volume, source, .. } => {
+                keep_alive(frames, true, self.adopt_volume(user, volume, &source)).await?
             }
             Request::MoveVolume { volume, to } => {
                 self.cluster.mutate(user, Mutation::MoveVolume { volume, to }).await
@@ -308,7 +306,7 @@ impl ControlService {
 }
 
 /// Waits for an answer. With `enabled`, sends the client frames meanwhile; older ones do not expect them.
-async fn keep_alive<T>(
+pub(super) async fn keep_alive<T>(
     frames: &mut Frames<impl Duplex>,
     enabled: bool,
     answer: impl Future<Output = T>,

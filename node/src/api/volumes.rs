@@ -1,87 +1,21 @@
 //! Requests about named volumes, and about what this node keeps of them.
 
-use vc_engine::{Input, report};
+use vc_crdt::View;
+use vc_engine::{Input, find_node, report};
+use vc_placement::Node;
 use vc_protocol::audit::AuditAction;
-use vc_protocol::control::{Change, Reply, SnapshotKind, SnapshotRow};
+use vc_protocol::control::{Change, Reply, Request, SnapshotKind, SnapshotRow};
+use vc_protocol::node::RuntimeKind;
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
-use vc_protocol::{ApiError, ErrorCode, ServiceKey, VolumeKey};
+use vc_protocol::{ApiError, NodeId, VolumeKey};
+use vc_runtime::Runtime;
 use vc_runtime::docker::VolumePlace;
-use vc_runtime::{DockerError, Runtime, RuntimeError};
 use vc_volumes::{Manifest, Source, Store};
 
 use super::ControlService;
+use super::volume_error::VolumeError;
 use crate::auth::User;
 use crate::clock;
-
-/// Why a request about what a node keeps of a volume failed.
-#[derive(Debug, thiserror::Error)]
-enum VolumeError {
-    #[error("this node runs plain processes, which have no volumes")]
-    NoDocker,
-    #[error("this node has just started, and reads its volumes")]
-    Starting,
-    #[error("no volume '{0}'")]
-    NoVolume(VolumeKey),
-    #[error("nothing of volume {0} is in the trash of this node")]
-    NotInTrash(VolumeKey),
-    #[error("volume {volume} is in use by {}", list(.services))]
-    InUse { volume: VolumeKey, services: Vec<ServiceKey> },
-    #[error("this node has never written volume {0}")]
-    NotWritten(VolumeKey),
-    #[error("the node is stopping")]
-    Stopping,
-    #[error("cannot look for containers of the volume: {0}")]
-    Docker(#[from] DockerError),
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error(transparent)]
-    Store(#[from] vc_volumes::Error),
-}
-
-fn list(services: &[ServiceKey]) -> String {
-    services.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")
-}
-
-impl From<VolumeError> for ApiError {
-    fn from(error: VolumeError) -> Self {
-        let message = error.to_string();
-        let (code, hint) = match error {
-            VolumeError::NoDocker | VolumeError::Starting | VolumeError::Stopping => {
-                (ErrorCode::Unavailable, "try again, or use another node with --peer".to_owned())
-            }
-            VolumeError::NoVolume(_) => (ErrorCode::NotFound, "see 'vc volume ls'".to_owned()),
-            VolumeError::NotInTrash(_) => {
-                (ErrorCode::NotFound, "what is removed is kept for 24 h".to_owned())
-            }
-            VolumeError::InUse { services, .. } => {
-                let scale = |it: &ServiceKey| format!("'vc scale {it}=0'");
-                let commands: Vec<String> = services.iter().map(scale).collect();
-                let hint = format!(
-                    "stop it first with {}, and scale it up afterwards",
-                    commands.join(", ")
-                );
-                (ErrorCode::FailedPrecondition, hint)
-            }
-            VolumeError::NotWritten(_) => {
-                (ErrorCode::FailedPrecondition, "start its service once".to_owned())
-            }
-            VolumeError::Store(vc_volumes::Error::Missing { volume, .. }) => {
-                let hint = format!(
-                    "see 'vc volume snapshots {volume}' and 'vc volume conflicts {volume}'; 'vc volume move' takes the volume to \
-                     the node that has it"
-                );
-                (ErrorCode::NotFound, hint)
-            }
-            VolumeError::Store(vc_volumes::Error::Exists { volume }) => {
-                (ErrorCode::AlreadyExists, format!("remove it first: 'vc volume rm {volume}'"))
-            }
-            VolumeError::Docker(_) | VolumeError::Runtime(_) | VolumeError::Store(_) => {
-                (ErrorCode::Internal, "see the log of the node".to_owned())
-            }
-        };
-        Self::new(code, message).with_hint(hint)
-    }
-}
 
 impl ControlService {
     /// Lists volumes and the nodes that hold their data.
@@ -89,7 +23,32 @@ impl ControlService {
         Reply::Volumes(report::volumes(&self.cluster.view_of(user), clock::now()))
     }
 
-    fn store(&self) -> Result<Store, VolumeError> {
+    /// Returns the node that performs a request about one copy of a volume, if that is another one.
+    pub(super) fn volume_node(&self, request: &mut Request) -> Result<Option<NodeId>, ApiError> {
+        let view = self.cluster.latest().view;
+        let own = self.cluster.membership().node;
+        let node = match request {
+            Request::Snapshots { node, .. }
+            | Request::UndeleteVolume { node, .. }
+            | Request::ExportVolume { node, .. }
+            | Request::CloneVolume { node, .. } => *node,
+            Request::RestoreVolume { volume, .. } => {
+                *view.input.volumes.get(volume).unwrap_or(&own)
+            }
+            Request::AdoptVolume { node, .. } | Request::ImportVolume { node: Some(node), .. } => {
+                find_node(&view, node)?
+            }
+            Request::ImportVolume { node, .. } => {
+                let chosen = new_home(&view, own).ok_or(VolumeError::NoNode)?;
+                *node = Some(chosen.to_string());
+                chosen
+            }
+            _ => return Ok(None),
+        };
+        Ok(Some(node).filter(|it| *it != own))
+    }
+
+    pub(super) fn store(&self) -> Result<Store, VolumeError> {
         match self.runtime {
             Runtime::Docker(_) => self.volumes.store().ok_or(VolumeError::Starting),
             Runtime::Process(_) => Err(VolumeError::NoDocker),
@@ -207,10 +166,24 @@ impl ControlService {
         Ok(Reply::Done(vec![change]))
     }
 
-    async fn copy(&self, store: &Store, key: &VolumeKey) -> Result<VolumeCopy, ApiError> {
+    pub(super) async fn copy(
+        &self,
+        store: &Store,
+        key: &VolumeKey,
+    ) -> Result<VolumeCopy, ApiError> {
         let volume = store.volume(key);
         blocking(move || Ok(volume.copy()?)).await
     }
+}
+
+/// Returns a node that can have a new volume, `own` if it can.
+fn new_home(view: &View, own: NodeId) -> Option<NodeId> {
+    let can = |(_, node): &(&NodeId, &Node)| {
+        let docker = node.runtime == RuntimeKind::Docker;
+        docker && node.up && !node.draining && node.runtime_error.is_none()
+    };
+    let nodes = view.input.nodes.iter().filter(can);
+    nodes.map(|(node, _)| *node).min_by_key(|node| (*node != own, *node))
 }
 
 /// Runs what reads or writes small files.

@@ -7,7 +7,7 @@ use vc_engine::history;
 use vc_protocol::spec::{ContainerSpec, Deployment, Privilege, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::UserRole;
 use vc_protocol::volume::Origin;
-use vc_protocol::{ApiError, ErrorCode, InstanceId, Name, ServiceKey, Stored};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, Name, ServiceKey, Stored, VolumeKey};
 
 use super::Rights;
 
@@ -135,7 +135,7 @@ pub(crate) fn check_instance(
     if rights.role >= UserRole::Admin {
         return Ok(());
     }
-    let policy = policy(view, service);
+    let policy = policy(view, &service.project);
     let versions = || std::iter::once(&record.spec).chain(&record.previous);
     // An instance of an older version may have what either has.
     let is_known = versions().any(|spec| spec.container_digest() == instance.digest);
@@ -152,9 +152,55 @@ pub(crate) fn check_instance(
     Err(InstancePrivilegeError { service, privileges, name, role: rights.role })
 }
 
-/// Returns the policy of a service's project.
-fn policy(view: &View, service: &ServiceKey) -> ProjectPolicy {
-    view.cluster.projects.get(&service.project).map(|policy| (**policy).clone()).unwrap_or_default()
+/// A volume is to be a copy of what its user may not read.
+#[derive(Debug, PartialEq, Eq, thiserror::Error)]
+#[error(
+    "volume {volume} would be a copy of {}, which is the host's: this needs admin, and '{name}' has the role {}",
+    .path.as_ref().map_or("a volume of Docker's".to_owned(), |path| format!("the host path {path}")),
+    .role.as_str()
+)]
+pub(crate) struct CopyPrivilegeError {
+    volume: VolumeKey,
+    /// `None`: a volume of Docker's.
+    path: Option<String>,
+    name: String,
+    role: UserRole,
+}
+
+impl From<CopyPrivilegeError> for ApiError {
+    fn from(error: CopyPrivilegeError) -> Self {
+        let hint = match &error.path {
+            Some(path) => format!(
+                "ask an admin to do it, or to run 'vc project allow {} {}'",
+                error.volume.project,
+                Privilege::HostPath(path.clone()).word()
+            ),
+            None => "ask an admin to do it".to_owned(),
+        };
+        Self::new(ErrorCode::PermissionDenied, error.to_string()).with_hint(hint)
+    }
+}
+
+/// Checks that the user may copy a directory of a host into a volume, as a service that mounts it could; `None`: a volume of
+/// Docker's, which may be anyone's.
+pub(crate) fn check_copy(
+    rights: &Rights,
+    view: &View,
+    volume: &VolumeKey,
+    path: Option<&str>,
+) -> Result<(), CopyPrivilegeError> {
+    let policy = policy(view, &volume.project);
+    let is_allowed = |path: &str| policy.allows(&Privilege::HostPath(path.to_owned()));
+    if rights.role >= UserRole::Admin || path.is_some_and(is_allowed) {
+        return Ok(());
+    }
+    let (path, name) = (path.map(str::to_owned), rights.name.clone());
+    Err(CopyPrivilegeError { volume: volume.clone(), path, name, role: rights.role })
+}
+
+/// Returns the policy of a project.
+fn policy(view: &View, project: &Name) -> ProjectPolicy {
+    view.cluster.projects.get(project).map(|policy| (**policy).clone()).unwrap_or_default()
 }
 
 /// Checks that the policy of the project allows what a service asks for. Returns the host paths below which its mounts must
@@ -165,7 +211,7 @@ fn check_spec(
     service: &ServiceKey,
     spec: &ServiceSpec,
 ) -> Result<BTreeSet<String>, PrivilegeError> {
-    let policy = policy(view, service);
+    let policy = policy(view, &service.project);
     let mut privileges = spec.privileges();
     let paths = privileges.iter().filter_map(|privilege| match privilege {
         Privilege::HostPath(path) if !policy.privileged => Some(path),
@@ -313,6 +359,16 @@ mod tests {
         );
         // One of a version before those that are known.
         assert!(may(UserRole::Deployer, &[], &spec(&["/y"])).is_err());
+    }
+
+    #[test]
+    fn a_directory_is_copied_into_a_volume_by_whom_the_project_lets_mount_it() {
+        let view = view(&["host-paths=/srv/app"], None);
+        let volume: VolumeKey = "shop/data".parse().expect("a volume");
+        let may = |role, path| check_copy(&rights(role), &view, &volume, path).is_ok();
+        let paths = [Some("/srv/app/data"), Some("/srv/other"), Some("/srv/app/../other"), None];
+        assert_eq!(paths.map(|path| may(UserRole::Deployer, path)), [true, false, false, false]);
+        assert_eq!(paths.map(|path| may(UserRole::Admin, path)), [true; 4]);
     }
 
     #[test]

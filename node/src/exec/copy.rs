@@ -1,6 +1,6 @@
 //! Copies files between an instance of this node and a stream, as a tar archive.
 
-use futures::{AsyncRead, AsyncWrite, StreamExt as _};
+use futures::{AsyncRead, AsyncWrite, Stream, StreamExt as _};
 use libp2p::bytes::Bytes;
 use tokio::sync::mpsc;
 use tokio::time::{interval, timeout};
@@ -9,14 +9,15 @@ use vc_protocol::exec::{ExecFrame, IDLE_TIMEOUT, KEEPALIVE_INTERVAL, MAX_EXEC_CH
 
 use super::finish;
 use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
-use vc_runtime::docker::{Archive, Upload};
+use vc_protocol::ApiError;
+use vc_runtime::docker::Upload;
 
 /// Chunks of an archive that may wait for Docker.
 const MAX_PENDING_CHUNKS: usize = 4;
 
-/// Sends an archive of an instance's files.
-pub(super) async fn send<S: AsyncRead + AsyncWrite + Unpin>(
-    mut archive: Archive,
+/// Sends an archive.
+pub(super) async fn send<S: AsyncRead + AsyncWrite + Unpin, E: Into<ApiError>>(
+    mut archive: impl Stream<Item = Result<Bytes, E>> + Unpin,
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     let last = {
@@ -30,8 +31,8 @@ pub(super) async fn send<S: AsyncRead + AsyncWrite + Unpin>(
 }
 
 /// Sends an archive's bytes. Returns the frame that tells how it ended.
-async fn send_chunks<S: AsyncRead + AsyncWrite + Unpin>(
-    archive: &mut Archive,
+async fn send_chunks<S: AsyncRead + AsyncWrite + Unpin, E: Into<ApiError>>(
+    archive: &mut (impl Stream<Item = Result<Bytes, E>> + Unpin),
     to: &mut FramesOut<'_, S>,
 ) -> Result<ExecFrame, FrameError> {
     loop {

@@ -14,8 +14,9 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
-use futures::{AsyncRead, AsyncWrite};
-use libp2p::{PeerId, Stream};
+use futures::{AsyncRead, AsyncWrite, Stream};
+use libp2p::PeerId;
+use libp2p::bytes::Bytes;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, watch};
 use tokio::time::timeout;
 use vc_protocol::audit::AuditAction;
@@ -34,6 +35,7 @@ use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
 use crate::snapshot::Snapshot;
 use error::ExecError;
+pub(crate) use relay::{node_down, relay};
 use vc_runtime::Runtime;
 
 /// Commands and copies that run on this node at once, for clients of any node.
@@ -167,8 +169,8 @@ impl Execs {
         match self.open(node, &name, &delegated).await {
             Ok((mut member, _permit)) => {
                 frames.send(&Reply::Ready).await?;
-                let down = relay::node_down(snapshot.clone(), node);
-                relay::relay(frames, &mut member, down, &name).await
+                let down = node_down(snapshot.clone(), node);
+                relay(frames, &mut member, down, &name).await
             }
             Err(error) => frames.send(&Reply::Error(error.into())).await,
         }
@@ -190,7 +192,7 @@ impl Execs {
         node: NodeId,
         name: &str,
         request: &Delegated<InstanceRequest>,
-    ) -> Result<(Frames<Stream>, OwnedSemaphorePermit), ExecError> {
+    ) -> Result<(Frames<libp2p::Stream>, OwnedSemaphorePermit), ExecError> {
         let permit = Arc::clone(&self.relayed).try_acquire_owned();
         let permit = permit.map_err(|_| ExecError::TooManyRelayed)?;
         let members = self.members.clone();
@@ -222,7 +224,7 @@ impl Execs {
         &self,
         peer: PeerId,
         Delegated { token, address, request }: Delegated<InstanceRequest>,
-        frames: &mut Frames<Stream>,
+        frames: &mut Frames<libp2p::Stream>,
     ) -> Result<(), FrameError> {
         let instance = request.instance();
         let view = Arc::clone(&self.verifier.snapshot.borrow().view);
@@ -288,6 +290,18 @@ impl Execs {
         };
         frames.send(&Reply::Error(ExecError::from(error).into())).await
     }
+}
+
+/// Sends an archive that this node makes, as files of an instance are sent.
+///
+/// # Errors
+/// The stream is closed; always so at the end.
+pub(crate) async fn send_archive<E: Into<ApiError>>(
+    archive: impl Stream<Item = Result<Bytes, E>> + Unpin,
+    frames: &mut Frames<impl Duplex>,
+) -> Result<(), FrameError> {
+    begin(frames).await?;
+    copy::send(archive, frames).await
 }
 
 /// Announces that frames of bytes follow.

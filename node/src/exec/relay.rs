@@ -12,7 +12,7 @@ use crate::frames::{FrameError, Frames, FramesIn, FramesOut};
 use crate::snapshot::Snapshot;
 
 /// Completes when the cluster considers the node down.
-pub(super) async fn node_down(mut snapshot: watch::Receiver<Snapshot>, node: NodeId) {
+pub(crate) async fn node_down(mut snapshot: watch::Receiver<Snapshot>, node: NodeId) {
     // An error means that this node is stopping, which says nothing about the other.
     if snapshot.wait_for(|snapshot| !snapshot.view.up.contains(&node)).await.is_err() {
         std::future::pending::<()>().await;
@@ -21,7 +21,7 @@ pub(super) async fn node_down(mut snapshot: watch::Receiver<Snapshot>, node: Nod
 
 /// Passes frames on in both directions until `member` has sent its last one, `down` completes, or a stream is closed.
 /// `name` is the member's, for the client.
-pub(super) async fn relay<A, B>(
+pub(crate) async fn relay<A, B>(
     client: &mut Frames<A>,
     member: &mut Frames<B>,
     down: impl Future<Output = ()>,

@@ -221,11 +221,7 @@ impl Volume {
         self.ended(finished, decompressed)
     }
 
-    fn ended(
-        &self,
-        finished: io::Result<Finished>,
-        streamed: io::Result<()>,
-    ) -> Result<(), Error> {
+    fn ended(&self, finished: io::Result<Finished>, streamed: io::Result<()>) -> Result<(), Error> {
         streamed.map_err(|source| Error::Stream { volume: self.key().to_string(), source })?;
         let finished = finished.context("wait for tar in", self.dir())?;
         self.check("tar", self.dir(), &finished, &[])

@@ -1,7 +1,7 @@
 //! The handle to the Docker runtime.
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Duration;
@@ -18,6 +18,7 @@ use super::exec::Exec;
 use super::networks::{self, ContainerByIp};
 use super::orphans::AdoptError;
 use super::pause::PausedInstances;
+use super::sources::SourceError;
 use super::volume_place::VolumePlace;
 use crate::docker_error::DockerError;
 use crate::drain::Drain;
@@ -88,6 +89,23 @@ impl Docker {
         volume: &VolumeKey,
     ) -> Result<Option<PathBuf>, RuntimeError> {
         self.client.existing_volume(volume).await
+    }
+
+    /// Returns the directory of a volume of Docker's, by Docker's name, of which a new volume may be a copy.
+    ///
+    /// # Errors
+    /// There is none, a running container mounts it, or Docker refuses or does not answer.
+    pub async fn volume_source(&self, name: &str) -> Result<PathBuf, SourceError> {
+        self.client.volume_source(name).await
+    }
+
+    /// Returns the directory of the host that a path leads to, of which a new volume may be a copy.
+    ///
+    /// # Errors
+    /// There is none, it is not people's own, a running container may write it, or Docker refuses or does not answer.
+    pub async fn directory_source(&self, path: &Path) -> Result<PathBuf, SourceError> {
+        let docker = self.data_dir().await;
+        self.client.directory_source(path, docker.as_deref()).await
     }
 
     /// Stops the processes of all instances on this node that may write a volume, until what it returns is dropped.

@@ -10,7 +10,7 @@ use vc_protocol::spec::Mount;
 
 /// Why a path of the host is not mounted.
 #[derive(Debug, thiserror::Error)]
-pub(super) enum HostPathError {
+pub enum HostPathError {
     /// The path is protected, in a protected one, or above one.
     #[error(
         "the host path {path} is refused: it leads to {protected}, which holds keys and secrets of this node; mount another directory"

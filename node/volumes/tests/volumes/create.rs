@@ -20,7 +20,8 @@ fn tar(directory: &std::path::Path, options: &[&str]) -> Vec<u8> {
 }
 
 #[tokio::test]
-async fn an_archive_that_is_not_compressed_is_imported_and_one_that_was_cut_off_between_files_is_not() {
+async fn an_archive_that_is_not_compressed_is_imported_and_one_that_was_cut_off_between_files_is_not()
+ {
     let source = tempfile::tempdir().unwrap();
     for name in ["a", "b"] {
         fs::write(source.path().join(name), vec![1; 1024]).unwrap();
@@ -117,7 +118,10 @@ async fn a_path_of_a_snapshot_is_an_archive_with_its_name_and_links_do_not_lead_
     assert_eq!(names("etc/app/").await.unwrap(), "app/ app/conf");
     assert_eq!(names("inside/app").await.unwrap(), "app/ app/conf");
     assert_eq!(names("--help").await.unwrap(), "--help");
-    assert_eq!(names("/").await.unwrap(), "./ ./--help ./etc/ ./etc/app/ ./etc/app/conf ./inside ./outside");
+    assert_eq!(
+        names("/").await.unwrap(),
+        "./ ./--help ./etc/ ./etc/app/ ./etc/app/conf ./inside ./outside"
+    );
     for path in ["nothing", "outside/passwd", "etc/../../../etc/passwd", "etc/app/conf/x"] {
         let refused = names(path).await;
         assert!(matches!(refused, Err(Error::NoPath { .. })), "{path}: {refused:?}");

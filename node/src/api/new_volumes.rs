@@ -1,0 +1,118 @@
+//! Volumes that begin with data: copies of snapshots, of Docker's volumes and of directories.
+
+use vc_engine::Input;
+use vc_protocol::audit::AuditAction;
+use vc_protocol::control::{Change, Reply};
+use vc_protocol::lease::Epoch;
+use vc_protocol::volume::SnapshotId;
+use vc_protocol::{ApiError, VolumeKey};
+use vc_runtime::Runtime;
+use vc_volumes::{Manifest, Store};
+
+use super::ControlService;
+use super::volume_error::VolumeError;
+use crate::auth::User;
+use crate::auth::privileges::check_copy;
+use crate::clock;
+
+/// The epoch of a first snapshot: before the first lease, so that whoever writes the volume begins with it.
+pub(super) const FIRST_EPOCH: Epoch = 0;
+
+impl ControlService {
+    /// Errors: a node has the volume, or a service that is to run mounts it and may begin it empty at any moment.
+    pub(super) fn check_new(&self, key: &VolumeKey) -> Result<(), VolumeError> {
+        let view = self.cluster.latest().view;
+        if !view.rules.copies {
+            return Err(VolumeError::OlderMembers);
+        }
+        let home = view.input.volumes.get(key);
+        if let Some(node) = home.or_else(|| view.copies.get(key)?.first()) {
+            return Err(VolumeError::Exists { volume: key.clone(), node: view.name(*node) });
+        }
+        let mounts = view.cluster.services.iter().filter(|(service, record)| {
+            service.project == key.project
+                && record.spec.volumes().any(|it| *it == key.volume)
+                && view.cluster.replicas(service) > 0
+        });
+        let services: Vec<_> = mounts.map(|(service, _)| service.clone()).collect();
+        match services.is_empty() {
+            true => Ok(()),
+            false => Err(VolumeError::InUse { volume: key.clone(), services }),
+        }
+    }
+
+    /// Makes a volume of a snapshot of another one, on this node.
+    pub(super) async fn clone_volume(
+        &self,
+        user: &User,
+        key: VolumeKey,
+        snapshot: SnapshotId,
+        to: VolumeKey,
+    ) -> Result<Reply, ApiError> {
+        self.check_new(&to)?;
+        let store = self.store()?;
+        let cloned = store.volume(&to).link_from(&store.volume(&key), snapshot, FIRST_EPOCH).await;
+        let manifest = cloned.map_err(VolumeError::from)?;
+        let from = format!("snapshot {snapshot} of {key}");
+        self.announce(user, &store, to, from, &manifest).await
+    }
+
+    /// Makes a volume of what a volume of Docker's, or a directory, on this node has.
+    pub(super) async fn adopt_volume(
+        &self,
+        user: &User,
+        key: VolumeKey,
+        source: &str,
+    ) -> Result<Reply, ApiError> {
+        let view = self.cluster.latest().view;
+        let path = source.starts_with('/').then_some(source);
+        let may = |path| check_copy(&user.rights, &view, &key, path).map_err(VolumeError::from);
+        may(path)?;
+        let store = self.store()?;
+        let Runtime::Docker(docker) = &self.runtime else {
+            return Err(VolumeError::NoDocker.into());
+        };
+        self.check_new(&key)?;
+        let directory = match path {
+            Some(path) => docker.directory_source(path.as_ref()).await,
+            None => docker.volume_source(source).await,
+        };
+        let directory = directory.map_err(VolumeError::from)?;
+        if path.is_some() {
+            // Links may lead elsewhere.
+            may(Some(&directory.to_string_lossy()))?;
+        }
+        let copied = store.volume(&key).copy_from(&directory, FIRST_EPOCH, clock::now()).await;
+        let manifest = copied.map_err(VolumeError::from)?;
+        let from = match path {
+            Some(path) => format!("the directory {path}"),
+            None => format!("Docker's volume {source}"),
+        };
+        self.announce(user, &store, key, from, &manifest).await
+    }
+
+    /// Says in the document of this node that it has a new volume, unless another node has begun it meanwhile.
+    pub(super) async fn announce(
+        &self,
+        user: &User,
+        store: &Store,
+        volume: VolumeKey,
+        from: String,
+        manifest: &Manifest,
+    ) -> Result<Reply, ApiError> {
+        if let Err(error) = self.check_new(&volume) {
+            // Not what an instance of this node has begun to write.
+            if self.copy(store, &volume).await?.written.is_none() {
+                store.volume(&volume).trash(None, clock::now()).await.map_err(VolumeError::from)?;
+            }
+            return Err(error.into());
+        }
+        let copy = self.copy(store, &volume).await?;
+        self.cluster.input(Input::Volume(volume.clone(), copy)).await?;
+        let node_name = self.cluster.latest().view.name(self.cluster.membership().node);
+        let (snapshot, bytes) = (manifest.id.to_string(), manifest.bytes);
+        let change = Change::VolumeCreated { volume, from, node_name, snapshot, bytes };
+        self.audit.record(AuditAction::VolumeCreated, user, None, change.to_string());
+        Ok(Reply::Done(vec![change]))
+    }
+}
