@@ -141,7 +141,7 @@ async fn begin(
 }
 
 /// Receives the next chunk; `None` when the node is done.
-async fn receive(from: &mut FramesIn<'_, Stream>) -> Result<Option<Vec<u8>>> {
+pub(super) async fn receive(from: &mut FramesIn<'_, Stream>) -> Result<Option<Vec<u8>>> {
     loop {
         match receive_frame(from).await? {
             ExecFrame::Stdout(bytes) if bytes.is_empty() => {}
@@ -153,7 +153,7 @@ async fn receive(from: &mut FramesIn<'_, Stream>) -> Result<Option<Vec<u8>>> {
 }
 
 /// Sends keepalives.
-async fn keep_alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible {
+pub(super) async fn keep_alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible {
     loop {
         tokio::time::sleep(KEEPALIVE_INTERVAL).await;
         if to.send_bytes(ExecFrame::Stdin(Vec::new()).encode()).await.is_err() {
@@ -162,7 +162,7 @@ async fn keep_alive(to: &mut FramesOut<'_, Stream>) -> std::convert::Infallible 
     }
 }
 
-async fn out(session: &mut Session, target: PathBuf, contents: bool) -> Result {
+pub(super) async fn out(session: &mut Session, target: PathBuf, contents: bool) -> Result {
     let (pieces, waiting) = mpsc::channel(CHUNKS);
     let unpacking = spawn_blocking(move || unpack(Pieces::new(waiting), &target, contents));
     let (mut to, mut from) = session.split();

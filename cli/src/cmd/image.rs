@@ -98,7 +98,7 @@ async fn send(
         _ => return Err(SessionError::Unexpected.into()),
     }
     // `docker save` sends slightly more than the size.
-    let bar = app.out.transfer_bar(reference, image.size);
+    let bar = app.out.transfer_bar(reference, Some(image.size));
     let mut pieces = docker.save(&image);
     let reply = session.send_stream(&mut pieces, |bytes| bar.inc(bytes)).await;
     bar.finish_and_clear();

@@ -119,7 +119,7 @@ async fn transfer(app: &App, session: &mut Session, pending: &Pending<'_>) -> Re
         Reply::Ready => {}
         _ => return Err(SessionError::Unexpected.into()),
     }
-    let bar = app.out.transfer_bar(path, pending.bytes);
+    let bar = app.out.transfer_bar(path, Some(pending.bytes));
     let (chunks, waiting) = mpsc::channel(CHUNKS);
     let root = PathBuf::from(path);
     let entries: Vec<Entry> = pending.entries.iter().map(Entry::again).collect();

@@ -60,14 +60,19 @@ impl Output {
         self.format == Format::Json
     }
 
-    /// Returns the progress bar of a transfer of so many bytes; hidden unless on a terminal.
-    pub(crate) fn transfer_bar(&self, of: &str, bytes: u64) -> ProgressBar {
+    /// Returns the progress bar of a transfer of so many bytes, or of an unknown number; hidden unless on a terminal.
+    pub(crate) fn transfer_bar(&self, of: &str, bytes: Option<u64>) -> ProgressBar {
         if !self.is_live() {
-            return ProgressBar::with_draw_target(Some(bytes), ProgressDrawTarget::hidden());
+            return ProgressBar::with_draw_target(bytes, ProgressDrawTarget::hidden());
         }
-        let template =
-            "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}";
-        let bar = ProgressBar::new(bytes).with_prefix(of.to_owned());
+        let template = match bytes {
+            Some(_) => {
+                "{prefix} {bar:30} {binary_bytes}/{binary_total_bytes} {binary_bytes_per_sec}"
+            }
+            None => "{prefix} {spinner} {binary_bytes} {binary_bytes_per_sec}",
+        };
+        let bar = bytes.map_or_else(ProgressBar::no_length, ProgressBar::new);
+        let bar = bar.with_prefix(of.to_owned());
         bar.enable_steady_tick(Duration::from_millis(200));
         match ProgressStyle::with_template(template) {
             Ok(style) => bar.with_style(style),

@@ -14,7 +14,7 @@ use crate::node::{
     Node, OURS, attached_to, done, instance_row, member, node_id, node_row, service,
 };
 
-fn volume_row() -> VolumeRow {
+pub fn volume_row() -> VolumeRow {
     VolumeRow {
         volume: "shop/data".parse().expect("a volume"),
         project: "shop".into(),
@@ -74,7 +74,13 @@ fn changes_are_printed() {
 
 #[test]
 fn restart_rollback_leave_and_volume_send_their_requests() {
-    let (home, node) = attached_to(done(Change::Restarting { service: service("shop/web") }));
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|request| match request {
+        Request::Volumes => vec![Reply::Volumes(vec![])],
+        _ => done(Change::Restarting { service: service("shop/web") }),
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
     assert_eq!(home.vc(&["restart", "web", "shop/api"]).ok(), "shop/web is restarting\n".repeat(2));
     assert_eq!(
         home.vc(&["rollback", "web", "--output", "json"]).ok(),
@@ -88,6 +94,7 @@ fn restart_rollback_leave_and_volume_send_their_requests() {
         Request::Restart { service: "shop/api".into(), force: false },
         Request::Rollback { service: "web".into(), force: false },
         Request::Leave { node: "attic".into(), force: true },
+        Request::Volumes,
         Request::RemoveVolume { volume: "shop/data".parse().expect("a volume") },
     ];
     assert_eq!(node.requests(), expected);

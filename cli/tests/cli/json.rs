@@ -381,6 +381,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::ImageUnchanged { .. }
             | Change::VolumeRemoved { .. }
             | Change::VolumeRestored { .. }
+            | Change::VolumeCreated { .. }
             | Change::VolumeUndeleted { .. }
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
@@ -402,7 +403,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 26, "an example of each change");
+    assert_eq!(names.len(), 27, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -16,6 +16,7 @@ mod following;
 mod json;
 mod moving;
 mod node;
+mod volumes;
 mod voters;
 mod waiting;
 

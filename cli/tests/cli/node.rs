@@ -13,6 +13,7 @@ use tokio::sync::oneshot;
 use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
 use vc_protocol::control::{Change, InstanceRow, NodeRow, NodeStatus, Reply, Request};
+use vc_protocol::exec::ExecFrame;
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, TokenError, UserRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId, ProtocolVersions, ServiceKey, wire};
@@ -79,6 +80,8 @@ pub struct Plan {
     pub peers: Vec<Multiaddr>,
     /// Its replies. After an empty list it never replies again; after a list of `Reply::End` alone it closes the stream.
     pub answer: Answer,
+    /// The frames that follow its [`Reply::Ready`] to [`Request::ExportVolume`]; then it closes the stream.
+    pub archive: Vec<ExecFrame>,
     /// The name of its auth protocol.
     pub protocol: &'static str,
     /// Whether it listens on QUIC instead of TCP.
@@ -96,6 +99,7 @@ pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
         refuses: None,
         peers: vec![],
         answer: Box::new(move |_| replies.clone()),
+        archive: Vec::new(),
         protocol: wire::AUTH_PROTOCOL,
         quic: false,
         mdns: false,
@@ -107,6 +111,9 @@ pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
 pub struct Seen {
     pub tokens: Vec<String>,
     pub requests: Vec<Request>,
+    /// The bytes of an import, and whether their end came.
+    pub imported: Vec<u8>,
+    pub is_whole: bool,
     pub connections: usize,
     pub goodbyes: usize,
 }
@@ -243,13 +250,34 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
     loop {
         let request: Request = receive(&mut frames).await?;
         let replies = (plan.answer)(&request);
+        let imports = matches!(request, Request::ImportVolume { .. });
+        let exports = matches!(request, Request::ExportVolume { .. });
         seen.lock().unwrap().requests.push(request);
         if replies.is_empty() {
             std::future::pending::<()>().await;
         }
         let closes = replies == [Reply::End];
         for reply in replies {
+            let is_ready = reply == Reply::Ready;
             send!(reply);
+            if is_ready && imports {
+                loop {
+                    let bytes = frames.receive_bytes().await.ok()?;
+                    let mut seen = seen.lock().unwrap();
+                    seen.imported.extend_from_slice(&bytes);
+                    seen.is_whole = bytes.is_empty();
+                    if seen.is_whole {
+                        break;
+                    }
+                }
+            }
+            if is_ready && exports {
+                for frame in &plan.archive {
+                    frames.send_bytes(frame.encode()).await.ok()?;
+                }
+                frames.close().await.ok()?;
+                return Some(());
+            }
         }
         if closes {
             return Some(());

@@ -253,7 +253,14 @@ fn find(tree: &Path, path: &Path) -> io::Result<(PathBuf, OsString)> {
     });
     let inner: PathBuf = parts.collect::<io::Result<_>>()?;
     let tree = tree.canonicalize()?;
-    let Some(name) = inner.file_name() else { return Ok((tree, ".".into())) };
+    let Some(name) = inner.file_name() else {
+        // Everything, under a name as any other directory.
+        let (parent, name) = (tree.parent(), tree.file_name());
+        let (Some(parent), Some(name)) = (parent, name) else {
+            return Err(io::ErrorKind::NotFound.into());
+        };
+        return Ok((parent.to_owned(), name.to_owned()));
+    };
     let directory = tree.join(inner.parent().unwrap_or(Path::new(""))).canonicalize()?;
     if !directory.starts_with(&tree) {
         return Err(io::ErrorKind::NotFound.into());

@@ -1,19 +1,27 @@
-//! `vc volume`: lists, moves, restores and removes named volumes.
+//! `vc volume`: lists, moves, copies, restores and removes named volumes.
+
+mod adopt;
+mod at;
+mod backup;
+mod clone;
+mod cp;
+mod import;
 
 use vc_protocol::control::{
     Change, NodeStatus, ReplicaState, Request, SnapshotKind, SnapshotRow, VolumeRow,
 };
 use vc_protocol::volume::SnapshotId;
-use vc_protocol::{ApiError, ErrorCode, NodeId, VolumeKey};
+use vc_protocol::{ApiError, ErrorCode, VolumeKey};
 
+use self::at::{At, choose, find, kept, on_nodes};
 use super::rebalance::await_moves;
 use super::wait::MoveArgs;
 use crate::app::App;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::render::{self, note};
 use crate::terminal::{Confirmation, confirmed};
-use vc_client::expect_reply;
 use vc_client::text::one_line;
+use vc_client::{Session, expect_reply};
 
 /// Arguments of `vc volume`.
 #[derive(Debug, clap::Args)]
@@ -35,6 +43,16 @@ enum Command {
     Conflicts(Of),
     /// Make a volume equal to a snapshot, or to what was kept aside
     Restore(Restore),
+    /// Download a snapshot as an archive
+    Backup(backup::Backup),
+    /// Make a new volume of an archive
+    Import(import::Import),
+    /// Make a new volume of a snapshot of another one
+    Clone(clone::Clone),
+    /// Make a new volume of what Docker or a directory has on a node
+    Adopt(adopt::Adopt),
+    /// Copy files out of a volume
+    Cp(cp::Cp),
     /// Remove volumes that no service uses, with their data
     Rm(Rm),
     /// Take a removed volume out of the trash, within 24 hours
@@ -59,19 +77,25 @@ struct Of {
 Examples:
   vc scale db=0
   vc volume restore data --at 1000003-12
+  vc volume restore data --at 2h                     as it was two hours ago
+  vc volume restore data --at 2026-11-28T10:00:00Z
   vc volume restore data --conflict 1000002-7
   vc scale db=1
+  vc volume restore data --at 1d --as before         a new volume; services may run
 
 The services of the volume must be stopped. What the volume has before is a snapshot too, so it can be restored again.")]
 struct Restore {
     /// The volume, as project/volume, or its name if no other project has one of that name
     volume: String,
-    /// The snapshot, as 'vc volume snapshots' shows it
-    #[arg(long, value_name = "ID", required_unless_present = "conflict")]
-    at: Option<SnapshotId>,
+    /// The snapshot, by its id, a time or an age: the newest that is not later
+    #[arg(long, value_name = "ID|TIME", required_unless_present = "conflict")]
+    at: Option<At>,
     /// What was kept aside, as 'vc volume conflicts' shows it
     #[arg(long, value_name = "ID", conflicts_with = "at")]
     conflict: Option<SnapshotId>,
+    /// Make this new volume of the snapshot, and leave the volume as it is
+    #[arg(long = "as", value_name = "NEW", conflicts_with = "conflict")]
+    new: Option<String>,
 }
 
 /// Arguments of `vc volume undelete`.
@@ -137,11 +161,15 @@ impl Args {
                 let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
                 app.out.show(rows.as_slice(), render::volumes)
             }
+            Command::Backup(args) => args.run(app).await,
+            Command::Import(args) => args.run(app).await,
+            Command::Clone(args) => args.run(app).await,
+            Command::Adopt(args) => args.run(app).await,
+            Command::Cp(args) => args.run(app).await,
             Command::Move(Move { volume, to, moves }) => {
-                let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
-                let volume = find(&rows, &volume)?;
                 app.in_session(async |session| {
-                    let request = Request::MoveVolume { volume: volume.clone(), to: to.clone() };
+                    let volume = find(session, &volume).await?.volume;
+                    let request = Request::MoveVolume { volume, to: to.clone() };
                     let changes = session.change(&request).await?;
                     app.out.changes(&changes)?;
                     let slots = changes.iter().filter_map(|change| match change {
@@ -152,47 +180,21 @@ impl Args {
                 })
                 .await
             }
-            Command::Snapshots(Of { volume }) => {
-                let rows = kept(app, &volume, &[SnapshotKind::Snapshot]).await?;
-                app.out.show(rows.as_slice(), render::snapshots)
-            }
-            Command::Conflicts(Of { volume }) => {
-                let rows = kept(app, &volume, &[SnapshotKind::Conflict]).await?;
-                app.out.show(rows.as_slice(), render::snapshots)
-            }
-            Command::Restore(Restore { volume, at, conflict }) => {
-                let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
-                let volume = find(&rows, &volume)?;
-                // One of them is there: clap says so.
-                let Some(snapshot) = conflict.or(at) else { return Ok(()) };
-                let conflict = conflict.is_some();
-                app.change(vec![Request::RestoreVolume { volume, snapshot, conflict }]).await
+            Command::Snapshots(Of { volume }) => list(app, &volume, SnapshotKind::Snapshot).await,
+            Command::Conflicts(Of { volume }) => list(app, &volume, SnapshotKind::Conflict).await,
+            Command::Restore(args) => {
+                let changes = app.in_session(async |session| args.run(session).await).await?;
+                app.out.changes(&changes)
             }
             Command::Undelete(Undelete { volume }) => {
-                let nodes = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
-                let up = nodes
-                    .iter()
-                    .filter(|row| row.state == NodeStatus::Up && !row.runtime.is_empty());
-                let mut trashed = on_nodes(app, &volume, up.map(|row| row.id).collect()).await?;
-                trashed.retain(|row| row.kind == SnapshotKind::Removed);
-                let newest = trashed
-                    .into_iter()
-                    .max_by_key(|row| (row.snapshot.parse::<SnapshotId>().ok(), row.time));
-                let Some(SnapshotRow { node, .. }) = newest else {
-                    let message =
-                        format!("nothing of volume {volume} is in the trash of a node that is up");
-                    return Err(Error::Failed(
-                        ApiError::new(ErrorCode::NotFound, message)
-                            .with_hint("what is removed is kept for 24 h; see 'vc nodes'"),
-                    ));
-                };
-                app.change(vec![Request::UndeleteVolume { volume, node }]).await
+                let changes = app.in_session(async |session| undelete(session, volume).await);
+                app.out.changes(&changes.await?)
             }
             Command::Rm(Rm { volumes, confirmation }) => {
+                let mut rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
+                rows.retain(|row| volumes.contains(&row.volume));
                 if confirmation.is_needed() {
-                    let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
-                    let found = rows.iter().filter(|row| volumes.contains(&row.volume));
-                    let named: Vec<String> = found.map(describe).collect();
+                    let named: Vec<String> = rows.iter().map(describe).collect();
                     let named = named.join("; ");
                     // The node says what is wrong with a volume that does not exist.
                     if !named.is_empty() && !confirmed(&format!("Delete the data of {named}?"))? {
@@ -203,6 +205,11 @@ impl Args {
                 let names: Vec<String> = volumes.iter().map(ToString::to_string).collect();
                 let request = |volume| Request::RemoveVolume { volume };
                 app.change(volumes.into_iter().map(request).collect()).await?;
+                for (name, nodes) in rows.iter().filter_map(down) {
+                    note(&format!(
+                        "the data of {name} on {nodes} is removed when that returns: to its trash, for 24 h from then"
+                    ));
+                }
                 for name in names {
                     note(&format!("a last snapshot stays for 24 h: 'vc volume undelete {name}'"));
                 }
@@ -224,47 +231,60 @@ fn describe(row: &VolumeRow) -> String {
     format!("{} on {}", row.volume, nodes.join(" and "))
 }
 
-/// Returns what the nodes that are up keep of a volume, the newest first.
-async fn kept(app: &App, volume: &str, kinds: &[SnapshotKind]) -> Result<Vec<SnapshotRow>> {
-    let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
-    let volume = find(&rows, volume)?;
-    let row = rows.iter().filter(|row| row.volume == volume);
-    let nodes = row.flat_map(|row| {
-        let replicas = row.replicas.iter().filter(|it| it.state != ReplicaState::Down);
-        row.up.then_some(row.node).into_iter().chain(replicas.map(|it| it.node))
-    });
-    let mut kept = on_nodes(app, &volume, nodes.collect()).await?;
-    kept.retain(|row| kinds.contains(&row.kind));
-    kept.sort_by_cached_key(|row| {
-        (std::cmp::Reverse(row.snapshot.parse::<SnapshotId>().ok()), row.node_name.clone())
-    });
-    Ok(kept)
+/// Returns a volume that nodes have which are down, and these.
+fn down(row: &VolumeRow) -> Option<(&VolumeKey, String)> {
+    let replicas = row.replicas.iter().filter(|it| it.state == ReplicaState::Down);
+    let home = (!row.up).then_some(&row.node_name).into_iter();
+    let nodes: Vec<String> =
+        home.chain(replicas.map(|it| &it.node_name)).map(|name| one_line(name)).collect();
+    (!nodes.is_empty()).then(|| (&row.volume, nodes.join(" and ")))
 }
 
-/// Returns what these nodes keep of a volume.
-async fn on_nodes(app: &App, volume: &VolumeKey, nodes: Vec<NodeId>) -> Result<Vec<SnapshotRow>> {
-    let mut kept = Vec::new();
-    for node in nodes {
-        let request = Request::Snapshots { volume: volume.clone(), node };
-        kept.extend(expect_reply!(app.ask(request).await?, Snapshots)?);
-    }
-    Ok(kept)
-}
-
-/// Returns the volume that a text names, with its project or without. Errors: there is none, or there are several.
-fn find(rows: &[VolumeRow], text: &str) -> Result<VolumeKey> {
-    let named = |key: &VolumeKey| key.to_string() == text || key.volume.as_str() == text;
-    let found: Vec<&VolumeKey> =
-        rows.iter().map(|row| &row.volume).filter(|key| named(key)).collect();
-    let error = match found[..] {
-        [found] => return Ok(found.clone()),
-        [] => ApiError::new(ErrorCode::NotFound, format!("no volume '{text}'"))
-            .with_hint("see 'vc volume ls'"),
-        _ => {
-            let names: Vec<String> = found.iter().map(ToString::to_string).collect();
-            ApiError::new(ErrorCode::InvalidArgument, format!("several volumes are named '{text}'"))
-                .with_hint(format!("name one of {}", names.join(", ")))
+impl Restore {
+    async fn run(self, session: &mut Session) -> Result<Vec<Change>> {
+        let Self { volume, at, conflict, new } = self;
+        if let Some(new) = new {
+            return clone::clone(session, &volume, at, &new).await;
         }
+        let row = find(session, &volume).await?;
+        let snapshot = match (conflict, at) {
+            (Some(id), _) | (None, Some(At::Snapshot(id))) => id,
+            (None, at) => {
+                let (found, id) = choose(session, &row, at).await?;
+                note(&at::describe(&found));
+                id
+            }
+        };
+        let (volume, conflict) = (row.volume, conflict.is_some());
+        let request = Request::RestoreVolume { volume, snapshot, conflict };
+        session.send(&request).await?;
+        Ok(expect_reply!(session.receive_result().await?, Done)?)
+    }
+}
+
+/// Takes a volume out of the trash of the node that has the newest of it.
+async fn undelete(session: &mut Session, volume: VolumeKey) -> Result<Vec<Change>> {
+    let nodes = expect_reply!(session.ask(&Request::Nodes).await?, Nodes)?;
+    let up = nodes.iter().filter(|row| row.state == NodeStatus::Up && !row.runtime.is_empty());
+    let mut trashed = on_nodes(session, &volume, up.map(|row| row.id).collect()).await?;
+    trashed.retain(|row| row.kind == SnapshotKind::Removed);
+    let newest =
+        trashed.into_iter().max_by_key(|row| (row.snapshot.parse::<SnapshotId>().ok(), row.time));
+    let Some(SnapshotRow { node, .. }) = newest else {
+        let message = format!("nothing of volume {volume} is in the trash of a node that is up");
+        let error = ApiError::new(ErrorCode::NotFound, message);
+        return Err(error.with_hint("what is removed is kept for 24 h; see 'vc nodes'").into());
     };
-    Err(Error::Failed(error))
+    Ok(session.change(&Request::UndeleteVolume { volume, node }).await?)
+}
+
+/// Lists what the nodes keep of a volume.
+async fn list(app: &App, volume: &str, kind: SnapshotKind) -> Result {
+    let rows = app
+        .in_session(async |session| {
+            let row = find(session, volume).await?;
+            kept(session, &row, kind).await
+        })
+        .await?;
+    app.out.show(rows.as_slice(), render::snapshots)
 }
