@@ -30,7 +30,7 @@ impl KnownVersions {
     pub fn supports(&self) -> Supports {
         let plan = self.rules.last().map_or(1, |rules| rules.version);
         let schema = self.cluster.version().max(self.node.version());
-        Supports { schema, plan, prepares: true, volumes: true }
+        Supports { schema, plan, prepares: true, volumes: true, forgets: true }
     }
 
     /// Returns the rules of a version of placement, or the next older ones that are known.

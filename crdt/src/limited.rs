@@ -186,7 +186,9 @@ mod tests {
                 format!("{project}/data").parse().expect("a volume");
             let name: Name = project.parse().expect("a name");
             cluster.projects.insert(name, vc_protocol::spec::ProjectPolicy::default().into());
-            cluster.tombstones.insert(volume.clone(), Tombstone { lamport: 1, at: 1 });
+            cluster
+                .tombstones
+                .insert(volume.clone(), Tombstone { lamport: 1, at: 1, forgotten: false });
             state
                 .volumes
                 .insert(volume, VolumeRecord { lamport: 2, since: 1, begun: 0, copy: None }.into());

@@ -82,6 +82,10 @@ pub struct Tombstone {
     pub lamport: Lamport,
     /// The same by the clock of the node that took the command; for display.
     pub at: Millis,
+    /// Whether the volume is only forgotten: nodes keep its data aside. Older versions would delete it
+    /// ([`Supports::forgets`](vc_protocol::Supports::forgets)).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub forgotten: bool,
 }
 
 /// The data of a volume on a node.

@@ -182,6 +182,11 @@ pub enum Request {
         /// The node.
         node: NodeId,
     },
+    /// Takes a snapshot of a volume now, on the node that writes it. Deployer.
+    SnapshotVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+    },
     /// Makes a volume that no instance uses equal to a snapshot. Deployer.
     RestoreVolume {
         /// The volume as `project/volume`.
@@ -244,6 +249,11 @@ pub enum Request {
     },
     /// Removes a volume that no service uses, with its data. Deployer.
     RemoveVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+    },
+    /// Forgets a volume that no service uses; nodes keep its data aside. Deployer.
+    ForgetVolume {
         /// The volume as `project/volume`.
         volume: VolumeKey,
     },

@@ -60,12 +60,15 @@ pub struct Supports {
     /// [`ServiceSpec::volumes`](crate::spec::ServiceSpec::volumes).
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub volumes: bool,
+    /// Whether it keeps the data of a volume that the cluster forgets, and does not delete it.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub forgets: bool,
 }
 
 impl Default for Supports {
     /// Returns the versions of a node that does not state them: the first of each.
     fn default() -> Self {
-        Self { schema: first(), plan: first(), prepares: false, volumes: false }
+        Self { schema: first(), plan: first(), prepares: false, volumes: false, forgets: false }
     }
 }
 
@@ -78,6 +81,7 @@ impl Supports {
             plan: self.plan.min(other.plan),
             prepares: self.prepares && other.prepares,
             volumes: self.volumes && other.volumes,
+            forgets: self.forgets && other.forgets,
         }
     }
 }

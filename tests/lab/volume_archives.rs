@@ -42,6 +42,14 @@ fn volume(lab: &Lab, name: &str) -> Value {
     rows.into_iter().find(|row| row["volume"] == name).unwrap_or_default()
 }
 
+/// Returns Docker's volumes of `shop/adopted`, on all hosts.
+fn docker_volumes(lab: &Lab) -> Vec<String> {
+    let list = |host| lab.docker(host, &["volume", "ls", "-q"]).done();
+    let all: Vec<String> = [1, 2].into_iter().map(list).collect();
+    let names = all.iter().flat_map(|it| it.lines());
+    names.filter(|it| it.contains("adopted")).map(str::to_owned).collect()
+}
+
 /// Waits until the service runs on a host, and returns what a script prints in it.
 fn look(lab: &Lab, service: &str, host: usize, script: &str) -> String {
     let name = format!("h{host}");
@@ -137,4 +145,22 @@ fn a_volume_is_backed_up_imported_elsewhere_cloned_and_restored_by_time_and_dock
     assert_eq!(file_of(&lab, "shop/adopted", "/file", &[]), "kept\n");
     let place = lab.docker(2, &["volume", "inspect", "-f", "{{.Mountpoint}}", "legacy"]).done();
     assert!(Path::new(place.trim()).join("file").exists(), "the source stays");
+
+    // What is forgotten is not deleted, and the cluster can know it again.
+    let before = docker_volumes(&lab);
+    lab.vc(1, &["volume", "forget", "shop/adopted"]);
+    until("the volume is forgotten", DEADLINE, || {
+        let row = volume(&lab, "shop/adopted");
+        if row.is_null() { Ok(()) } else { Err(row) }
+    });
+    until("the volume is known again", DEADLINE, || {
+        let output = lab.vc(1, &["volume", "undelete", "shop/adopted"]);
+        if output.code == Some(0) { Ok(()) } else { Err(output.err) }
+    });
+    assert_eq!(docker_volumes(&lab), before);
+    until("its data is there", DEADLINE, || {
+        let row = volume(&lab, "shop/adopted");
+        if row["snapshot"].is_string() { Ok(()) } else { Err(row) }
+    });
+    assert_eq!(file_of(&lab, "shop/adopted", "/file", &[]), "kept\n");
 }

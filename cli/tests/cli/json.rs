@@ -380,6 +380,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
             | Change::VolumeRemoved { .. }
+            | Change::VolumeForgotten { .. }
+            | Change::SnapshotTaken { .. }
             | Change::VolumeRestored { .. }
             | Change::VolumeCreated { .. }
             | Change::VolumeUndeleted { .. }
@@ -403,7 +405,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 27, "an example of each change");
+    assert_eq!(names.len(), 29, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -10,8 +10,8 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_crdt::{
     ClusterChange, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, RevocationKey,
-    TokenRecord, TrustEntry, TrustKey, VersionKey, VersionRecord, View, VoterEntry, VoterKey,
-    Write,
+    TokenRecord, Tombstone, TrustEntry, TrustKey, VersionKey, VersionRecord, View, VoterEntry,
+    VoterKey, Write,
 };
 use vc_protocol::audit::{AuditAction, AuditRow, ChangeRef};
 use vc_protocol::change::{Actor, SignedChange};
@@ -249,7 +249,11 @@ fn effect(
             let id: String = image.id.chars().take(19).collect();
             Effect::new(A::ImagePushed, format!("pushed image {key} ({id})"))
         }
-        ("tombstones", Some(_)) => Effect::new(A::VolumeRemoved, format!("removed volume {key}")),
+        ("tombstones", Some(tombstone)) => {
+            let Tombstone { forgotten, .. } = read(tombstone)?;
+            let verb = if forgotten { "forgot" } else { "removed" };
+            Effect::new(A::VolumeRemoved, format!("{verb} volume {key}"))
+        }
         ("tokens", Some(token)) => {
             let TokenRecord { name, scope, .. } = read(token)?;
             let what = match scope {

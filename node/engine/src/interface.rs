@@ -220,6 +220,8 @@ pub enum Output {
     Runtime(RuntimeAction),
     /// Remove the data of a volume.
     RemoveVolume(VolumeKey),
+    /// Keep the data of a volume aside: the cluster does not know it any more.
+    ForgetVolume(VolumeKey),
     /// What to do with the copies of volumes on this node: all of them, when that has changed. A copy without a task stays as it
     /// is.
     Volumes(BTreeMap<VolumeKey, VolumeTask>),

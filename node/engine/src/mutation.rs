@@ -177,6 +177,11 @@ pub enum Mutation {
         /// The volume.
         volume: VolumeKey,
     },
+    /// Forgets a volume; nodes keep its data aside.
+    ForgetVolume {
+        /// The volume.
+        volume: VolumeKey,
+    },
 }
 
 impl Mutation {
@@ -334,6 +339,9 @@ impl Mutation {
             Self::ForceVoters { nodes } => vec![voters::force(view, &mut state, nodes)?],
             Self::RemoveVolume { volume } => {
                 vec![volumes::remove_volume(view, &mut state, volume, now)?]
+            }
+            Self::ForgetVolume { volume } => {
+                vec![volumes::forget_volume(view, &mut state, volume, now)?]
             }
             Self::MoveVolume { volume, to } => volumes::move_volume(view, &mut state, volume, to)?,
         };

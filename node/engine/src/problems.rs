@@ -214,6 +214,7 @@ fn older(view: &View) -> Vec<String> {
         plan: newest.plan.max(supports.plan),
         prepares: newest.prepares || supports.prepares,
         volumes: newest.volumes || supports.volumes,
+        forgets: newest.forgets || supports.forgets,
     });
     let older = infos().filter(|info| info.supports.and(newest) != newest);
     older

@@ -142,8 +142,7 @@ impl Reconciler {
         own.claims = claims;
         let removed = self.record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);
-        let removed = removed.into_iter().map(Output::RemoveVolume);
-        removed.chain(actions.into_iter().map(Output::Runtime)).collect()
+        removed.into_iter().chain(actions.into_iter().map(Output::Runtime)).collect()
     }
 
     /// Updates what this node says that it cannot start.
@@ -164,14 +163,18 @@ impl Reconciler {
         self.fault_ends = self.faults.poll_timeout(now);
     }
 
-    /// Records the volumes that this node's instances mount. Returns those that have a tombstone, whose data is to be removed.
+    /// Records the volumes that this node's instances mount. Returns what becomes of those that have a tombstone.
     /// A volume of a service that this node could not start is released, if nothing has written to it.
-    fn record_volumes(&mut self, view: &View, own: &mut NodeState, now: Millis) -> Vec<VolumeKey> {
+    fn record_volumes(&mut self, view: &View, own: &mut NodeState, now: Millis) -> Vec<Output> {
         let tombstones = &view.cluster.tombstones;
         let removed = own.volumes.extract_if(.., |key, record| {
             tombstones.get(key).is_some_and(|removed| record.lamport <= removed.lamport)
         });
-        let removed = removed.map(|(key, _)| key).collect();
+        let removed = removed.map(|(key, _)| match tombstones.get(&key) {
+            Some(tombstone) if tombstone.forgotten => Output::ForgetVolume(key),
+            _ => Output::RemoveVolume(key),
+        });
+        let removed = removed.collect();
         for id in self.workload.have_run() {
             for key in volumes_of(view, &id.slot.service) {
                 self.unused.remove(&key);

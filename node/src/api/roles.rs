@@ -60,6 +60,7 @@ fn needs(request: &Request) -> Needs {
         Request::Exec(_)
         | Request::CopyOut(_)
         | Request::CopyIn(_)
+        | Request::SnapshotVolume { .. }
         | Request::RestoreVolume { .. }
         | Request::UndeleteVolume { .. }
         | Request::ExportVolume { .. }
@@ -75,6 +76,7 @@ fn needs(request: &Request) -> Needs {
         | Request::PushImage(_)
         | Request::UploadVolume { .. }
         | Request::RemoveVolume { .. }
+        | Request::ForgetVolume { .. }
         | Request::MoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
         Request::Tokens | Request::Audit(_) | Request::Adopt { .. } => (UserRole::Admin, false),
@@ -168,6 +170,8 @@ mod tests {
             r#""rollback_to","service":"web","version":2"#.to_owned(),
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
+            r#""snapshot_volume","volume":"shop/data""#.to_owned(),
+            r#""forget_volume","volume":"shop/data""#.to_owned(),
             r#""upload_volume","volume":"shop/data""#.to_owned(),
             format!(r#""undelete_volume","volume":"shop/data","node":"{NODE}""#),
             format!(

@@ -64,8 +64,10 @@ fn touches(request: &mut Request) -> Touches<'_> {
             Touches::Deployments(deployments, files)
         }
         Request::RemoveVolume { volume }
+        | Request::ForgetVolume { volume }
         | Request::UploadVolume { volume }
         | Request::Snapshots { volume, .. }
+        | Request::SnapshotVolume { volume }
         | Request::RestoreVolume { volume, .. }
         | Request::UndeleteVolume { volume, .. }
         | Request::ExportVolume { volume, .. }
@@ -202,9 +204,11 @@ mod tests {
             | Request::Scale { .. }
             | Request::Remove { .. }
             | Request::RemoveVolume { .. }
+            | Request::ForgetVolume { .. }
             | Request::UploadVolume { .. }
             | Request::MoveVolume { .. }
             | Request::Snapshots { .. }
+            | Request::SnapshotVolume { .. }
             | Request::RestoreVolume { .. }
             | Request::UndeleteVolume { .. }
             | Request::ExportVolume { .. }
@@ -271,6 +275,8 @@ mod tests {
             json!({"op": "scale", "service": web, "replicas": 2}),
             json!({"op": "move_volume", "volume": format!("{project}/data"), "to": "n1"}),
             json!({"op": "remove_volume", "volume": format!("{project}/data")}),
+            json!({"op": "snapshot_volume", "volume": format!("{project}/data")}),
+            json!({"op": "forget_volume", "volume": format!("{project}/data")}),
             json!({"op": "upload_volume", "volume": format!("{project}/data")}),
             json!({"op": "snapshots", "volume": format!("{project}/data"), "node": node}),
             json!({"op": "undelete_volume", "volume": format!("{project}/data"), "node": node}),
@@ -380,7 +386,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 55, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 57, "an example of each request: {ops:?}");
     }
 
     #[test]

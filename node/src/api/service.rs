@@ -229,6 +229,9 @@ impl ControlService {
             Request::Volumes => Ok(self.volumes(user)),
             Request::Snapshots { volume, .. } => self.snapshots(volume).await,
             Request::UndeleteVolume { volume, .. } => self.undelete(user, volume).await,
+            Request::SnapshotVolume { volume } => {
+                keep_alive(frames, true, self.snapshot_volume(volume)).await?
+            }
             Request::RestoreVolume { volume, snapshot, conflict } => {
                 keep_alive(frames, true, self.restore(user, volume, snapshot, conflict)).await?
             }
@@ -243,6 +246,9 @@ impl ControlService {
             }
             Request::RemoveVolume { volume } => {
                 self.cluster.mutate(user, Mutation::RemoveVolume { volume }).await
+            }
+            Request::ForgetVolume { volume } => {
+                self.cluster.mutate(user, Mutation::ForgetVolume { volume }).await
             }
             Request::CreateToken(request) => self.create_token(user, &request).await,
             Request::Tokens => Ok(self.tokens()),

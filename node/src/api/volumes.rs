@@ -7,7 +7,7 @@ use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Change, Reply, Request, SnapshotKind, SnapshotRow};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
-use vc_protocol::{ApiError, NodeId, VolumeKey};
+use vc_protocol::{ApiError, InstanceId, Millis, NodeId, VolumeKey};
 use vc_runtime::Runtime;
 use vc_runtime::docker::VolumePlace;
 use vc_volumes::{Manifest, Source, Store};
@@ -16,6 +16,7 @@ use super::ControlService;
 use super::volume_error::VolumeError;
 use crate::auth::User;
 use crate::clock;
+use crate::volumes::pause_writers;
 
 impl ControlService {
     /// Lists volumes and the nodes that hold their data.
@@ -32,7 +33,7 @@ impl ControlService {
             | Request::UndeleteVolume { node, .. }
             | Request::ExportVolume { node, .. }
             | Request::CloneVolume { node, .. } => *node,
-            Request::RestoreVolume { volume, .. } => {
+            Request::RestoreVolume { volume, .. } | Request::SnapshotVolume { volume } => {
                 *view.input.volumes.get(volume).unwrap_or(&own)
             }
             Request::AdoptVolume { node, .. } | Request::ImportVolume { node: Some(node), .. } => {
@@ -88,13 +89,48 @@ impl ControlService {
                         SnapshotKind::Removed,
                         manifest,
                         trashed.removed,
-                        trashed.expires,
+                        // Zero, as of snapshots, where it is kept.
+                        if trashed.expires == Millis::MAX { 0 } else { trashed.expires },
                     ));
                 }
             }
             Ok(rows)
         });
         Ok(Reply::Snapshots(rows.await?))
+    }
+
+    /// Takes a snapshot of the volume that this node writes, or wrote last, unless one has all of it.
+    pub(super) async fn snapshot_volume(&self, key: VolumeKey) -> Result<Reply, ApiError> {
+        let (store, node) = (self.store()?, self.cluster.membership().node);
+        let Runtime::Docker(docker) = &self.runtime else {
+            return Err(VolumeError::NoDocker.into());
+        };
+        let view = self.cluster.latest().view;
+        if !view.input.volumes.contains_key(&key) {
+            return Err(VolumeError::NoVolume(key).into());
+        }
+        let copy = self.copy(&store, &key).await?;
+        let snapshot = match copy.snapshot.filter(|_| copy.closed || copy.written.is_none()) {
+            Some(id) => id,
+            None => {
+                let epoch = copy.written.ok_or_else(|| VolumeError::NotWritten(key.clone()))?;
+                let spec = vc_placement::volume_spec(&view.input, &key);
+                let place = VolumePlace::on(node, &spec);
+                let directory = docker.volume_directory(&key, &place).await;
+                let working = directory.map_err(VolumeError::from)?;
+                let writer = writer(&view, node, &key);
+                let pause = pause_writers(docker.clone(), key.clone(), place, spec.hooks, writer);
+                let volume = store.volume(&key);
+                let taken = volume.snapshot(&working, epoch, clock::now(), &pause).await;
+                let id = taken.map_err(VolumeError::from)?.manifest().id;
+                volume.prune(spec.keep, clock::now()).await.map_err(VolumeError::from)?;
+                let copy = self.copy(&store, &key).await?;
+                self.cluster.input(Input::Volume(key.clone(), copy)).await?;
+                id
+            }
+        };
+        let (snapshot, node_name) = (snapshot.to_string(), view.name(node));
+        Ok(Reply::Done(vec![Change::SnapshotTaken { volume: key, snapshot, node_name }]))
     }
 
     /// Makes the volume that this node wrote last equal to a snapshot, or to what is kept aside here.
@@ -174,6 +210,18 @@ impl ControlService {
         let volume = store.volume(key);
         blocking(move || Ok(volume.copy()?)).await
     }
+}
+
+/// Returns an instance of a node that writes a volume.
+fn writer(view: &View, node: NodeId, key: &VolumeKey) -> Option<InstanceId> {
+    let mut running =
+        view.nodes.get(&node)?.claims.iter().filter(|(_, claim)| claim.state.is_running());
+    let writes = |id: &InstanceId| {
+        let of_project = id.slot.service.project == key.project;
+        let spec = view.spec(&id.slot.service).filter(|_| of_project);
+        spec.is_some_and(|spec| spec.written_volumes().any(|it| *it == key.volume))
+    };
+    running.find(|(id, _)| writes(id)).map(|(id, _)| id.clone())
 }
 
 /// Returns a node that can have a new volume, `own` if it can.

@@ -315,6 +315,10 @@ impl Driver {
                     self.copies.remove(&volume);
                     self.context.volumes.remove(volume);
                 }
+                Output::ForgetVolume(volume) => {
+                    self.copies.remove(&volume);
+                    self.context.volumes.forget(volume);
+                }
                 Output::Volumes(tasks) => self.context.volumes.keep(tasks),
                 Output::Persist(durable) => {
                     let members = !durable.certificates.is_empty();

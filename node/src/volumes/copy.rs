@@ -1,7 +1,7 @@
 //! The copy of one volume: follows the task that the engine gives it.
 
 use std::convert::Infallible;
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
 use std::time::Duration;
 
 use tokio::sync::{Semaphore, mpsc, watch};
@@ -12,12 +12,12 @@ use vc_protocol::NodeId;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
 use vc_runtime::docker::{Docker, VolumePlace};
-use vc_volumes::{Conflict, Outcome, Pause, Volume};
+use vc_volumes::{Conflict, Outcome, Volume};
 
 use super::Volumes;
 use super::error::CopyError;
 use super::metrics::Operation;
-use super::pause::PauseWriters;
+use super::pause::pause_writers;
 use super::schedule::{Retry, Schedule};
 use super::transfer;
 use crate::clock;
@@ -184,14 +184,13 @@ impl CopyTask {
                     continue;
                 }
             }
-            let pause: Arc<dyn Pause> = Arc::new(PauseWriters {
-                docker: self.context.docker.clone(),
-                volume: self.volume.key().clone(),
-                place: place.clone(),
-                hooks: spec.hooks.clone(),
-                instance: writers.first().cloned(),
-                paused: Mutex::default(),
-            });
+            let pause = pause_writers(
+                self.context.docker.clone(),
+                self.volume.key().clone(),
+                place.clone(),
+                spec.hooks.clone(),
+                writers.first().cloned(),
+            );
             // The semaphore is never closed.
             let permit = Arc::clone(&self.context.passes).acquire_owned().await;
             let begun = Instant::now();

@@ -13,7 +13,7 @@ mod schedule;
 mod supervisor;
 mod transfer;
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
@@ -24,6 +24,7 @@ use vc_volumes::Store;
 use crate::bandwidth::Bandwidth;
 use metered::Metered;
 pub(crate) use metrics::VolumeMetrics;
+pub(crate) use pause::pause_writers;
 pub(crate) use place::find;
 pub(crate) use supervisor::Supervisor;
 pub(crate) use transfer::VolumeServer;
@@ -42,11 +43,20 @@ struct Shared {
     bandwidth: Bandwidth,
 }
 
+/// What becomes of a copy that this node is not to have any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Removal {
+    /// Its snapshots go to the trash, and the volume in Docker is deleted.
+    Remove,
+    /// Its snapshots stay in the trash, and the volume stays in Docker.
+    Forget,
+}
+
 /// What the driver has said, and the supervisor not done yet.
 #[derive(Debug, Default)]
 struct Wanted {
     tasks: Option<BTreeMap<VolumeKey, VolumeTask>>,
-    removed: BTreeSet<VolumeKey>,
+    removed: BTreeMap<VolumeKey, Removal>,
 }
 
 impl Volumes {
@@ -71,7 +81,14 @@ impl Volumes {
     /// Removes a copy: what it has goes to the trash. Never waits.
     pub(crate) fn remove(&self, volume: VolumeKey) {
         self.change(|wanted| {
-            wanted.removed.insert(volume);
+            wanted.removed.insert(volume, Removal::Remove);
+        });
+    }
+
+    /// Keeps what a copy has aside, and does not delete it. Never waits.
+    pub(crate) fn forget(&self, volume: VolumeKey) {
+        self.change(|wanted| {
+            wanted.removed.insert(volume, Removal::Forget);
         });
     }
 

@@ -2,7 +2,7 @@
 
 use std::future::Future;
 use std::pin::Pin;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use tokio::time::timeout;
@@ -19,14 +19,25 @@ const HOOK_TIMEOUT: Duration = Duration::from_secs(60);
 const MAX_OUTPUT: usize = 300;
 
 /// Pauses the instances that write a volume.
-pub(super) struct PauseWriters {
-    pub(super) docker: Docker,
-    pub(super) volume: VolumeKey,
-    pub(super) place: VolumePlace,
-    pub(super) hooks: Hooks,
+struct PauseWriters {
+    docker: Docker,
+    volume: VolumeKey,
+    place: VolumePlace,
+    hooks: Hooks,
     /// Where the commands run; `None`: no instance runs.
-    pub(super) instance: Option<InstanceId>,
-    pub(super) paused: Mutex<Option<PausedInstances>>,
+    instance: Option<InstanceId>,
+    paused: Mutex<Option<PausedInstances>>,
+}
+
+/// Returns what pauses the instances that write a volume, with these commands around it.
+pub(crate) fn pause_writers(
+    docker: Docker,
+    volume: VolumeKey,
+    place: VolumePlace,
+    hooks: Hooks,
+    instance: Option<InstanceId>,
+) -> Arc<dyn Pause> {
+    Arc::new(PauseWriters { docker, volume, place, hooks, instance, paused: Mutex::default() })
 }
 
 type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;

@@ -15,10 +15,9 @@ use vc_runtime::Runtime;
 use vc_runtime::docker::{Docker, VolumePlace};
 use vc_volumes::Store;
 
-use super::Volumes;
 use super::copy::{CopyContext, CopyTask};
 use super::error::CopyError;
-use super::metrics;
+use super::{Removal, Volumes, metrics};
 use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::snapshot::Snapshot;
@@ -92,10 +91,11 @@ impl Supervisor {
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wanted = volumes.take();
-            for volume in wanted.removed {
+            for (volume, how) in wanted.removed {
                 let ended = running.remove(&volume);
                 let before = removals.remove(&volume);
-                let removal = remove(store.clone(), docker.clone(), volume.clone(), ended, before);
+                let removal =
+                    remove(store.clone(), docker.clone(), volume.clone(), how, ended, before);
                 let (metrics, key) = (volumes.metrics().clone(), volume.clone());
                 let removal = async move {
                     removal.await;
@@ -171,11 +171,12 @@ async fn expire(store: Store) {
     }
 }
 
-/// Moves a copy to the trash, and then deletes its volume in Docker. `running` is its task, `before` a removal that goes on.
+/// Moves a copy to the trash, and then deletes its volume in Docker unless it is only forgotten. `running` is its task, `before` a removal that goes on.
 async fn remove(
     store: Store,
     docker: Docker,
     volume: VolumeKey,
+    how: Removal,
     running: Option<Running>,
     before: Option<JoinHandle<()>>,
 ) {
@@ -188,9 +189,18 @@ async fn remove(
         handle.abort();
         let _ = handle.await;
     }
-    match trash(&store, &docker, &volume, &place).await {
-        Ok(()) => {}
-        Err(error) => {
+    match (trash(&store, &docker, &volume, &place, how).await, how) {
+        (Ok(()), Removal::Remove) => {}
+        (Ok(()), Removal::Forget) => return,
+        (Err(error), Removal::Forget) => {
+            // Its snapshots are kept, if not what was written since the last one, which stays in Docker.
+            tracing::warn!(%volume, %error, "a volume is forgotten without a last snapshot");
+            if let Err(error) = store.volume(&volume).forget(None, clock::now()).await {
+                tracing::error!(%volume, %error, "a forgotten volume is left where it is");
+            }
+            return;
+        }
+        (Err(error), Removal::Remove) => {
             tracing::error!(
                 %volume,
                 %error,
@@ -209,6 +219,7 @@ async fn trash(
     docker: &Docker,
     volume: &VolumeKey,
     place: &VolumePlace,
+    how: Removal,
 ) -> Result<(), CopyError> {
     let started = tokio::time::Instant::now();
     while docker.volume_users(volume, place).await? > 0 && started.elapsed() < USERS_TIMEOUT {
@@ -219,10 +230,19 @@ async fn trash(
         VolumePlace::Directory(path) => Some(path.clone()),
         VolumePlace::Mounted(_) => None,
     };
-    let trashed = store.volume(volume).trash(working.as_deref(), clock::now()).await?;
-    if let Some(trashed) = trashed {
-        let snapshot = trashed.newest.map(|it| it.id.to_string());
-        tracing::info!(%volume, snapshot, "volume removed: its snapshots are in the trash for 24 h");
+    let (copy, now) = (store.volume(volume), clock::now());
+    let trashed = match how {
+        Removal::Remove => copy.trash(working.as_deref(), now).await?,
+        Removal::Forget => copy.forget(working.as_deref(), now).await?,
+    };
+    let snapshot = trashed.and_then(|it| it.newest).map(|it| it.id.to_string());
+    match how {
+        Removal::Remove => {
+            tracing::info!(%volume, snapshot, "volume removed: its snapshots are in the trash for 24 h");
+        }
+        Removal::Forget => {
+            tracing::info!(%volume, snapshot, "volume forgotten: its data stays in Docker and in the trash");
+        }
     }
     Ok(())
 }

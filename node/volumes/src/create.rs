@@ -1,5 +1,7 @@
 //! Volumes that begin with data: the first snapshot.
 
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::Path;
 use std::sync::Arc;
 
@@ -8,7 +10,7 @@ use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 
 use crate::child::Hold;
-use crate::error::Error;
+use crate::error::{Context as _, Error};
 use crate::layout;
 use crate::listing;
 use crate::manifest::Manifest;
@@ -78,7 +80,13 @@ impl Volume {
             }
             this.check_fence(&state, epoch)?;
             this.prepare_staging()?;
-            tree::create(&layout::data(&this.layout().incoming()))
+            let mark = this.layout().first();
+            std::fs::write(&mark, b"").context("write", &mark)?;
+            let data = layout::data(&this.layout().incoming());
+            tree::create(&data)?;
+            // As Docker makes a volume, unless what fills it says otherwise: instances may not be root.
+            let mode = Permissions::from_mode(0o755);
+            std::fs::set_permissions(&data, mode).context("set the permissions of", &data)
         })
         .await?;
         Ok(hold)
@@ -107,13 +115,15 @@ impl Volume {
             }
             Err(error) => Err(error),
         };
-        self.blocking(hold, |this| {
-            this.clear_staging()?;
-            // Only if it is empty: a copy without a snapshot is none.
-            let _ = std::fs::remove_dir(this.dir());
-            Ok(())
-        })
-        .await?;
+        self.blocking(hold, Self::clear_first).await?;
         committed
+    }
+
+    /// Removes what is left of a first snapshot that was not made. Blocks.
+    pub(crate) fn clear_first(&self) -> Result<(), Error> {
+        self.clear_staging()?;
+        // Only if it is empty: a copy without a snapshot is none.
+        let _ = std::fs::remove_dir(self.dir());
+        Ok(())
     }
 }

@@ -14,6 +14,11 @@ impl Layout {
         self.0.join("state.json")
     }
 
+    /// In the trash: it was only forgotten, and does not expire.
+    pub(crate) fn forgotten(&self) -> PathBuf {
+        self.0.join("forgotten")
+    }
+
     /// Committed snapshots.
     pub(crate) fn snapshots(&self) -> PathBuf {
         self.0.join("snapshots")
@@ -42,6 +47,11 @@ impl Layout {
     /// A snapshot that is made.
     pub(crate) fn incoming(&self) -> PathBuf {
         self.staging().join("incoming")
+    }
+
+    /// Says that what is staged is a first snapshot, of no use to any other operation.
+    pub(crate) fn first(&self) -> PathBuf {
+        self.staging().join("first")
     }
 
     /// The paths that rsync is to copy.

@@ -65,6 +65,9 @@ impl Store {
         let this = Self(Arc::new(shared));
         for key in this.keys()? {
             let volume = this.volume(&key);
+            if volume.layout().first().exists() {
+                volume.clear_first()?;
+            }
             // What a transfer has left helps the next one.
             volume.keep_partial()?;
             tree::remove(&volume.layout().sending())?;

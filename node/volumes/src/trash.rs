@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use vc_protocol::{Millis, VolumeKey};
 
-use crate::error::Error;
+use crate::error::{Context as _, Error};
 use crate::layout::Layout;
 use crate::manifest::Manifest;
 use crate::state::State;
@@ -23,7 +23,7 @@ pub struct Trashed {
     pub key: VolumeKey,
     /// When it was removed; identifies it, with the name.
     pub removed: Millis,
-    /// When it may be deleted.
+    /// When it may be deleted; [`Millis::MAX`]: never, it was only forgotten.
     pub expires: Millis,
     /// The newest of its snapshots.
     pub newest: Option<Manifest>,
@@ -39,6 +39,27 @@ impl Volume {
         &self,
         working: Option<&Path>,
         now: Millis,
+    ) -> Result<Option<Trashed>, Error> {
+        self.put_away(working, now, false).await
+    }
+
+    /// As [`Volume::trash`], for good: what is there does not expire.
+    ///
+    /// # Errors
+    /// As [`Volume::trash`].
+    pub async fn forget(
+        &self,
+        working: Option<&Path>,
+        now: Millis,
+    ) -> Result<Option<Trashed>, Error> {
+        self.put_away(working, now, true).await
+    }
+
+    async fn put_away(
+        &self,
+        working: Option<&Path>,
+        now: Millis,
+        for_good: bool,
     ) -> Result<Option<Trashed>, Error> {
         let hold = self.lock().await;
         let state = self.state().await?;
@@ -66,6 +87,10 @@ impl Volume {
             // The working directory is gone when it returns.
             let state = State::read(&this.layout().state())?;
             State { fence: state.fence, ..State::default() }.write(&this.layout().state())?;
+            if for_good {
+                let mark = this.layout().forgotten();
+                vc_atomic_file::write(&mark, b"", 0o600).context("write", &mark)?;
+            }
             let removed = store.free_time(this.key(), now);
             let to = store.trash_dir(this.key(), removed);
             tree::create(to.parent().unwrap_or(&to))?;
@@ -117,7 +142,9 @@ impl Store {
         state.write(&layout.state())?;
         tree::remove(volume.dir())?;
         tree::create(volume.dir().parent().unwrap_or(&self.0.dir))?;
-        tree::publish(&from, volume.dir())
+        tree::publish(&from, volume.dir())?;
+        // The next removal may be another one.
+        tree::remove_file(&volume.layout().forgotten())
     }
 
     /// Deletes what was removed 24 hours ago. Blocks.
@@ -154,7 +181,10 @@ impl Store {
             Some(id) => read_manifest(&layout.snapshot(id))?,
             None => None,
         };
-        let expires = removed.saturating_add(KEPT);
+        let expires = match layout.forgotten().exists() {
+            true => Millis::MAX,
+            false => removed.saturating_add(KEPT),
+        };
         Ok(Trashed { key: key.clone(), removed, expires, newest })
     }
 }

@@ -30,6 +30,14 @@ pub(crate) fn remove(path: &Path) -> Result<(), Error> {
     }
 }
 
+/// Removes a file, if it is there.
+pub(crate) fn remove_file(path: &Path) -> Result<(), Error> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(error).context("remove", path),
+        _ => Ok(()),
+    }
+}
+
 /// Makes what was written to the filesystem of `path` durable.
 pub(crate) fn sync(path: &Path) -> Result<(), Error> {
     let file = File::open(path).context("open", path)?;

@@ -185,6 +185,11 @@ pub enum Change {
         /// The volume.
         volume: VolumeKey,
     },
+    /// The cluster does not know the volume any more. Nodes keep its data aside.
+    VolumeForgotten {
+        /// The volume.
+        volume: VolumeKey,
+    },
     /// The volume is equal to an earlier content. What it had before is the snapshot before that.
     VolumeRestored {
         /// The volume.
@@ -193,6 +198,15 @@ pub enum Change {
         from: String,
         /// The snapshot with the result.
         snapshot: String,
+    },
+    /// A snapshot of the volume has all that was written before the command.
+    SnapshotTaken {
+        /// The volume.
+        volume: VolumeKey,
+        /// The snapshot.
+        snapshot: String,
+        /// Display name of the node that has it.
+        node_name: String,
     },
     /// There is a new volume that begins with data.
     VolumeCreated {
@@ -304,11 +318,17 @@ impl fmt::Display for Change {
             Self::VolumeRestored { volume, from, snapshot } => {
                 write!(f, "volume {volume} restored from {from}, as snapshot {snapshot}")
             }
+            Self::SnapshotTaken { volume, snapshot, node_name } => {
+                write!(f, "volume {volume} has snapshot {snapshot} on {node_name}")
+            }
             Self::VolumeCreated { volume, from, node_name, .. } => {
                 write!(f, "volume {volume} created on {node_name} from {from}")
             }
             Self::VolumeUndeleted { volume, node_name } => {
                 write!(f, "volume {volume} is on {node_name} again")
+            }
+            Self::VolumeForgotten { volume } => {
+                write!(f, "volume {volume} forgotten; its data stays on the nodes")
             }
             Self::VolumeRemoved { volume } => write!(f, "volume {volume} removed"),
             Self::PolicyChanged { project, allowed } if allowed.is_empty() => {

@@ -5,11 +5,11 @@ use std::collections::BTreeSet;
 use vc_crdt::NodeState;
 use vc_engine::Mutation;
 use vc_protocol::spec::{Attribute, Constraint, Deployment, Mount};
-use vc_protocol::volume::{OnLoss, VolumeSpec};
+use vc_protocol::volume::{OnLoss, SnapshotId, VolumeSpec};
 use vc_protocol::{NodeId, VolumeKey};
 use vc_simulation::check::Violation;
 use vc_simulation::services::{deploy, service};
-use vc_simulation::volumes::Content;
+use vc_simulation::volumes::{Content, Copy};
 use vc_simulation::world::World;
 
 use super::cluster;
@@ -95,6 +95,29 @@ fn a_service_goes_on_where_its_data_is_and_what_was_not_copied_is_kept_aside() {
     let record = &world.engine(0).view().nodes[&world.nodes[primary].id].volumes[&data()];
     assert_eq!(record.copy.as_ref().map(|copy| copy.conflicts), Some(1));
     assert_eq!(write(&mut world, 1_000).0, replica, "it stays where it is");
+}
+
+#[test]
+fn a_service_begins_with_what_was_imported_and_goes_on_elsewhere_with_it() {
+    let mut world = cluster(3, "a_service_begins_with_what_was_imported");
+    let imported = 1_000_000;
+    let mut copy = Copy::default();
+    copy.snapshots.insert(SnapshotId { epoch: 0, number: 1 }, Content::from([imported]));
+    world.nodes[1].volumes.copies.insert(data(), copy);
+    world.report_copies(1);
+    // It gets copies before any service mounts it.
+    await_copies(&mut world, imported, 2);
+    world.command(0, deploy(database(VolumeSpec::default())));
+    let (at, number) = write(&mut world, 20_000);
+    assert_eq!(at, 1, "the node that has it");
+    assert_eq!(working(&world, 1), Content::from([imported, number]));
+    await_copies(&mut world, number, 2);
+    world.kill_host(1);
+    let (at, later) = write(&mut world, 20_000);
+    assert_eq!(working(&world, at), Content::from([imported, number, later]));
+    let conflicts =
+        |index: usize| world.nodes[index].volumes.copies.get(&data()).map(|it| it.conflicts.len());
+    assert!((0..3).all(|index| conflicts(index).unwrap_or(0) == 0), "nothing was put aside");
 }
 
 #[test]

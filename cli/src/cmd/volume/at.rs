@@ -9,6 +9,7 @@ use vc_protocol::control::{ReplicaState, Request, SnapshotKind, SnapshotRow, Vol
 use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, ErrorCode, Millis, NodeId, VolumeKey};
 
+use super::snapshot::take;
 use crate::app::ago;
 use crate::args::duration;
 use crate::error::Result;
@@ -104,21 +105,25 @@ pub(super) async fn on_nodes(
     Ok(kept)
 }
 
-/// Returns the snapshot that is meant; the newest without `at`. Errors: no node that is up has one.
+/// Returns the snapshot that is meant; without `at` the newest, which is taken if there is none. Errors: no node that is up has one.
 pub(super) async fn choose(
     session: &mut Session,
     row: &VolumeRow,
     at: Option<At>,
 ) -> Result<(SnapshotRow, SnapshotId)> {
     let volume = &row.volume;
-    let rows = kept(session, row, SnapshotKind::Snapshot).await?;
+    let mut rows = kept(session, row, SnapshotKind::Snapshot).await?;
+    if rows.is_empty() && at.is_none() && row.up {
+        // As of a volume with one copy.
+        take(session, volume).await?;
+        rows = kept(session, row, SnapshotKind::Snapshot).await?;
+    }
     let found = select(&rows, at).and_then(|row| Some((row.clone(), row.snapshot.parse().ok()?)));
     found.ok_or_else(|| {
         let (what, hint) = match (rows.last(), at) {
             (None, _) => (
                 format!("volume {volume} has no snapshot on a node that is up"),
-                "a volume with one copy gets them when its services stop, or with keep in x-vc; see 'vc volume ls'"
-                    .to_owned(),
+                "see 'vc volume ls' and 'vc nodes'".to_owned(),
             ),
             (Some(_), Some(At::Snapshot(id))) => (
                 format!("volume {volume} has no snapshot {id} on a node that is up"),

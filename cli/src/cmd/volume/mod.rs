@@ -5,7 +5,9 @@ mod at;
 mod backup;
 mod clone;
 mod cp;
+mod forget;
 mod import;
+mod snapshot;
 
 use vc_protocol::control::{
     Change, NodeStatus, ReplicaState, Request, SnapshotKind, SnapshotRow, VolumeRow,
@@ -43,6 +45,8 @@ enum Command {
     Conflicts(Of),
     /// Make a volume equal to a snapshot, or to what was kept aside
     Restore(Restore),
+    /// Take a snapshot now
+    Snapshot(snapshot::Snapshot),
     /// Download a snapshot as an archive
     Backup(backup::Backup),
     /// Make a new volume of an archive
@@ -55,6 +59,8 @@ enum Command {
     Cp(cp::Cp),
     /// Remove volumes that no service uses, with their data
     Rm(Rm),
+    /// Make the cluster forget a volume that no service uses; its data stays on the nodes
+    Forget(forget::Forget),
     /// Take a removed volume out of the trash, within 24 hours
     Undelete(Undelete),
 }
@@ -161,11 +167,13 @@ impl Args {
                 let rows = expect_reply!(app.ask(Request::Volumes).await?, Volumes)?;
                 app.out.show(rows.as_slice(), render::volumes)
             }
+            Command::Snapshot(args) => args.run(app).await,
             Command::Backup(args) => args.run(app).await,
             Command::Import(args) => args.run(app).await,
             Command::Clone(args) => args.run(app).await,
             Command::Adopt(args) => args.run(app).await,
             Command::Cp(args) => args.run(app).await,
+            Command::Forget(args) => args.run(app).await,
             Command::Move(Move { volume, to, moves }) => {
                 app.in_session(async |session| {
                     let volume = find(session, &volume).await?.volume;

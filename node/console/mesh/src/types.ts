@@ -457,10 +457,12 @@ export type Request =
   | { op: 'drain'; node: string; drain: boolean }
   | { op: 'leave'; node: string; force: boolean }
   | { op: 'move_volume'; volume: string; to: string }
-  | { op: 'remove_volume'; volume: string }
+  | { op: 'remove_volume' | 'forget_volume' | 'snapshot_volume'; volume: string }
   | { op: 'snapshots'; volume: string; node: NodeId }
   | { op: 'restore_volume'; volume: string; snapshot: { epoch: number; number: number }; conflict?: boolean }
   | { op: 'undelete_volume'; volume: string; node: NodeId }
+  | { op: 'clone_volume'; volume: string; snapshot: { epoch: number; number: number }; node: NodeId; to: string }
+  | { op: 'adopt_volume'; volume: string; node: string; source: string }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
   | { op: 'watch'; services: ServiceKey[] }
   | { op: 'events'; follow: boolean }
@@ -496,7 +498,9 @@ export type Change =
       volumes: string[]
       left: string[]
     }
-  | { change: 'volume_removed'; volume: string }
+  | { change: 'volume_removed' | 'volume_forgotten'; volume: string }
+  | { change: 'snapshot_taken'; volume: string; snapshot: string; node_name: string }
+  | { change: 'volume_created'; volume: string; from: string; node_name: string; snapshot: string; bytes: number }
   | { change: 'volume_restored'; volume: string; from: string; snapshot: string }
   | { change: 'volume_undeleted'; volume: string; node_name: string }
   | { change: 'token_revoked'; token: string }

@@ -41,6 +41,12 @@ export function changeLine(change: Change): string {
       return `volume ${change.volume} restored from ${change.from}, as snapshot ${change.snapshot}`
     case 'volume_undeleted':
       return `volume ${change.volume} is on ${change.node_name} again`
+    case 'snapshot_taken':
+      return `volume ${change.volume} has snapshot ${change.snapshot} on ${change.node_name}`
+    case 'volume_created':
+      return `volume ${change.volume} created on ${change.node_name} from ${change.from}`
+    case 'volume_forgotten':
+      return `volume ${change.volume} forgotten; its data stays on the nodes`
     case 'volume_removed':
       return `volume ${change.volume} removed`
     case 'token_revoked':

@@ -110,7 +110,7 @@ fn changes_are_told_in_words_without_values() {
         [format!("removed {node} from the cluster")]
     );
     let volume = "shop/data".parse().expect("a volume");
-    let removed = Tombstone { lamport: 1, at: 1 };
+    let removed = Tombstone { lamport: 1, at: 1, forgotten: false };
     assert_eq!(
         told(&|state| {
             state.tombstones.insert(vc_protocol::VolumeKey::clone(&volume), removed.clone());

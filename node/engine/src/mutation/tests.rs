@@ -281,6 +281,35 @@ fn a_volume_is_removed_when_no_service_mounts_it() {
 }
 
 #[test]
+fn a_volume_is_forgotten_when_no_member_would_delete_its_data() {
+    let mut cluster = Cluster::new();
+    let volume: vc_protocol::VolumeKey = "shop/data".parse().expect("a volume");
+    let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
+    attic.volumes.insert(volume.clone(), volume_record(1));
+    let forget = Mutation::ForgetVolume { volume: volume.clone() };
+    let supports = |cluster: &mut Cluster, id, forgets| {
+        let info = cluster.nodes.get_mut(&node(id)).expect("a node").info.as_mut();
+        info.expect("info").supports.forgets = forgets;
+    };
+    supports(&mut cluster, 1, true);
+    supports(&mut cluster, 2, false);
+    let refused = cluster.apply(&forget).expect_err("refused");
+    assert!(refused.contains("cannot forget a volume without deleting its data"), "{refused}");
+    supports(&mut cluster, 2, true);
+    let changes = cluster.apply(&forget).expect("forgotten");
+    assert_eq!(changes, ["volume shop/data forgotten; its data stays on the nodes"]);
+    let tombstone = &cluster.view().cluster.tombstones[&volume];
+    assert!(tombstone.forgotten && cluster.view().input.volumes.is_empty());
+    let json = serde_json::to_string(tombstone).expect("JSON");
+    assert_eq!(
+        json,
+        format!(r#"{{"lamport":{},"at":{},"forgotten":true}}"#, tombstone.lamport, tombstone.at)
+    );
+    let older: vc_crdt::Tombstone = serde_json::from_str(r#"{"lamport":1,"at":2}"#).expect("one");
+    assert!(!older.forgotten);
+}
+
+#[test]
 fn a_service_whose_data_is_away_says_where_it_is() {
     let mut cluster = Cluster::new();
     cluster.deploy(with_volume(image(1)));

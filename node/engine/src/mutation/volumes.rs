@@ -3,6 +3,7 @@
 use vc_crdt::{ClusterState, MoveOrder, Tombstone, View};
 use vc_placement::{ServiceDemand, may_run};
 use vc_protocol::control::Change;
+use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::{Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -80,6 +81,43 @@ pub(super) fn remove_volume(
     volume: &VolumeKey,
     now: Millis,
 ) -> Result<Change, MutationError> {
+    bury(
+        view,
+        state,
+        volume,
+        Tombstone { lamport: view.next_lamport(), at: now, forgotten: false },
+    )?;
+    Ok(Change::VolumeRemoved { volume: volume.clone() })
+}
+
+/// Forgets a volume. Errors: as of [`remove_volume`]; or a member, up or not, would delete the data.
+pub(super) fn forget_volume(
+    view: &View,
+    state: &mut ClusterState,
+    volume: &VolumeKey,
+    now: Millis,
+) -> Result<Change, MutationError> {
+    let members = view.nodes.iter().filter(|(node, _)| !view.cluster.left.contains_key(*node));
+    let deletes = |info: &NodeInfo| !info.supports.forgets;
+    if members.filter_map(|(_, node)| node.info.as_ref()).any(deletes) {
+        return Err(MutationError::OlderMembers("forget a volume without deleting its data"));
+    }
+    bury(
+        view,
+        state,
+        volume,
+        Tombstone { lamport: view.next_lamport(), at: now, forgotten: true },
+    )?;
+    Ok(Change::VolumeForgotten { volume: volume.clone() })
+}
+
+/// Writes the tombstone of a volume. Errors: no node holds it, or a service mounts it.
+fn bury(
+    view: &View,
+    state: &mut ClusterState,
+    volume: &VolumeKey,
+    tombstone: Tombstone,
+) -> Result<(), MutationError> {
     if !view.input.volumes.contains_key(volume) {
         return Err(MutationError::NoVolume(volume.clone()));
     }
@@ -89,8 +127,8 @@ pub(super) fn remove_volume(
     }
     // One that this version cannot read may mount it.
     check_held(view, |service| service.project == volume.project)?;
-    state.tombstones.insert(volume.clone(), Tombstone { lamport: view.next_lamport(), at: now });
-    Ok(Change::VolumeRemoved { volume: volume.clone() })
+    state.tombstones.insert(volume.clone(), tombstone);
+    Ok(())
 }
 
 /// Says of a deployment that it may not run where its data is; `None` if it may, or has no data yet.

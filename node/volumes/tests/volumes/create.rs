@@ -12,8 +12,13 @@ use crate::support::{Node, assert_equal};
 
 /// Returns what tar writes of a directory.
 fn tar(directory: &std::path::Path, options: &[&str]) -> Vec<u8> {
+    tar_of(directory, &[options, &["."]].concat())
+}
+
+/// Returns what tar writes of files in a directory.
+fn tar_of(directory: &std::path::Path, what: &[&str]) -> Vec<u8> {
     let mut command = std::process::Command::new("tar");
-    command.args(options).args(["-C"]).arg(directory).args(["-cf", "-", "."]);
+    command.args(["-C"]).arg(directory).args(["-cf", "-"]).args(what);
     let output = command.output().unwrap();
     assert!(output.status.success(), "{output:?}");
     output.stdout
@@ -31,6 +36,11 @@ async fn an_archive_that_is_not_compressed_is_imported_and_one_that_was_cut_off_
     let imported = node.volume.import(Cursor::new(&archive), 0, 7).await.unwrap();
     assert_eq!((imported.id.to_string().as_str(), imported.taken), ("0-1", 7));
     assert_eq!(fs::read_dir(node.data(imported.id)).unwrap().count(), 2);
+    // What is not said in an archive is as in a new volume of Docker's.
+    let bare = tar_of(source.path(), &["a"]);
+    let node = Node::new();
+    let imported = node.volume.import(Cursor::new(&bare), 0, 7).await.unwrap();
+    assert_eq!(fs::metadata(node.data(imported.id)).unwrap().mode() & 0o7777, 0o755);
 
     let node = Node::new();
     // The directory, and a file with its header: the next one is missing.
@@ -77,6 +87,25 @@ async fn a_clone_has_links_to_the_files_of_the_snapshot_and_what_is_written_to_i
 }
 
 #[tokio::test]
+async fn an_import_that_a_crash_ended_leaves_nothing_after_the_next_start() {
+    let node = Node::new();
+    // Its stream goes on and on, until the process is killed.
+    let (reader, mut writer) = tokio::io::duplex(1 << 16);
+    tokio::io::AsyncWriteExt::write_all(&mut writer, &[0x1, 0x2, 0x3, 0x4]).await.unwrap();
+    let volume = node.volume.clone();
+    let importing = tokio::spawn(async move { volume.import(reader, 0, 7).await });
+    while !node.volume_dir().join("staging/incoming/data").exists() {
+        tokio::task::yield_now().await;
+    }
+    importing.abort();
+    importing.await.unwrap_err();
+    assert!(node.volume_dir().exists());
+    let node = node.restart();
+    assert!(!node.volume_dir().exists());
+    assert!(node.store.copies().unwrap().is_empty());
+}
+
+#[tokio::test]
 async fn a_directory_is_copied_and_stays_as_it_is() {
     let node = Node::new();
     let source = tempfile::tempdir().unwrap();
@@ -86,6 +115,24 @@ async fn a_directory_is_copied_and_stays_as_it_is() {
     let none = node.store.volume(&"shop/none".parse().unwrap());
     none.copy_from(&source.path().join("nowhere"), 0, 5).await.unwrap_err();
     assert!(!node.dir.path().join("volumes/shop/none").exists());
+}
+
+#[tokio::test]
+async fn what_is_forgotten_does_not_expire_and_what_is_undeleted_and_removed_does() {
+    let node = Node::new();
+    let key = "shop/db".parse().unwrap();
+    node.write("file", "one");
+    node.begin(3, None).await;
+    let forgotten = node.volume.forget(Some(&node.working()), 1000).await.unwrap().unwrap();
+    assert_eq!((forgotten.removed, forgotten.expires), (1000, u64::MAX));
+    assert_eq!(node.read("file"), "one", "the directory is the caller's");
+    let later = 1000 + 30 * 24 * 3_600_000;
+    node.store.expire(later).unwrap();
+    node.store.undelete(&key, 1000).unwrap();
+    let volume = node.store.volume(&key);
+    assert_eq!(volume.snapshots().unwrap().len(), 1);
+    let removed = volume.trash(None, later).await.unwrap().unwrap();
+    assert_eq!(removed.expires, later + 24 * 3_600_000);
 }
 
 #[tokio::test]
