@@ -157,7 +157,8 @@ fn a_volume_is_backed_up_imported_elsewhere_cloned_and_restored_by_time_and_dock
         let output = lab.vc(1, &["volume", "undelete", "shop/adopted"]);
         if output.code == Some(0) { Ok(()) } else { Err(output.err) }
     });
-    assert_eq!(docker_volumes(&lab), before);
+    let after = docker_volumes(&lab);
+    assert!(before.iter().all(|it| after.contains(it)), "{before:?} {after:?}");
     until("its data is there", DEADLINE, || {
         let row = volume(&lab, "shop/adopted");
         if row["snapshot"].is_string() { Ok(()) } else { Err(row) }

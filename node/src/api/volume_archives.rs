@@ -116,12 +116,20 @@ impl ControlService {
                 Ok(keep_alive(frames, true, self.announce(user, &store, key, from, &manifest))
                     .await?)
             }
-            Received::Whole(Err(error)) => Ok(Err(VolumeError::from(error).into())),
+            Received::Whole(Err(error)) => Ok(Err(unreadable(error).into())),
             Received::Part(error) => {
-                frames.send(&Reply::Error(VolumeError::from(error).into())).await?;
+                frames.send(&Reply::Error(unreadable(error).into())).await?;
                 Err(FrameError::Closed)
             }
         }
+    }
+}
+
+/// Returns why an archive was refused.
+fn unreadable(error: vc_volumes::Error) -> VolumeError {
+    match error {
+        vc_volumes::Error::Stream { source, .. } => VolumeError::Archive(source),
+        error => error.into(),
     }
 }
 

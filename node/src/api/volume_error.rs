@@ -105,9 +105,8 @@ impl From<VolumeError> for ApiError {
             VolumeError::Store(vc_volumes::Error::Exists { volume }) => {
                 (ErrorCode::AlreadyExists, format!("remove it first: 'vc volume rm {volume}'"))
             }
-            VolumeError::Store(
-                vc_volumes::Error::Stream { .. } | vc_volumes::Error::Failed { program: "tar", .. },
-            ) => (
+            VolumeError::Archive(_)
+            | VolumeError::Store(vc_volumes::Error::Failed { program: "tar", .. }) => (
                 ErrorCode::InvalidArgument,
                 "an archive is what tar writes, plain or compressed with zstd; nothing was changed"
                     .to_owned(),
@@ -121,10 +120,9 @@ impl From<VolumeError> for ApiError {
             VolumeError::Store(
                 vc_volumes::Error::NoSpace { .. } | vc_volumes::Error::Program { .. },
             ) => (ErrorCode::FailedPrecondition, "or use another node with --node".to_owned()),
-            VolumeError::Archive(_)
-            | VolumeError::Docker(_)
-            | VolumeError::Runtime(_)
-            | VolumeError::Store(_) => (ErrorCode::Internal, "see the log of the node".to_owned()),
+            VolumeError::Docker(_) | VolumeError::Runtime(_) | VolumeError::Store(_) => {
+                (ErrorCode::Internal, "see the log of the node".to_owned())
+            }
         };
         Self::new(code, message).with_hint(hint)
     }
