@@ -187,8 +187,8 @@ impl DockerClient {
 fn owner(path: &Path, docker: Option<&Path>) -> Option<&'static str> {
     let is_system = SYSTEM.iter().any(|it| path.starts_with(it));
     match docker {
-        Some(docker) if path.starts_with(docker) || docker.starts_with(path) => Some("Docker"),
         _ if is_system || ROOTS.iter().any(|it| path == Path::new(it)) => Some("the system"),
+        Some(docker) if path.starts_with(docker) || docker.starts_with(path) => Some("Docker"),
         _ => None,
     }
 }
@@ -200,10 +200,20 @@ mod tests {
     #[test]
     fn directories_of_the_system_and_of_docker_are_no_data() {
         let of = |path: &str| owner(Path::new(path), Some(Path::new("/var/lib/docker")));
-        for path in ["/", "/etc", "/etc/app", "/usr/share", "/proc/1", "/home", "/srv", "/run/x"] {
+        for path in [
+            "/",
+            "/etc",
+            "/etc/app",
+            "/usr/share",
+            "/proc/1",
+            "/home",
+            "/srv",
+            "/run/x",
+            "/var/lib",
+        ] {
             assert_eq!(of(path), Some("the system"), "{path}");
         }
-        for path in ["/var/lib/docker", "/var/lib/docker/volumes/x/_data", "/var", "/var/lib"] {
+        for path in ["/var/lib/docker", "/var/lib/docker/volumes/x/_data"] {
             assert_eq!(of(path), Some("Docker"), "{path}");
         }
         for path in
