@@ -2,7 +2,7 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use vc_client::{Candidates, ConnectError, Session, SessionError};
+use vc_client::{Candidates, ConnectError, Session, SessionError, expect_reply};
 use vc_protocol::Millis;
 use vc_protocol::control::{Change, Reply, Request};
 
@@ -71,6 +71,20 @@ impl App {
     /// Sends one request in a session of its own; returns the reply.
     pub(crate) async fn ask(&self, request: Request) -> Result<Reply> {
         self.in_session(async |session| Ok(session.ask(&request).await?)).await
+    }
+
+    /// Sends a request that takes a node a while, and shows `what` it does meanwhile. Returns the changes.
+    pub(crate) async fn await_change(
+        &self,
+        session: &mut Session,
+        request: &Request,
+        what: &str,
+    ) -> Result<Vec<Change>> {
+        session.send(request).await?;
+        let spinner = self.out.spinner(what);
+        let reply = session.receive_result().await;
+        spinner.finish_and_clear();
+        Ok(expect_reply!(reply?, Done)?)
     }
 
     /// Sends requests that change something, one after another, and prints the changes. Stops at the first refusal.

@@ -80,6 +80,16 @@ impl Output {
         }
     }
 
+    /// Shows that a node works on something; hidden unless on a terminal.
+    pub(crate) fn spinner(&self, what: &str) -> ProgressBar {
+        if !self.is_live() {
+            return ProgressBar::hidden();
+        }
+        let bar = ProgressBar::new_spinner().with_message(what.to_owned());
+        bar.enable_steady_tick(Duration::from_millis(200));
+        bar
+    }
+
     /// Returns whether results are printed as tables on a terminal, with progress.
     pub(crate) fn is_live(&self) -> bool {
         self.format == Format::Table && self.terminal && io::stderr().is_terminal()

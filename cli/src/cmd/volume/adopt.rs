@@ -1,6 +1,5 @@
 //! `vc volume adopt`: makes a volume of what a host has already.
 
-use vc_client::expect_reply;
 use vc_protocol::VolumeKey;
 use vc_protocol::control::Request;
 
@@ -32,12 +31,10 @@ pub(super) struct Adopt {
 impl Adopt {
     pub(super) async fn run(self, app: &App) -> Result {
         let Self { source, volume, node } = self;
+        let what = format!("copying {source}");
         let request = Request::AdoptVolume { volume, node, source };
         let changes = app
-            .in_session(async |session| {
-                session.send(&request).await?;
-                Ok(expect_reply!(session.receive_result().await?, Done)?)
-            })
+            .in_session(async |session| app.await_change(session, &request, &what).await)
             .await?;
         app.out.changes(&changes)
     }

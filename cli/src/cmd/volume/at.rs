@@ -10,7 +10,7 @@ use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, ErrorCode, Millis, NodeId, VolumeKey};
 
 use super::snapshot::take;
-use crate::app::ago;
+use crate::app::{App, ago};
 use crate::args::duration;
 use crate::error::Result;
 use crate::render::{self, note};
@@ -107,6 +107,7 @@ pub(super) async fn on_nodes(
 
 /// Returns the snapshot that is meant; without `at` the newest, which is taken if there is none. Errors: no node that is up has one.
 pub(super) async fn choose(
+    app: &App,
     session: &mut Session,
     row: &VolumeRow,
     at: Option<At>,
@@ -115,7 +116,7 @@ pub(super) async fn choose(
     let mut rows = kept(session, row, SnapshotKind::Snapshot).await?;
     if rows.is_empty() && at.is_none() && row.up {
         // As of a volume with one copy.
-        take(session, volume).await?;
+        take(app, session, volume).await?;
         rows = kept(session, row, SnapshotKind::Snapshot).await?;
     }
     let found = select(&rows, at).and_then(|row| Some((row.clone(), row.snapshot.parse().ok()?)));

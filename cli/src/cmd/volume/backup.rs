@@ -57,7 +57,7 @@ impl Backup {
         }
         app.in_session(async |session| {
             let row = at::find(session, &self.volume).await?;
-            let (snapshot, id) = at::choose(session, &row, self.at).await?;
+            let (snapshot, id) = at::choose(app, session, &row, self.at).await?;
             let (volume, node) = (row.volume, snapshot.node);
             let request = Request::ExportVolume { volume, snapshot: id, node, path: None };
             begin(session, &request).await?;

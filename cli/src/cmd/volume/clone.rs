@@ -1,6 +1,6 @@
 //! `vc volume clone`: makes a volume of a snapshot of another one.
 
-use vc_client::{Session, expect_reply};
+use vc_client::Session;
 use vc_protocol::control::{Change, Request};
 
 use super::at::{self, At};
@@ -32,13 +32,14 @@ impl Clone {
     pub(super) async fn run(self, app: &App) -> Result {
         let Self { volume, to, at } = self;
         let changes =
-            app.in_session(async |session| clone(session, &volume, at, &to).await).await?;
+            app.in_session(async |session| clone(app, session, &volume, at, &to).await).await?;
         app.out.changes(&changes)
     }
 }
 
 /// Makes the volume `to` of a snapshot, on a node that has it.
 pub(super) async fn clone(
+    app: &App,
     session: &mut Session,
     volume: &str,
     at: Option<At>,
@@ -46,9 +47,8 @@ pub(super) async fn clone(
 ) -> Result<Vec<Change>> {
     let row = at::find(session, volume).await?;
     let to = at::beside(&row.volume, to)?;
-    let (found, snapshot) = at::choose(session, &row, at).await?;
+    let (found, snapshot) = at::choose(app, session, &row, at).await?;
     note(&at::describe(&found));
     let request = Request::CloneVolume { volume: row.volume, snapshot, node: found.node, to };
-    session.send(&request).await?;
-    Ok(expect_reply!(session.receive_result().await?, Done)?)
+    app.await_change(session, &request, "linking the snapshot").await
 }

@@ -65,7 +65,7 @@ impl Cp {
         let contents = path.ends_with("/.") || path.trim_matches(['/', '.']).is_empty();
         app.in_session(async |session| {
             let row = at::find(session, &volume).await?;
-            let (found, snapshot) = at::choose(session, &row, at).await?;
+            let (found, snapshot) = at::choose(app, session, &row, at).await?;
             note(&at::describe(&found));
             let (volume, node, path) = (row.volume, found.node, Some(path));
             begin(session, &Request::ExportVolume { volume, snapshot, node, path }).await?;

@@ -191,7 +191,7 @@ impl Args {
             Command::Snapshots(Of { volume }) => list(app, &volume, SnapshotKind::Snapshot).await,
             Command::Conflicts(Of { volume }) => list(app, &volume, SnapshotKind::Conflict).await,
             Command::Restore(args) => {
-                let changes = app.in_session(async |session| args.run(session).await).await?;
+                let changes = app.in_session(async |session| args.run(app, session).await).await?;
                 app.out.changes(&changes)
             }
             Command::Undelete(Undelete { volume }) => {
@@ -249,24 +249,23 @@ fn down(row: &VolumeRow) -> Option<(&VolumeKey, String)> {
 }
 
 impl Restore {
-    async fn run(self, session: &mut Session) -> Result<Vec<Change>> {
+    async fn run(self, app: &App, session: &mut Session) -> Result<Vec<Change>> {
         let Self { volume, at, conflict, new } = self;
         if let Some(new) = new {
-            return clone::clone(session, &volume, at, &new).await;
+            return clone::clone(app, session, &volume, at, &new).await;
         }
         let row = find(session, &volume).await?;
         let snapshot = match (conflict, at) {
             (Some(id), _) | (None, Some(At::Snapshot(id))) => id,
             (None, at) => {
-                let (found, id) = choose(session, &row, at).await?;
+                let (found, id) = choose(app, session, &row, at).await?;
                 note(&at::describe(&found));
                 id
             }
         };
         let (volume, conflict) = (row.volume, conflict.is_some());
         let request = Request::RestoreVolume { volume, snapshot, conflict };
-        session.send(&request).await?;
-        Ok(expect_reply!(session.receive_result().await?, Done)?)
+        app.await_change(session, &request, "restoring the volume").await
     }
 }
 

@@ -1,6 +1,6 @@
 //! `vc volume snapshot`: takes a snapshot now.
 
-use vc_client::{Session, expect_reply};
+use vc_client::Session;
 use vc_protocol::VolumeKey;
 use vc_protocol::control::{Change, Request};
 
@@ -27,7 +27,7 @@ impl Snapshot {
         let changes = app
             .in_session(async |session| {
                 let volume = find(session, &self.volume).await?.volume;
-                take(session, &volume).await
+                take(app, session, &volume).await
             })
             .await?;
         app.out.changes(&changes)
@@ -35,7 +35,11 @@ impl Snapshot {
 }
 
 /// Takes a snapshot on the node that writes the volume.
-pub(super) async fn take(session: &mut Session, volume: &VolumeKey) -> Result<Vec<Change>> {
-    session.send(&Request::SnapshotVolume { volume: volume.clone() }).await?;
-    Ok(expect_reply!(session.receive_result().await?, Done)?)
+pub(super) async fn take(
+    app: &App,
+    session: &mut Session,
+    volume: &VolumeKey,
+) -> Result<Vec<Change>> {
+    let request = Request::SnapshotVolume { volume: volume.clone() };
+    app.await_change(session, &request, "taking a snapshot").await
 }

@@ -1,9 +1,8 @@
 //! Commands about volumes: to move one to another node, and to remove one.
 
-use vc_crdt::{ClusterState, MoveOrder, Tombstone, View};
+use vc_crdt::{ClusterState, MoveOrder, NodeState, Tombstone, View};
 use vc_placement::{ServiceDemand, may_run};
 use vc_protocol::control::Change;
-use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::{Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
@@ -98,8 +97,8 @@ pub(super) fn forget_volume(
     now: Millis,
 ) -> Result<Change, MutationError> {
     let members = view.nodes.iter().filter(|(node, _)| !view.cluster.left.contains_key(*node));
-    let deletes = |info: &NodeInfo| !info.supports.forgets;
-    if members.filter_map(|(_, node)| node.info.as_ref()).any(deletes) {
+    let deletes = |node: &NodeState| node.info.as_ref().is_none_or(|it| !it.supports.forgets);
+    if members.map(|(_, node)| node).any(deletes) {
         return Err(MutationError::OlderMembers("forget a volume without deleting its data"));
     }
     bury(
