@@ -98,7 +98,8 @@ fn a_volume_is_backed_up_imported_elsewhere_cloned_and_restored_by_time_and_dock
     let bytes = std::fs::read(&archive).expect("a file");
     let cut = lab.file("cut.tar.zst", "");
     std::fs::write(&cut, &bytes[..bytes.len() / 2]).expect("written");
-    lab.vc(1, &["volume", "import", &cut, "blog/data", "--node", "h2"]).refused_with("blog/data");
+    lab.vc(1, &["volume", "import", &cut, "blog/data", "--node", "h2"])
+        .refused_with("cannot be read");
     assert!(volume(&lab, "blog/data").is_null());
     lab.vc(1, &["volume", "import", &archive, "shop/data"]).refused_with("exists already");
 
