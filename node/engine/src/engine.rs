@@ -470,7 +470,7 @@ impl Engine {
             refute_accusations(self.replica.id(), self.replica.nodes(), &mut self.own);
             view_changed = true;
             self.update_view();
-            let effects = self.guard.update(&self.view, &self.own, self.replica.id(), now);
+            let effects = self.guard.update(&self.view, &self.own, now);
             self.perform(effects);
             if self.reconciler.is_unknown() {
                 break;

@@ -14,6 +14,7 @@ use vc_protocol::volume::{Keep, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
 use crate::lease::Leases;
+use crate::mutation::volumes::mounting;
 
 /// What to do with the copy of a volume on this node, until told otherwise.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -253,7 +254,22 @@ fn keeps_unwritten(view: &View, node: NodeId, volume: &VolumeKey, written: Optio
     let has_begun = |state: &NodeState| state.copy(volume).is_some_and(|it| it.written.is_some());
     view.input.volumes.get(volume) == Some(&node)
         && view.input.readable.contains_key(volume)
+        && mounting(&view.cluster, volume).next().is_some()
+        && Known::of(view, volume, node).fence == 0
         && (written == Some(0) || (written.is_none() && !others().any(|(_, it)| has_begun(it))))
+}
+
+/// Returns the volumes that this node has as a snapshot alone, from an archive, and that are to be ready before a slot starts.
+pub(crate) fn unread(view: &View, own: &NodeState, node: NodeId, slot: &Slot) -> Option<VolumeKey> {
+    let names = view.spec(&slot.service).into_iter().flat_map(|spec| spec.volumes());
+    let project = &slot.service.project;
+    let mut volumes =
+        names.map(|name| VolumeKey { project: project.clone(), volume: name.clone() });
+    volumes.find(|volume| {
+        let copy = own.copy(volume);
+        copy.is_some_and(|copy| copy.snapshot.is_some() && copy.written.is_none())
+            && keeps_unwritten(view, node, volume, None)
+    })
 }
 
 /// Returns the instances of this node that mount a volume and run.
@@ -297,15 +313,15 @@ fn role(
         }
         (Some(epoch), None) if written == Some(epoch) => Some(VolumeRole::Closing { epoch }),
         (Some(_), None) => None,
-        (None, None) if fence == 0 && keeps_unwritten(view, node, volume, written) => {
+        (None, None) if keeps_unwritten(view, node, volume, written) => {
             let copied = view.copies.get(volume).is_some_and(|nodes| nodes.len() > 1);
-            copied.then(|| VolumeRole::Primary {
-                epoch: 0,
-                newest: None,
-                sources: Vec::new(),
-                snapshots: true,
-                writers: users(own, view, volume),
-            })
+            // An archive that was imported is a snapshot before it is anything else.
+            let (newest, sources) =
+                if written.is_some() { (None, Vec::new()) } else { (newest, sources) };
+            let writers = users(own, view, volume);
+            let role =
+                VolumeRole::Primary { epoch: 0, newest, sources, snapshots: copied, writers };
+            (copied || written.is_none()).then_some(role)
         }
         // What was written here last stays as it is until another node has written later.
         (None, _) if newest.is_none_or(|newest| written.is_some_and(|it| newest.epoch <= it)) => {

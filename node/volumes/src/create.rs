@@ -58,7 +58,14 @@ impl Volume {
         now: Millis,
     ) -> Result<Manifest, Error> {
         let hold = self.begin_first(epoch).await?;
-        let filled = self.fill(directory, None, &hold).await;
+        let source = directory.to_owned();
+        let room = self.blocking(Arc::clone(&hold), move |this| {
+            this.require_room(tree::allocated_below(&source)?)
+        });
+        let filled = match room.await {
+            Ok(()) => self.fill(directory, None, &hold).await,
+            Err(error) => Err(error),
+        };
         self.end_first(filled, epoch, now, hold).await
     }
 

@@ -263,6 +263,26 @@ fn what_no_service_writes_is_copied_too_and_any_node_with_a_copy_serves_it() {
 }
 
 #[test]
+fn what_was_imported_is_served_by_services_that_only_read_it() {
+    let mut world = cluster(3, "what_was_imported_is_served");
+    let mut copy = Copy::default();
+    copy.snapshots.insert(SnapshotId { epoch: 0, number: 1 }, Content::from([7]));
+    world.nodes[1].volumes.copies.insert(data(), copy);
+    world.report_copies(1);
+    // One copy alone: what the archive has is not in the volume yet.
+    world.run(500);
+    let mut reader = service("web", 4);
+    reader.spec.container.mounts = vec![Mount::volume(data().volume, "/data", true)];
+    world.command(0, deploy(reader));
+    world.converge(20_000);
+    let serving = serving(&world);
+    assert!(!serving.is_empty());
+    for index in serving {
+        assert_eq!(working(&world, index), Content::from([7]));
+    }
+}
+
+#[test]
 fn whatever_breaks_one_instance_writes_and_what_two_nodes_have_stays() {
     for n in 0..10 {
         let nodes = 3 + n % 3;

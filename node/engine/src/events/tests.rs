@@ -396,7 +396,7 @@ fn a_volume_is_restored_removed_and_undeleted() {
     world.says(1, closed(12));
     assert_eq!(world.events(), ["i shop/data: volume restored on n1: snapshot 3-12 is the newest"]);
     let volume: VolumeKey = "shop/data".parse().expect("a volume");
-    let removed = Tombstone { lamport: 9, at: 9000 };
+    let removed = Tombstone { lamport: 9, at: 9000, forgotten: false };
     world.cluster.tombstones.insert(volume.clone(), removed);
     assert_eq!(
         world.events(),
@@ -407,6 +407,8 @@ fn a_volume_is_restored_removed_and_undeleted() {
     }
     assert!(world.events().is_empty());
     let record = VolumeRecord { lamport: 11, since: 0, begun: 0, copy: Some(closed(12)) };
-    world.node(1).volumes.insert(volume, record.into());
+    world.node(1).volumes.insert(volume.clone(), record.into());
     assert_eq!(world.events(), ["i shop/data: volume is back on n1, with snapshot 3-12"]);
+    world.cluster.tombstones.insert(volume, Tombstone { lamport: 12, at: 9000, forgotten: true });
+    assert_eq!(world.events(), ["i shop/data: volume forgotten: its nodes keep the data aside"]);
 }

@@ -12,9 +12,16 @@ use crate::volume_report::MAX_LAG;
 pub(super) fn volumes(before: &View, after: &View, events: &mut Events) {
     let tombstones = &after.cluster.tombstones;
     for volume in before.input.volumes.keys().filter(|it| !after.input.volumes.contains_key(it)) {
-        if tombstones.get(volume) != before.cluster.tombstones.get(volume) {
-            events.info(volume, "volume removed: its last snapshot is in the trash for 24 h");
-            continue;
+        match tombstones.get(volume) {
+            Some(stone) if before.cluster.tombstones.get(volume) != Some(stone) => {
+                let text = match stone.forgotten {
+                    true => "volume forgotten: its nodes keep the data aside",
+                    false => "volume removed: its last snapshot is in the trash for 24 h",
+                };
+                events.info(volume, text);
+                continue;
+            }
+            _ => {}
         }
         let (with_data, left) = (copies(before, volume), &after.left);
         let lost: Vec<_> = with_data.filter(|(_, it)| *it != &VolumeCopy::default()).collect();

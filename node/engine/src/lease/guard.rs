@@ -7,7 +7,7 @@ use vc_protocol::lease::{Epoch, LeaseKey};
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
 use super::{Effects, Leases, Votes, keys_of};
-use crate::volumes::{unfinished, unready};
+use crate::volumes::{unfinished, unread, unready};
 
 /// An instance is asked to stop this long before its lease ends: the time from SIGTERM to SIGKILL where a node is cut off.
 const STOP_BEFORE: Millis = 1000;
@@ -60,6 +60,7 @@ impl Gates {
 /// The leases of this node, and what they mean for its instances.
 #[derive(Debug)]
 pub(crate) struct Guard {
+    node: NodeId,
     pub(crate) leases: Leases,
     /// The leases under which the slots of this node run, while it has instances in them.
     used: BTreeMap<Slot, BTreeSet<LeaseKey>>,
@@ -97,19 +98,14 @@ impl Guard {
         let set = view.cluster.voter_set();
         let leases = Leases::new(node, votes, resumed, set, now);
         let gates = BTreeMap::new();
-        Self { leases, used, reported: deadlines.clone(), deadlines, gates, stop_at: None }
+        Self { node, leases, used, reported: deadlines.clone(), deadlines, gates, stop_at: None }
     }
 
     /// Takes in a view: asks for the leases that this node needs, and releases those that it does not. While the runtime does not
     /// answer, the instances are not known: the leases end by themselves, and the watchdog ends the instances, so that another
     /// node can run them.
-    pub(crate) fn update(
-        &mut self,
-        view: &View,
-        own: &NodeState,
-        node: NodeId,
-        now: Millis,
-    ) -> Effects {
+    pub(crate) fn update(&mut self, view: &View, own: &NodeState, now: Millis) -> Effects {
+        let node = self.node;
         self.leases.update(view, now);
         if own.runtime_error.is_some() {
             // No other node could run the instances: nothing is won by ending them.
@@ -156,7 +152,8 @@ impl Guard {
     fn compute(&self, view: &View, own: &NodeState, now: Millis) -> BTreeMap<Slot, Gate> {
         let gate = |slot: &Slot, keys: &BTreeSet<LeaseKey>| match self.leases.held(keys, now) {
             Some(held) if held.until.is_none_or(|until| now + STOP_BEFORE < until) => {
-                match unready(view, own, slot, &self.leases, now) {
+                let unread = || unread(view, own, self.node, slot);
+                match unready(view, own, slot, &self.leases, now).or_else(unread) {
                     Some(volume) => preparing(view, own, &volume),
                     None => Gate::Held(held.epoch),
                 }
@@ -170,7 +167,13 @@ impl Guard {
             is_known || view.spec(&slot.service).is_some_and(|spec| spec.on_partition.is_some())
         };
         let gates = self.used.iter().filter(|(slot, _)| asks(slot));
-        gates.map(|(slot, keys)| (slot.clone(), gate(slot, keys))).collect()
+        let gates = gates.map(|(slot, keys)| (slot.clone(), gate(slot, keys)));
+        let reading = view.plan.slots_of(self.node).filter(|slot| !self.used.contains_key(*slot));
+        let unread = reading.filter_map(|slot| {
+            let volume = unread(view, own, self.node, slot)?;
+            Some((slot.clone(), preparing(view, own, &volume)))
+        });
+        gates.chain(unread).collect()
     }
 
     /// Updates the deadlines of the instances that `own` claims. Returns them if they have changed.
