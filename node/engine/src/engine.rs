@@ -1,16 +1,13 @@
 //! The engine: composes the state machines of a node, merges their timeouts, and applies the commands of users.
 
+mod documents;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use vc_crdt::{
-    ClusterState, DocumentError, Held, Loaded, NewGeneration, NodeState, Replica, View,
-    VolumeRecord,
-};
-use vc_protocol::change::{Batch, DocumentId, SignedChange, Subject};
-use vc_protocol::control::Change;
+use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View, VolumeRecord};
+use vc_protocol::change::{Batch, SignedChange};
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
-use vc_protocol::lease::{LEASE_MS, VoterSet};
 use vc_protocol::node::{Faults, Holds, NodeInfo};
 use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::volume::VolumeCopy;
@@ -25,7 +22,6 @@ use crate::identity::{DocumentOwner, Finding};
 use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
 use crate::isolation::Isolation;
 use crate::lease::{Effects, Guard};
-use crate::mutation::{Mutation, MutationError};
 use crate::reconcile::{Given, Reconciler};
 use crate::silence::SilenceReports;
 use crate::startup_hold::StartupHold;
@@ -531,64 +527,6 @@ impl Engine {
         }
     }
 
-    /// Makes this node the first voter, if it is the one that does so: while all members are up and know the same, so that no
-    /// other one does.
-    fn choose_first_voters(&mut self) {
-        let id = self.replica.id();
-        if self.view.cluster.voter_set().is_some()
-            || !self.replica.has_voters()
-            || self.replica.checkpoint_author() != Some(id)
-            || !self.all_agree()
-        {
-            return;
-        }
-        let voters = BTreeSet::from([id]);
-        self.write_voters(VoterSet { number: 1, voters, lease_ms: LEASE_MS, forced: false });
-    }
-
-    /// Writes a set of voters into the cluster document.
-    fn write_voters(&mut self, set: VoterSet) {
-        let known = self.view.cluster.voter_set().map_or(0, |known| known.number);
-        if known >= set.number {
-            return;
-        }
-        let mut wanted = self.replica.cluster().clone();
-        wanted.set_voters(set);
-        match self.write_cluster(&wanted, None) {
-            Ok(Some(change)) => {
-                self.audit(std::slice::from_ref(&change));
-                self.unsent.push(change);
-                self.dirty = true;
-            }
-            Ok(None) | Err(DocumentError::Held) => {}
-            Err(error) => tracing::error!(%error, "cannot write the voters"),
-        }
-    }
-
-    /// Writes the cluster document, under this node's last actor if no later changes of it can exist.
-    fn write_cluster(
-        &mut self,
-        wanted: &ClusterState,
-        by: Option<Subject>,
-    ) -> Result<Option<SignedChange>, DocumentError> {
-        let id = self.replica.id();
-        let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
-        let may_reuse = self.replica.members().all(confirms) || is_planted(PlantedBug::ReuseActor);
-        self.replica.write_cluster(wanted, by, self.wall, may_reuse, self.nonce)
-    }
-
-    /// Returns whether all members are up, can read all documents, and know the same of the cluster document.
-    fn all_agree(&self) -> bool {
-        let (id, all) = (self.replica.id(), self.replica.agreeing());
-        let agrees = |node: NodeId| {
-            let same = node == id || self.anti_entropy.is_settled(node, &all);
-            same && self.view.up.contains(&node)
-        };
-        self.renewed
-            && self.view.held.documents.is_empty()
-            && self.replica.present_members().all(agrees)
-    }
-
     /// Computes the view, and logs which nodes went up or down.
     fn update_view(&mut self) {
         let held = self.replica.held();
@@ -642,120 +580,12 @@ impl Engine {
         self.view = Arc::new(View { has_history, has_voters, ..view });
     }
 
-    /// Returns whether this node knows what runs, and has asked the others for a later document of its own: its data
-    /// directory may be from a backup.
-    fn may_write_own_document(&self) -> bool {
-        !self.reconciler.is_unknown() && (self.renewed || self.hold.reason().is_none())
-    }
-
-    /// Writes this node's document, in a new generation at each start and when its history has grown. Returns the signed
-    /// change, if anything has changed.
-    fn write_own_document(&mut self, now: Millis) -> Result<Option<SignedChange>, DocumentError> {
-        if !self.may_write_own_document() {
-            return Ok(None);
-        }
-        let is_short = self.replica.own_change_count() < self.history;
-        if self.renewed && (is_short || is_planted(PlantedBug::OneGeneration)) {
-            return self.replica.write_node(&self.own, self.wall);
-        }
-        let node = self.replica.id();
-        let replaced = self.replica.versions().nodes.get(&node).copied();
-        self.own.uptime = now - self.started;
-        let written = self.replica.start_generation(&self.own, self.wall, self.nonce)?;
-        self.renewed = true;
-        self.owner.wrote(self.replica.own_generation());
-        let replaced = replaced.map(|(generation, _)| DocumentId::Node { node, generation });
-        self.pending.replaced.extend(replaced);
-        Ok(written)
-    }
-
-    /// Starts a new generation of the cluster document when its history has grown. One server does, while all members are up
-    /// and know the same of what is dropped.
-    fn start_cluster_generation(&mut self) {
-        let id = self.replica.id();
-        if !self.replica.is_checkpoint_due(self.history)
-            || self.replica.checkpoint_author() != Some(id)
-            || !(self.all_agree() || is_planted(PlantedBug::HastyCheckpoint) && self.renewed)
-            || is_planted(PlantedBug::NoCheckpoint)
-        {
-            return;
-        }
-        match self.replica.write_checkpoint(self.wall, self.nonce) {
-            Ok(Some(NewGeneration { changes, dropped })) => {
-                tracing::info!(parts = changes.len(), "new generation of the cluster document");
-                self.pending.replaced.extend(dropped);
-                self.audit(&changes);
-                self.unsent.extend(changes);
-            }
-            // The log says when a document becomes held.
-            Ok(None) | Err(DocumentError::Held) => {}
-            Err(error) => {
-                tracing::error!(%error, "cannot bound the history of the cluster document");
-                self.history = self.history.saturating_mul(2);
-            }
-        }
-    }
-
     fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {
         if changes.is_empty() {
             return;
         }
         let batch = self.replica.batch(changes);
         self.outputs.extend(self.anti_entropy.publish(batch, self.replica.versions(), now));
-    }
-
-    fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
-        let answer = self.write(by, mutation).map(|(change, changes)| {
-            // An answer acknowledges this change and everything before it: all of it is durable first.
-            self.pending.changes.extend(change.iter().cloned());
-            self.audit(&change);
-            self.persist();
-            self.publish(change, now);
-            changes
-        });
-        if is_planted(PlantedBug::AnswerBeforeWrite) {
-            self.outputs.insert(0, Output::Answer(request, answer));
-            return;
-        }
-        self.outputs.push(Output::Answer(request, answer));
-    }
-
-    /// Writes a mutation into the cluster document; returns the signed change, if anything has changed.
-    fn write(
-        &mut self,
-        by: Subject,
-        mutation: &Mutation,
-    ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
-        let now = self.wall;
-        if self.is_removed() {
-            return Err(MutationError::NodeLeft);
-        }
-        if matches!(mutation, Mutation::Revoke { .. }) && !self.replica.has_tokens() {
-            return Err(MutationError::OlderMembers("refuse revoked tokens"));
-        }
-        if matches!(mutation, Mutation::Admit { uses: None, .. }) && !self.replica.has_authority() {
-            return Ok(Default::default());
-        }
-        if let Some(cannot) = mutation.needs_authority()
-            && !self.replica.has_authority()
-        {
-            return Err(MutationError::OlderMembers(cannot));
-        }
-        if mutation.needs_leases() && !self.replica.has_voters() {
-            return Err(MutationError::OlderMembers("grant leases"));
-        }
-        if self.view.trust.epoch() > 0 && self.replica.own_certificate().is_none() {
-            return Err(MutationError::NotCertified);
-        }
-        let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
-        let name = by.name.clone();
-        let change = self.write_cluster(&wanted, Some(by))?;
-        for change in &changes {
-            tracing::info!(by = name, %change, "command");
-        }
-        self.dirty |= change.is_some();
-        self.pending.replaced.extend(self.replica.take_dropped());
-        Ok((change.into_iter().collect(), changes))
     }
 
     fn persist(&mut self) {
@@ -766,13 +596,6 @@ impl Engine {
         let rows = self.audit.as_mut().map(AuditTrail::take).unwrap_or_default();
         if !rows.is_empty() {
             self.outputs.push(Output::Audit(rows));
-        }
-    }
-
-    /// Describes changes of the cluster document for the audit log.
-    fn audit(&mut self, changes: &[SignedChange]) {
-        if let Some(trail) = &mut self.audit {
-            changes.iter().for_each(|change| trail.accept(change, &self.view));
         }
     }
 
