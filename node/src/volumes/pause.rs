@@ -3,7 +3,7 @@
 use std::future::Future;
 use std::pin::Pin;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::time::timeout;
 use vc_protocol::control::ExecRequest;
@@ -43,22 +43,25 @@ pub(crate) fn pause_writers(
 type Pending<'a, T> = Pin<Box<dyn Future<Output = T> + Send + 'a>>;
 
 impl Pause for PauseWriters {
-    fn pause(&self) -> Pending<'_, Result<(), PauseError>> {
+    fn pause(&self) -> Pending<'_, Result<Instant, PauseError>> {
         Box::pin(async {
             self.hook("before", &self.hooks.before).await?;
             let paused = self.docker.pause(&self.volume, &self.place).await;
             let paused = paused.map_err(|error| PauseError(error.to_string()))?;
+            let since = paused.since();
             *self.paused.lock().unwrap_or_else(PoisonError::into_inner) = Some(paused);
-            Ok(())
+            Ok(since)
         })
     }
 
-    fn resume(&self) -> Pending<'_, ()> {
+    fn resume(&self) -> Pending<'_, Instant> {
         Box::pin(async {
             drop(self.paused.lock().unwrap_or_else(PoisonError::into_inner).take());
+            let resumed = Instant::now();
             if let Err(error) = self.hook("after", &self.hooks.after).await {
                 tracing::warn!(volume = %self.volume, %error);
             }
+            resumed
         })
     }
 }

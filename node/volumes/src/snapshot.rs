@@ -182,14 +182,12 @@ impl Volume {
         let (mut taken_at, mut paused) = (Duration::ZERO, Duration::ZERO);
         if let Instances::Running(pause) = instances {
             taken_at = begun.elapsed();
-            let pausing = Instant::now();
             let mut pause = Paused::begin(pause)
                 .await
                 .map_err(|source| Error::Pause { volume: self.key().to_string(), source })?;
             let passed = self.last_pass(working, start, seen, &hold).await;
-            tokio::time::sleep(MIN_PAUSE.saturating_sub(pausing.elapsed())).await;
-            pause.end().await;
-            paused = pausing.elapsed();
+            tokio::time::sleep(MIN_PAUSE.saturating_sub(pause.since.elapsed())).await;
+            paused = pause.end().await;
             let later = passed?;
             if let Some(changes) = &mut changes {
                 changes.extend(later);

@@ -4,7 +4,7 @@ use std::collections::{BTreeSet, HashMap};
 use std::io;
 use std::path::Path;
 use std::sync::{Arc, Mutex, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use bollard::errors::Error;
 use bollard::models::{ContainerSummaryStateEnum as State, MountPoint};
@@ -27,11 +27,19 @@ const PAUSE_TIMEOUT: Duration = Duration::from_secs(5);
 const RETRY_INTERVAL: (Duration, Duration) = (Duration::from_millis(100), Duration::from_secs(5));
 
 /// Instances whose processes stand still until this is dropped. No other that mounts the volume is started meanwhile.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct PausedInstances {
     // Dropped in this order.
     stopped: Vec<Stopped>,
     _turns: Vec<Turn>,
+    since: Instant,
+}
+
+impl PausedInstances {
+    /// Returns since when the first of them may stand still.
+    pub fn since(&self) -> Instant {
+        self.since
+    }
 }
 
 /// A container that was stopped.
@@ -165,7 +173,8 @@ impl DockerClient {
         }
         let ids = running.iter().map(|(_, id, _)| id.clone());
         let started = self.turns.acquire(ids.collect::<Vec<_>>()).await;
-        let mut paused = PausedInstances { stopped: Vec::new(), _turns: vec![turn, started] };
+        let (stopped, _turns, since) = (Vec::new(), vec![turn, started], Instant::now());
+        let mut paused = PausedInstances { stopped, _turns, since };
         for (slot, container, freezer) in &running {
             match freezer {
                 // Docker or an operator has paused it, and resumes it.

@@ -5,12 +5,15 @@ use std::future::Future;
 use std::os::unix::fs::{MetadataExt as _, PermissionsExt as _, chown};
 use std::path::PathBuf;
 use std::pin::Pin;
-use std::sync::{Arc, Mutex};
-use std::time::{Duration, SystemTime};
+use std::sync::{Arc, LazyLock, Mutex};
+use std::time::{Duration, Instant, SystemTime};
 
 use vc_volumes::{Error, Outcome, Pause, PauseError};
 
 use crate::support::{Node, assert_equal, seen};
+
+/// When everything stands still, as a [`Recorder`] says.
+static ORIGIN: LazyLock<Instant> = LazyLock::new(Instant::now);
 
 /// Notes what is called, and writes a file during the pass before.
 #[derive(Default)]
@@ -19,10 +22,12 @@ struct Recorder {
     /// Written when it pauses: what a process wrote until then.
     write: Option<(PathBuf, &'static str)>,
     fail: bool,
+    /// For how long it says that everything stood still.
+    still: Duration,
 }
 
 impl Pause for Recorder {
-    fn pause(&self) -> Pin<Box<dyn Future<Output = Result<(), PauseError>> + Send + '_>> {
+    fn pause(&self) -> Pin<Box<dyn Future<Output = Result<Instant, PauseError>> + Send + '_>> {
         self.calls.lock().unwrap().push("pause");
         if let Some((path, content)) = &self.write {
             let modified = fs::metadata(path).unwrap().modified().unwrap();
@@ -31,13 +36,13 @@ impl Pause for Recorder {
             File::open(path).unwrap().set_times(FileTimes::new().set_modified(modified)).unwrap();
         }
         let fail = self.fail;
-        Box::pin(
-            async move { if fail { Err(PauseError("the hook failed".into())) } else { Ok(()) } },
-        )
+        Box::pin(async move {
+            if fail { Err(PauseError("the hook failed".into())) } else { Ok(*ORIGIN) }
+        })
     }
-    fn resume(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn resume(&self) -> Pin<Box<dyn Future<Output = Instant> + Send + '_>> {
         self.calls.lock().unwrap().push("resume");
-        Box::pin(async {})
+        Box::pin(async { *ORIGIN + self.still })
     }
 }
 
@@ -46,13 +51,14 @@ async fn instances_are_paused_only_where_something_has_changed() {
     let node = Node::new();
     node.write("file", "1");
     node.begin(1, None).await;
-    let recorder = Arc::new(Recorder::default());
+    let still = Duration::from_millis(7);
+    let recorder = Arc::new(Recorder { still, ..Recorder::default() });
     let pause: Arc<dyn Pause> = Arc::clone(&recorder) as _;
     let working = node.working();
     let snapshot = || node.volume.snapshot(&working, 1, 1000, &pause);
     let first = snapshot().await.unwrap();
     let Outcome::Taken { manifest, paused } = &first else { panic!("{first:?}") };
-    assert!(*paused > Duration::ZERO);
+    assert_eq!(*paused, still, "hooks, and looking for the instances, are no pause");
     assert_eq!((manifest.id.to_string().as_str(), manifest.parent), ("1-1", None));
     assert_eq!((manifest.files, manifest.bytes), (2, 1));
     let second = snapshot().await.unwrap();
@@ -154,13 +160,13 @@ struct Stuck {
 }
 
 impl Pause for Stuck {
-    fn pause(&self) -> Pin<Box<dyn Future<Output = Result<(), PauseError>> + Send + '_>> {
+    fn pause(&self) -> Pin<Box<dyn Future<Output = Result<Instant, PauseError>> + Send + '_>> {
         self.pausing.notify_one();
         Box::pin(std::future::pending())
     }
-    fn resume(&self) -> Pin<Box<dyn Future<Output = ()> + Send + '_>> {
+    fn resume(&self) -> Pin<Box<dyn Future<Output = Instant> + Send + '_>> {
         self.resumed.notify_one();
-        Box::pin(async {})
+        Box::pin(async { Instant::now() })
     }
 }
 
