@@ -17,15 +17,21 @@ use vc_protocol::volume::SnapshotId;
 use zstd::stream::raw::{Decoder, Encoder, InBuffer, Operation, OutBuffer};
 
 use crate::child::{Command, Finished, Hold};
+use crate::create::first;
 use crate::error::{Context as _, Error};
 use crate::layout;
 use crate::manifest::Manifest;
+use crate::tree;
 use crate::volume::Volume;
 
 /// zstd's own default.
 const LEVEL: i32 = 3;
 /// Bytes that are read at once.
 const CHUNK: usize = 128 * 1024;
+/// After so many bytes a chunk is decompressed further in another step.
+const MAX_OUTPUT: usize = 1 << 20;
+/// While an archive is read, the disk is looked at after so many bytes, and has to have room for as many more.
+const ROOM_STEP: u64 = 16 << 20;
 /// How an archive begins that zstd has compressed, and one that gzip has.
 const ZSTD_MAGIC: [u8; 4] = [0x28, 0xb5, 0x2f, 0xfd];
 const GZIP_MAGIC: [u8; 2] = [0x1f, 0x8b];
@@ -52,11 +58,13 @@ impl Volume {
                 let mut chunk = vec![0; CHUNK];
                 let length = stdout.read(&mut chunk).await?;
                 chunk.truncate(length);
-                let last = length == 0;
-                let (next, output) = stream.run(chunk, last).await?;
-                stream = next;
-                writer.write_all(&output).await?;
-                if last {
+                stream.feed(chunk);
+                while stream.has_more() {
+                    let output;
+                    (stream, output) = stream.run().await?;
+                    writer.write_all(&output).await?;
+                }
+                if length == 0 {
                     return writer.shutdown().await;
                 }
             }
@@ -147,7 +155,7 @@ impl Volume {
     {
         let hold = self.begin_first(epoch).await?;
         let read = self.unpack(&mut reader, &hold).await;
-        self.end_first(read, epoch, now, hold).await
+        self.end_first(read, first(epoch, now), now, hold).await
     }
 
     async fn unpack<R>(&self, reader: &mut R, hold: &Hold) -> Result<(), Error>
@@ -181,21 +189,36 @@ impl Volume {
                 true => Some(Zstd::new(Decoder::new()?)),
                 false => None,
             };
-            let mut zeros = 0;
+            let (mut zeros, mut unchecked) = (0, ROOM_STEP);
             loop {
                 let last = chunk.is_empty();
-                let output = match stream.take() {
-                    Some(decoder) => {
-                        let (next, output) = decoder.run(chunk, last).await?;
-                        stream = Some(next);
-                        output
+                if let Some(decoder) = &mut stream {
+                    decoder.feed(std::mem::take(&mut chunk));
+                }
+                loop {
+                    let output = match stream.take() {
+                        Some(decoder) => {
+                            let (next, output) = decoder.run().await?;
+                            stream = Some(next);
+                            output
+                        }
+                        None => std::mem::take(&mut chunk),
+                    };
+                    zeros = trailing_zeros(zeros, &output);
+                    unchecked += output.len() as u64;
+                    if unchecked >= ROOM_STEP {
+                        unchecked = 0;
+                        if tree::spare_bytes(&data) < ROOM_STEP {
+                            return Err(io::ErrorKind::StorageFull.into());
+                        }
                     }
-                    None => chunk,
-                };
-                zeros = trailing_zeros(zeros, &output);
-                if stdin.write_all(&output).await.is_err() {
-                    // It says itself why it has ended.
-                    return Ok(());
+                    if stdin.write_all(&output).await.is_err() {
+                        // It says itself why it has ended.
+                        return Ok(());
+                    }
+                    if !stream.as_ref().is_some_and(Zstd::has_more) {
+                        break;
+                    }
                 }
                 if last {
                     return match zeros < LAST_BLOCK {
@@ -211,18 +234,17 @@ impl Volume {
             }
         };
         let (finished, decompressed) = tokio::join!(child.finish(), decompressing);
-        if let Ok(finished) = &finished {
-            // Before what the reader says: that the disk is full, for example.
-            let broken = decompressed.is_err();
-            if !broken {
-                self.check("tar", &data, finished, &[])?;
-            }
-        }
         self.ended(finished, decompressed)
     }
 
     fn ended(&self, finished: io::Result<Finished>, streamed: io::Result<()>) -> Result<(), Error> {
-        streamed.map_err(|source| Error::Stream { volume: self.key().to_string(), source })?;
+        streamed.map_err(|source| match source.kind() {
+            io::ErrorKind::StorageFull => {
+                self.expect_bytes(ROOM_STEP);
+                self.no_space(self.dir())
+            }
+            _ => Error::Stream { volume: self.key().to_string(), source },
+        })?;
         let finished = finished.context("wait for tar in", self.dir())?;
         self.check("tar", self.dir(), &finished, &[])
     }
@@ -274,36 +296,90 @@ struct Zstd<O> {
     operation: O,
     /// Whether a frame has ended with the last byte.
     finished: bool,
+    /// What it processes; empty once the stream has ended.
+    chunk: Vec<u8>,
+    /// How far it is.
+    begin: usize,
+    /// Whether there is more of what it has processed.
+    pending: bool,
+    ended: bool,
 }
 
 impl<O: Operation + Send + 'static> Zstd<O> {
     fn new(operation: O) -> Self {
-        Self { operation, finished: false }
+        let (finished, pending, ended) = (false, false, false);
+        Self { operation, finished, chunk: Vec::new(), begin: 0, pending, ended }
     }
 
-    /// Processes a chunk, the last one if `last`. Returns what comes out.
-    async fn run(mut self, chunk: Vec<u8>, last: bool) -> io::Result<(Self, Vec<u8>)> {
+    /// Sets what to process next; nothing is the end of the stream.
+    fn feed(&mut self, chunk: Vec<u8>) {
+        (self.chunk, self.begin) = (chunk, 0);
+    }
+
+    /// Returns whether not all is processed.
+    fn has_more(&self) -> bool {
+        match self.chunk.is_empty() {
+            true => !self.ended,
+            false => self.pending || self.begin < self.chunk.len(),
+        }
+    }
+
+    /// Processes more of the chunk. Returns what comes out, which is bounded: a few bytes may be those of gigabytes.
+    async fn run(mut self) -> io::Result<(Self, Vec<u8>)> {
         let task = tokio::task::spawn_blocking(move || {
             let mut output = Vec::new();
             let mut buffer = vec![0; CHUNK];
-            let mut input = InBuffer::around(&chunk);
-            while input.pos() < chunk.len() {
-                let mut out = OutBuffer::around(&mut buffer[..]);
-                self.finished = self.operation.run(&mut input, &mut out)? == 0;
-                output.extend_from_slice(out.as_slice());
-            }
-            if last {
+            if self.chunk.is_empty() {
+                self.ended = true;
                 loop {
                     let mut out = OutBuffer::around(&mut buffer[..]);
                     let left = self.operation.finish(&mut out, self.finished)?;
                     output.extend_from_slice(out.as_slice());
                     if left == 0 {
-                        break;
+                        return Ok((self, output));
                     }
                 }
             }
+            let mut input = InBuffer::around(&self.chunk);
+            input.set_pos(self.begin);
+            loop {
+                let mut out = OutBuffer::around(&mut buffer[..]);
+                self.finished = self.operation.run(&mut input, &mut out)? == 0;
+                self.pending = out.pos() == CHUNK && !self.finished;
+                output.extend_from_slice(out.as_slice());
+                let is_done = input.pos() == self.chunk.len() && !self.pending;
+                if is_done || output.len() >= MAX_OUTPUT {
+                    break;
+                }
+            }
+            self.begin = input.pos();
             Ok((self, output))
         });
         task.await.map_err(io::Error::other)?
+    }
+}
+
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn a_few_bytes_that_are_those_of_much_more_come_out_in_pieces() {
+        let all = 40 << 20;
+        let bytes = zstd::encode_all(&vec![0; all][..], LEVEL).expect("compressed");
+        assert!(bytes.len() < CHUNK, "{}", bytes.len());
+        let mut stream = Zstd::new(Decoder::new().expect("a decoder"));
+        stream.feed(bytes);
+        let mut total = 0;
+        let mut output;
+        while stream.has_more() {
+            (stream, output) = stream.run().await.expect("decompressed");
+            assert!(output.len() <= MAX_OUTPUT + CHUNK);
+            total += output.len();
+        }
+        stream.feed(Vec::new());
+        (stream, output) = stream.run().await.expect("whole");
+        assert_eq!((total + output.len(), stream.has_more()), (all, false));
     }
 }

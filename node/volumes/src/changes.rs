@@ -41,7 +41,6 @@ impl Changes {
         !self.root && self.changed.is_empty() && self.removed.is_empty()
     }
 
-    /// Adds later changes.
     /// Returns what the changed entries take on the disk of a tree, in bytes.
     pub(crate) fn allocated(&self, tree: &Path) -> u64 {
         let entries =
@@ -49,6 +48,7 @@ impl Changes {
         entries.map(|metadata| tree::allocated(&metadata)).fold(0, u64::saturating_add)
     }
 
+    /// Adds later changes.
     pub(crate) fn extend(&mut self, later: Self) {
         self.changed.extend(later.changed);
         self.removed.extend(later.removed);

@@ -1,4 +1,5 @@
-//! Volumes that begin with data: the first snapshot.
+//! Volumes that begin with data: the first snapshot. Its number is the time, in seconds, so that two nodes which begin a volume
+//! of one name while they are cut off from each other do not take the one snapshot for the other.
 
 use std::fs::Permissions;
 use std::os::unix::fs::PermissionsExt as _;
@@ -29,6 +30,7 @@ impl Volume {
         other: &Self,
         id: SnapshotId,
         epoch: Epoch,
+        now: Millis,
     ) -> Result<Manifest, Error> {
         // Keeps it while it is read.
         let _sending = other.sending(id)?;
@@ -44,7 +46,7 @@ impl Volume {
             Ok(None) => (0, Err(other.missing(format!("snapshot {id}")))),
             Err(error) => (0, Err(error)),
         };
-        self.end_first(filled, epoch, taken, hold).await
+        self.end_first(filled, first(epoch, now), taken, hold).await
     }
 
     /// Makes the first snapshot of this volume, which has none, a copy of a directory, which stays as it is. Nothing may write it.
@@ -66,7 +68,7 @@ impl Volume {
             Ok(()) => self.fill(directory, None, &hold).await,
             Err(error) => Err(error),
         };
-        self.end_first(filled, epoch, now, hold).await
+        self.end_first(filled, first(epoch, now), now, hold).await
     }
 
     /// Copies a directory to where the first snapshot is made.
@@ -103,7 +105,7 @@ impl Volume {
     pub(crate) async fn end_first(
         &self,
         filled: Result<(), Error>,
-        epoch: Epoch,
+        id: SnapshotId,
         taken: Millis,
         hold: Hold,
     ) -> Result<Manifest, Error> {
@@ -112,7 +114,6 @@ impl Volume {
                 self.blocking(Arc::clone(&hold), move |this| {
                     let data = layout::data(&this.layout().incoming());
                     tree::sync(&data)?;
-                    let id = SnapshotId { epoch, number: 1 };
                     let listing = listing::read(&data)?;
                     let manifest = Manifest::new(id, None, Vec::new(), taken, listing);
                     this.commit(&manifest, |_| Ok(()))?;
@@ -133,4 +134,10 @@ impl Volume {
         let _ = std::fs::remove_dir(self.dir());
         Ok(())
     }
+}
+
+/// Returns the id of a first snapshot.
+pub(crate) fn first(epoch: Epoch, now: Millis) -> SnapshotId {
+    // Zero is none, and a clock may begin in 1970.
+    SnapshotId { epoch, number: (now / 1000).max(1) }
 }

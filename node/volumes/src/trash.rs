@@ -142,9 +142,9 @@ impl Store {
         state.write(&layout.state())?;
         tree::remove(volume.dir())?;
         tree::create(volume.dir().parent().unwrap_or(&self.0.dir))?;
-        tree::publish(&from, volume.dir())?;
-        // The next removal may be another one.
-        tree::remove_file(&volume.layout().forgotten())
+        // Before: the next removal may be another one. After a crash it expires, as what was removed does.
+        tree::remove_file(&layout.forgotten())?;
+        tree::publish(&from, volume.dir())
     }
 
     /// Deletes what was removed 24 hours ago. Blocks.

@@ -33,8 +33,8 @@ async fn an_archive_that_is_not_compressed_is_imported_and_one_that_was_cut_off_
     }
     let archive = tar(source.path(), &[]);
     let node = Node::new();
-    let imported = node.volume.import(Cursor::new(&archive), 0, 7).await.unwrap();
-    assert_eq!((imported.id.to_string().as_str(), imported.taken), ("0-1", 7));
+    let imported = node.volume.import(Cursor::new(&archive), 0, 7000).await.unwrap();
+    assert_eq!((imported.id.to_string().as_str(), imported.taken), ("0-7", 7000));
     assert_eq!(fs::read_dir(node.data(imported.id)).unwrap().count(), 2);
     // What is not said in an archive is as in a new volume of Docker's.
     let bare = tar_of(source.path(), &["a"]);
@@ -61,9 +61,9 @@ async fn a_clone_has_links_to_the_files_of_the_snapshot_and_what_is_written_to_i
     node.begin(3, None).await;
     let manifest = node.take(3).await;
     let copy = node.store.volume(&"shop/copy".parse().unwrap());
-    let cloned = copy.link_from(&node.volume, manifest.id, 0).await.unwrap();
+    let cloned = copy.link_from(&node.volume, manifest.id, 0, 9000).await.unwrap();
     assert_eq!((cloned.digest.as_str(), cloned.taken), (manifest.digest.as_str(), manifest.taken));
-    let of_clone = node.dir.path().join("volumes/shop/copy/snapshots/0-1/data");
+    let of_clone = node.dir.path().join("volumes/shop/copy/snapshots/0-9/data");
     assert_equal(&node.data(manifest.id), &of_clone);
     let inode = |path: &std::path::Path| fs::metadata(path.join("file")).unwrap().ino();
     assert_eq!(inode(&node.data(manifest.id)), inode(&of_clone));
@@ -77,11 +77,11 @@ async fn a_clone_has_links_to_the_files_of_the_snapshot_and_what_is_written_to_i
     node.volume.restore(Source::Snapshot(manifest.id), &node.working(), 3, 1000).await.unwrap();
     assert_eq!(node.read("file"), "one");
 
-    let again = copy.link_from(&node.volume, manifest.id, 0).await;
+    let again = copy.link_from(&node.volume, manifest.id, 0, 9000).await;
     assert!(matches!(again, Err(Error::Exists { .. })), "{again:?}");
     let third = node.store.volume(&"shop/third".parse().unwrap());
     let missing = SnapshotId { epoch: 1, number: 1 };
-    let missing = third.link_from(&node.volume, missing, 0).await;
+    let missing = third.link_from(&node.volume, missing, 0, 9000).await;
     assert!(matches!(missing, Err(Error::Missing { .. })), "{missing:?}");
     assert!(!node.dir.path().join("volumes/shop/third").exists());
 }
