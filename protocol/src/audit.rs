@@ -39,6 +39,8 @@ pub enum AuditAction {
     ImagePushed,
     /// A volume and its data were removed.
     VolumeRemoved,
+    /// A volume was forgotten; its data stays.
+    VolumeForgotten,
     /// A node was admitted.
     NodeJoined,
     /// A node was drained.
@@ -73,6 +75,8 @@ pub enum AuditAction {
     CopyOut,
     /// Files were copied into an instance.
     CopyIn,
+    /// A snapshot of a volume was taken.
+    SnapshotTaken,
     /// A volume was made equal to an earlier content.
     VolumeRestored,
     /// A removed volume was taken out of the trash.

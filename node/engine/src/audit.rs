@@ -251,8 +251,11 @@ fn effect(
         }
         ("tombstones", Some(tombstone)) => {
             let Tombstone { forgotten, .. } = read(tombstone)?;
-            let verb = if forgotten { "forgot" } else { "removed" };
-            Effect::new(A::VolumeRemoved, format!("{verb} volume {key}"))
+            let (action, verb) = match forgotten {
+                true => (A::VolumeForgotten, "forgot"),
+                false => (A::VolumeRemoved, "removed"),
+            };
+            Effect::new(action, format!("{verb} volume {key}"))
         }
         ("tokens", Some(token)) => {
             let TokenRecord { name, scope, .. } = read(token)?;

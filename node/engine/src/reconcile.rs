@@ -282,8 +282,9 @@ fn demote_stale_claims(claims: &mut BTreeMap<InstanceId, Claim>, all: &[Observed
 }
 
 /// Returns the slots whose instances keep running on `node` although the plan gives them to another one, because that one is not
-/// ready to take over: with start first its instance is not available, with stop first it is not prepared. On a drained node
-/// these include slots that no other node can take, and wherever data has to be copied first. Slots that are moved because the node lacks room are not among them.
+/// ready to take over: with start first its instance is not available, with stop first it is not prepared. They include slots that no
+/// other node can take, where this one is being drained or their data has to be copied first, but not those that are moved because the
+/// node lacks room.
 fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> BTreeSet<Slot> {
     let draining = view.cluster.drained.get(&node).copied().unwrap_or(false);
     let ordered_to_move =

@@ -160,9 +160,14 @@ pub(crate) fn set_volume_room(own: &mut NodeState, usage: Usage) -> bool {
     let kept = own.volumes.values().filter_map(|record| record.copy.as_ref());
     let kept = kept.map(|copy| copy.disk_bytes).fold(0, u64::saturating_add);
     let room = (usage.disk_bytes.saturating_sub(usage.disk_used) / 2).saturating_add(kept);
+    // Zero would say nothing.
+    let room = room.max(1);
     let Some(info) = own.info.as_mut().filter(|info| info.runtime == RuntimeKind::Docker) else {
         return false;
     };
+    if usage.disk_bytes == 0 {
+        return false;
+    }
     let is_new = room.abs_diff(info.volume_room) > info.volume_room / 8;
     if is_new {
         info.volume_room = room;
@@ -259,7 +264,8 @@ fn keeps_unwritten(view: &View, node: NodeId, volume: &VolumeKey, written: Optio
         && (written == Some(0) || (written.is_none() && !others().any(|(_, it)| has_begun(it))))
 }
 
-/// Returns the volumes that this node has as a snapshot alone, from an archive, and that are to be ready before a slot starts.
+/// Returns a volume that this node has as a snapshot alone, from an archive, and that is to be ready before a slot starts; `None` if
+/// all are.
 pub(crate) fn unread(view: &View, own: &NodeState, node: NodeId, slot: &Slot) -> Option<VolumeKey> {
     let names = view.spec(&slot.service).into_iter().flat_map(|spec| spec.volumes());
     let project = &slot.service.project;
@@ -380,5 +386,9 @@ mod tests {
         assert_eq!(own.info.as_ref().map(|info| info.volume_room), Some(400));
         assert!(set_volume_room(&mut own, usage(50)));
         assert_eq!(own.info.as_ref().map(|info| info.volume_room), Some(325));
+        own.volumes.clear();
+        assert!(set_volume_room(&mut own, usage(0)));
+        assert_eq!(own.info.as_ref().map(|info| info.volume_room), Some(1), "zero says nothing");
+        assert!(!set_volume_room(&mut own, Usage::default()), "it was not measured");
     }
 }

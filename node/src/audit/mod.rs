@@ -31,6 +31,9 @@ pub(crate) use self::report::Reporter;
 /// Directory of the log in the data directory of a server.
 pub(crate) const LOG: &str = "audit";
 
+/// The longest text of a record, in bytes; what is beyond is cut off, and a worker's record is refused for it.
+const MAX_TEXT: usize = 4096;
+
 /// Batches of records that may wait for the recorder. Further events are lost, and counted; changes wait.
 const QUEUE: usize = 256;
 /// Time for the recorder to write what is queued when the node stops.
@@ -105,7 +108,9 @@ impl Audit {
             limiter.admit(client.as_deref(), action, clock::now())
         };
         if let Some(more) = more {
-            self.queue(vec![self.row(action, origin, service, text.into(), more)]);
+            let mut text = text.into();
+            text.truncate(text.floor_char_boundary(MAX_TEXT));
+            self.queue(vec![self.row(action, origin, service, text, more)]);
         }
     }
 

@@ -16,6 +16,7 @@ use vc_protocol::token::UserRole;
 use vc_protocol::wire::{AUDIT_PROTOCOL, MAX_FRAME};
 use vc_protocol::{ApiError, ErrorCode, NodeId};
 
+use super::MAX_TEXT;
 use super::{Audit, Batch, log};
 use crate::auth::{Rights, TokenVerifier, User};
 use crate::frames::{Duplex, FrameError, Frames};
@@ -35,8 +36,6 @@ const WINDOW: Duration = Duration::from_millis(200);
 const MAX_SENT: usize = 4096;
 /// Records that may wait for the client.
 const QUEUE: usize = 256;
-/// Longest text in a record that a worker reports, in bytes.
-const MAX_TEXT: usize = 4096;
 
 /// The logs of all servers, and this node's own. Cheap to clone.
 #[derive(Clone)]

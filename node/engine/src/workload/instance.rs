@@ -181,7 +181,9 @@ impl Local {
     /// Returns the removal of the instance. Nothing takes over the connections of one that runs under a lease while it is there: only what is
     /// under way may finish, and a database whose clients stay gets its grace for stopping.
     pub(super) fn removal(&self, id: &InstanceId, grace_ms: Millis) -> RuntimeAction {
-        let drain_ms = if self.epoch.is_some() { grace_ms.min(EXCLUSIVE_DRAIN) } else { grace_ms };
+        // Where the lease ends, most of what is left is for stopping.
+        let drain_ms =
+            if self.epoch.is_some() { EXCLUSIVE_DRAIN.min(grace_ms / 4) } else { grace_ms };
         RuntimeAction::Remove { id: id.clone(), drain_ms, grace_ms }
     }
 
