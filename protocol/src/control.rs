@@ -237,7 +237,7 @@ pub enum Request {
         /// The new volume, which no node has yet.
         to: VolumeKey,
     },
-    /// Makes a new volume of what a volume of Docker's or a directory on a node has; that stays as it is. Deployer, whom an admin has
+    /// Makes a new volume of what a volume of Docker's or a directory on a node has; that stays as it is. Deployer, if an admin has
     /// allowed the directory; admin for volumes of Docker's.
     AdoptVolume {
         /// The new volume, which no node has yet.

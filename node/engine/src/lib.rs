@@ -46,6 +46,7 @@ pub use interface::{
     Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,
 };
 pub use lease::Votes;
+pub use mutation::volumes::mounting;
 pub use mutation::{
     FindError, Mutation, MutationError, NewSigningKey, find_node, find_service, find_services,
 };

@@ -1,5 +1,8 @@
 //! Volumes that begin with data: copies of snapshots, of Docker's volumes and of directories.
 
+use std::os::unix::fs::MetadataExt as _;
+use std::path::Path;
+
 use vc_engine::Input;
 use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Change, Reply};
@@ -29,12 +32,9 @@ impl ControlService {
         if let Some(node) = home.or_else(|| view.copies.get(key)?.first()) {
             return Err(VolumeError::Exists { volume: key.clone(), node: view.name(*node) });
         }
-        let mounts = view.cluster.services.iter().filter(|(service, record)| {
-            service.project == key.project
-                && record.spec.volumes().any(|it| *it == key.volume)
-                && view.cluster.replicas(service) > 0
-        });
-        let services: Vec<_> = mounts.map(|(service, _)| service.clone()).collect();
+        // Also after a rollback.
+        let mounting = vc_engine::mounting(&view.cluster, key).cloned();
+        let services: Vec<_> = mounting.filter(|it| view.cluster.replicas(it) > 0).collect();
         match services.is_empty() {
             true => Ok(()),
             false => Err(VolumeError::InUse { volume: key.clone(), services }),
@@ -51,7 +51,10 @@ impl ControlService {
     ) -> Result<Reply, ApiError> {
         self.check_new(&to)?;
         let store = self.store()?;
-        let cloned = store.volume(&to).link_from(&store.volume(&key), snapshot, FIRST_EPOCH).await;
+        let cloned = store
+            .volume(&to)
+            .link_from(&store.volume(&key), snapshot, FIRST_EPOCH, clock::now())
+            .await;
         let manifest = cloned.map_err(VolumeError::from)?;
         let from = format!("snapshot {snapshot} of {key}");
         self.announce(user, &store, to, from, &manifest).await
@@ -74,7 +77,9 @@ impl ControlService {
         };
         self.check_new(&key)?;
         let directory = match path {
-            Some(path) => docker.directory_source(path.as_ref()).await,
+            Some(path) => {
+                docker.directory_source(path.as_ref(), user.rights.projects().is_none()).await
+            }
             None => docker.volume_source(source).await,
         };
         let directory = directory.map_err(VolumeError::from)?;
@@ -82,8 +87,14 @@ impl ControlService {
             // Links may lead elsewhere.
             may(Some(&directory.to_string_lossy()))?;
         }
+        let before = identity(&directory).await;
         let copied = store.volume(&key).copy_from(&directory, FIRST_EPOCH, clock::now()).await;
         let manifest = copied.map_err(VolumeError::from)?;
+        // Somebody may have put a link in its place since it was checked, which root has followed.
+        if before.is_none() || identity(&directory).await != before {
+            store.volume(&key).trash(None, clock::now()).await.map_err(VolumeError::from)?;
+            return Err(VolumeError::Replaced(directory).into());
+        }
         let from = match path {
             Some(path) => format!("the directory {path}"),
             None => format!("Docker's volume {source}"),
@@ -115,4 +126,11 @@ impl ControlService {
         self.audit.record(AuditAction::VolumeCreated, user, None, change.to_string());
         Ok(Reply::Done(vec![change]))
     }
+}
+
+/// Returns what a path leads to, by device and inode; `None` if it leads elsewhere than to itself.
+async fn identity(path: &Path) -> Option<(u64, u64)> {
+    let found = tokio::fs::canonicalize(path).await.ok().filter(|it| it == path)?;
+    let metadata = tokio::fs::symlink_metadata(found).await.ok()?;
+    Some((metadata.dev(), metadata.ino()))
 }

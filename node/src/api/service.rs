@@ -13,6 +13,7 @@ use vc_protocol::{ApiError, ErrorCode};
 use super::forward::Forwarder;
 use super::plan::Planner;
 use super::services::DeployOptions;
+use super::volume_error::VolumeError;
 use super::{Cluster, adopt, roles, scope};
 use crate::audit::{Audit, AuditLogs};
 use crate::auth::User;
@@ -121,6 +122,11 @@ impl ControlService {
         }
         match self.volume_node(&mut request) {
             Ok(None) => {}
+            // Each of two nodes takes the other for the one.
+            Ok(Some(at)) if user.via == Some(at) => {
+                frames.send(&Reply::Error(VolumeError::Moving.into())).await?;
+                return Ok(Next::Request);
+            }
             Ok(Some(at)) => {
                 let unreachable = format!("{} cannot be reached", view().name(at));
                 self.forwarder.forward_to(&[at], &unreachable, user, &request, frames).await?;
@@ -230,16 +236,20 @@ impl ControlService {
             Request::Snapshots { volume, .. } => self.snapshots(volume).await,
             Request::UndeleteVolume { volume, .. } => self.undelete(user, volume).await,
             Request::SnapshotVolume { volume } => {
-                keep_alive(frames, true, self.snapshot_volume(volume)).await?
+                keep_alive(frames, true, self.snapshot_volume(user, volume)).await?
             }
             Request::RestoreVolume { volume, snapshot, conflict } => {
                 keep_alive(frames, true, self.restore(user, volume, snapshot, conflict)).await?
             }
             Request::CloneVolume { volume, snapshot, to, .. } => {
-                keep_alive(frames, true, self.clone_volume(user, volume, snapshot, to)).await?
+                let (service, user) = (self.clone(), user.clone());
+                let cloned = async move { service.clone_volume(&user, volume, snapshot, to).await };
+                to_the_end(frames, cloned).await?
             }
             Request::AdoptVolume { volume, source, .. } => {
-                keep_alive(frames, true, self.adopt_volume(user, volume, &source)).await?
+                let (service, user) = (self.clone(), user.clone());
+                let adopted = async move { service.adopt_volume(&user, volume, &source).await };
+                to_the_end(frames, adopted).await?
             }
             Request::MoveVolume { volume, to } => {
                 self.cluster.mutate(user, Mutation::MoveVolume { volume, to }).await
@@ -309,6 +319,15 @@ impl ControlService {
         let done = self.execs.exec(self.cluster.snapshots(), user, request, frames).await;
         done.map(|()| Next::Request)
     }
+}
+
+/// As [`keep_alive`], for what goes on to its end when the client is gone.
+async fn to_the_end(
+    frames: &mut Frames<impl Duplex>,
+    answer: impl Future<Output = Result<Reply, ApiError>> + Send + 'static,
+) -> Result<Result<Reply, ApiError>, FrameError> {
+    let joined = keep_alive(frames, true, tokio::spawn(answer)).await?;
+    Ok(joined.unwrap_or_else(|_| Err(VolumeError::Stopping.into())))
 }
 
 /// Waits for an answer. With `enabled`, sends the client frames meanwhile; older ones do not expect them.

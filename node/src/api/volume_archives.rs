@@ -6,6 +6,7 @@ use std::time::Duration;
 use futures::{StreamExt as _, stream};
 use libp2p::bytes::Bytes;
 use tokio::sync::{Semaphore, SemaphorePermit, mpsc};
+use tokio::task::JoinError;
 use tokio::time::timeout;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::io::{ReaderStream, StreamReader};
@@ -14,7 +15,6 @@ use vc_protocol::control::Reply;
 use vc_protocol::exec::MAX_EXEC_CHUNK;
 use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, VolumeKey};
-use vc_volumes::{Manifest, Volume};
 
 use super::ControlService;
 use super::new_volumes::FIRST_EPOCH;
@@ -32,6 +32,8 @@ static ARCHIVES: Semaphore = Semaphore::const_new(MAX_ARCHIVES);
 const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 /// Chunks of an archive between the client and the disk.
 const MAX_PENDING_CHUNKS: usize = 4;
+/// The longest path in a volume, as the kernel has it.
+pub(super) const MAX_PATH: usize = 4096;
 /// Bytes of an archive between tar and the client.
 const BUFFER: usize = 256 * 1024;
 
@@ -53,6 +55,9 @@ impl ControlService {
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let begun = async {
+            if path.as_ref().is_some_and(|path| path.len() > MAX_PATH) {
+                return Err(VolumeError::LongPath);
+            }
             let volume = self.store()?.volume(&key);
             let permit = permit()?;
             let read = volume.clone();
@@ -105,20 +110,22 @@ impl ControlService {
             let store = self.store()?;
             Ok::<_, VolumeError>((permit, store))
         };
-        let (_permit, store) = match begun.await {
+        let (permit, store) = match begun.await {
             Ok(begun) => begun,
             Err(error) => return Ok(Err(error.into())),
         };
         frames.send(&Reply::Ready).await?;
-        match receive(&store.volume(&key), frames).await? {
-            Received::Whole(Ok(manifest)) => {
-                let from = "an archive".to_owned();
-                Ok(keep_alive(frames, true, self.announce(user, &store, key, from, &manifest))
-                    .await?)
-            }
-            Received::Whole(Err(error)) => Ok(Err(unreadable(error).into())),
+        let (service, user, volume) = (self.clone(), user.clone(), store.volume(&key));
+        let importing = async move |reader: Chunks| {
+            let _permit = permit;
+            let imported = volume.import(reader, FIRST_EPOCH, clock::now()).await;
+            let manifest = imported.map_err(unreadable)?;
+            service.announce(&user, &store, key, "an archive".to_owned(), &manifest).await
+        };
+        match receive(frames, importing).await? {
+            Received::Whole(reply) => Ok(reply),
             Received::Part(error) => {
-                frames.send(&Reply::Error(unreadable(error).into())).await?;
+                frames.send(&Reply::Error(error)).await?;
                 Err(FrameError::Closed)
             }
         }
@@ -126,56 +133,53 @@ impl ControlService {
 }
 
 /// Returns why an archive was refused.
-fn unreadable(error: vc_volumes::Error) -> VolumeError {
+fn unreadable(error: vc_volumes::Error) -> ApiError {
     match error {
-        vc_volumes::Error::Stream { source, .. } => VolumeError::Archive(source),
-        error => error.into(),
+        vc_volumes::Error::Stream { source, .. } => VolumeError::Archive(source).into(),
+        error => VolumeError::from(error).into(),
     }
 }
+
+/// The bytes of an archive as they arrive.
+type Chunks = StreamReader<ReceiverStream<io::Result<Bytes>>, Bytes>;
 
 /// What became of an archive.
 enum Received {
     /// The client has sent all of it.
-    Whole(Result<Manifest, vc_volumes::Error>),
+    Whole(Result<Reply, ApiError>),
     /// It was refused before its end.
-    Part(vc_volumes::Error),
+    Part(ApiError),
 }
 
-/// Receives the archive that follows in frames, the last of them empty, as the first snapshot of a volume. A stream that ends
-/// before leaves nothing.
-async fn receive(
-    volume: &Volume,
+/// Receives the archive that follows in frames, the last of them empty, and has `import` read it. That goes on to its end when the
+/// client is gone: what is whole counts, and a stream that ends before its end leaves nothing.
+async fn receive<F>(
     frames: &mut Frames<impl Duplex>,
-) -> Result<Received, FrameError> {
+    import: impl FnOnce(Chunks) -> F,
+) -> Result<Received, FrameError>
+where
+    F: Future<Output = Result<Reply, ApiError>> + Send + 'static,
+{
     let (chunks, pending) = mpsc::channel::<io::Result<Bytes>>(MAX_PENDING_CHUNKS);
-    let reader = StreamReader::new(ReceiverStream::new(pending));
-    let mut importing = Box::pin(volume.import(reader, FIRST_EPOCH, clock::now()));
-    let early = {
+    let mut importing = tokio::spawn(import(StreamReader::new(ReceiverStream::new(pending))));
+    let ended =
+        |joined: Result<_, JoinError>| joined.unwrap_or_else(|_| Err(VolumeError::Stopping.into()));
+    {
         let mut receiving = Box::pin(receive_chunks(frames, chunks));
         tokio::select! {
             biased;
-            imported = &mut importing => match imported {
+            imported = &mut importing => match ended(imported) {
                 // What follows the end of the archive in its stream is of no use.
-                Ok(manifest) => {
+                Ok(reply) => {
                     receiving.await?;
-                    Some(Ok(manifest))
+                    return Ok(Received::Whole(Ok(reply)));
                 }
                 Err(error) => return Ok(Received::Part(error)),
             },
-            received = &mut receiving => match received {
-                Ok(()) => None,
-                Err(error) => {
-                    // It has been told, and removes what it has written.
-                    let _ = importing.await;
-                    return Err(error);
-                }
-            },
+            received = &mut receiving => received?,
         }
-    };
-    match early {
-        Some(result) => Ok(Received::Whole(result)),
-        None => Ok(Received::Whole(keep_alive(frames, true, importing).await?)),
     }
+    Ok(Received::Whole(ended(keep_alive(frames, true, importing).await?)))
 }
 
 /// Passes the bytes of an archive on up to the empty frame.
@@ -231,14 +235,22 @@ mod tests {
     async fn a_stream_that_ends_before_its_end_is_an_error_and_leaves_nothing() {
         let dir = tempfile::tempdir().expect("a directory");
         let volume = store(dir.path()).volume(&"shop/data".parse().expect("a volume"));
+        let of_import = volume.clone();
+        let (told, ended) = tokio::sync::oneshot::channel();
+        let import = async move |chunks: Chunks| {
+            let imported = of_import.import(chunks, FIRST_EPOCH, 7).await;
+            let _ = told.send(());
+            imported.map(|_| Reply::Ready).map_err(unreadable)
+        };
         let (mut node, mut client) = pipe();
         let send = async move {
             client.send_bytes(archive()[..1000].to_vec()).await.expect("sent");
             drop(client);
         };
-        let (received, ()) = tokio::join!(receive(&volume, &mut node), send);
+        let (received, ()) = tokio::join!(receive(&mut node, import), send);
         // Either the helper has failed first, or the stream.
         assert!(!matches!(received, Ok(Received::Whole(_))));
+        ended.await.expect("it goes on to its end");
         assert!(volume.snapshots().expect("read").is_empty());
         assert!(!dir.path().join("shop/data").exists());
     }

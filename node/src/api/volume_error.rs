@@ -1,13 +1,14 @@
 //! Why a request about volumes failed.
 
 use std::io;
+use std::path::PathBuf;
 
 use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey, VolumeKey};
 use vc_runtime::docker::SourceError;
 use vc_runtime::{DockerError, RuntimeError};
 
-use super::volume_archives::MAX_ARCHIVES;
+use super::volume_archives::{MAX_ARCHIVES, MAX_PATH};
 use crate::auth::privileges::CopyPrivilegeError;
 
 /// Why a request about what a node keeps of a volume failed.
@@ -27,6 +28,10 @@ pub(super) enum VolumeError {
     TooMany,
     #[error("volume {volume} has no snapshot {snapshot} on this node")]
     NoSnapshot { volume: VolumeKey, snapshot: SnapshotId },
+    #[error("the volume is about to move to another node")]
+    Moving,
+    #[error("the path has more than {MAX_PATH} bytes")]
+    LongPath,
     #[error("the archive cannot be read: {0}")]
     Archive(io::Error),
     #[error("no volume '{0}'")]
@@ -45,6 +50,8 @@ pub(super) enum VolumeError {
     Runtime(#[from] RuntimeError),
     #[error(transparent)]
     Source(#[from] SourceError),
+    #[error("the directory {} was replaced while it was copied", .0.display())]
+    Replaced(PathBuf),
     #[error(transparent)]
     Privilege(#[from] CopyPrivilegeError),
     #[error(transparent)]
@@ -59,6 +66,7 @@ impl From<VolumeError> for ApiError {
     fn from(error: VolumeError) -> Self {
         let message = error.to_string();
         let (code, hint) = match error {
+            VolumeError::Moving => (ErrorCode::Unavailable, "try again".to_owned()),
             VolumeError::NoDocker | VolumeError::Starting | VolumeError::Stopping => {
                 (ErrorCode::Unavailable, "try again, or use another node with --peer".to_owned())
             }
@@ -74,6 +82,8 @@ impl From<VolumeError> for ApiError {
             VolumeError::NoSnapshot { volume, .. } => {
                 (ErrorCode::NotFound, format!("see 'vc volume snapshots {volume}'"))
             }
+            VolumeError::Replaced(_) => (ErrorCode::FailedPrecondition, "try again".to_owned()),
+            VolumeError::LongPath => (ErrorCode::InvalidArgument, "shorten it".to_owned()),
             VolumeError::NoNode => (ErrorCode::Unavailable, "see 'vc nodes'".to_owned()),
             VolumeError::TooMany => (
                 ErrorCode::ResourceExhausted,
@@ -81,7 +91,7 @@ impl From<VolumeError> for ApiError {
             ),
             VolumeError::NoVolume(_) => (ErrorCode::NotFound, "see 'vc volume ls'".to_owned()),
             VolumeError::NotInTrash(_) => {
-                (ErrorCode::NotFound, "what is removed is kept for 24 h".to_owned())
+                (ErrorCode::NotFound, "what is removed stays for 24 h; see 'vc nodes'".to_owned())
             }
             VolumeError::InUse { services, .. } => {
                 let scale = |it: &ServiceKey| format!("'vc scale {it}=0'");

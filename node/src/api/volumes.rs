@@ -100,7 +100,11 @@ impl ControlService {
     }
 
     /// Takes a snapshot of the volume that this node writes, or wrote last, unless one has all of it.
-    pub(super) async fn snapshot_volume(&self, key: VolumeKey) -> Result<Reply, ApiError> {
+    pub(super) async fn snapshot_volume(
+        &self,
+        user: &User,
+        key: VolumeKey,
+    ) -> Result<Reply, ApiError> {
         let (store, node) = (self.store()?, self.cluster.membership().node);
         let Runtime::Docker(docker) = &self.runtime else {
             return Err(VolumeError::NoDocker.into());
@@ -124,13 +128,14 @@ impl ControlService {
                 let taken = volume.snapshot(&working, epoch, clock::now(), &pause).await;
                 let id = taken.map_err(VolumeError::from)?.manifest().id;
                 volume.prune(spec.keep, clock::now()).await.map_err(VolumeError::from)?;
-                let copy = self.copy(&store, &key).await?;
-                self.cluster.input(Input::Volume(key.clone(), copy)).await?;
+                self.report_snapshot(&store, &key).await?;
                 id
             }
         };
         let (snapshot, node_name) = (snapshot.to_string(), view.name(node));
-        Ok(Reply::Done(vec![Change::SnapshotTaken { volume: key, snapshot, node_name }]))
+        let change = Change::SnapshotTaken { volume: key, snapshot, node_name };
+        self.audit.record(AuditAction::SnapshotTaken, user, None, change.to_string());
+        Ok(Reply::Done(vec![change]))
     }
 
     /// Makes the volume that this node wrote last equal to a snapshot, or to what is kept aside here.
@@ -178,9 +183,18 @@ impl ControlService {
         let source = if conflict { Source::Conflict(id) } else { Source::Snapshot(id) };
         let restored = volume.restore(source, &working, epoch, clock::now()).await;
         let restored = restored.map_err(VolumeError::from)?;
-        let copy = self.copy(&store, key).await?;
-        self.cluster.input(Input::Volume(key.clone(), copy)).await?;
+        self.report_snapshot(&store, key).await?;
         Ok(restored.id)
+    }
+
+    /// Says in the document of this node that its copy has a new snapshot, with all that was written. What else the document says
+    /// of it is the copy's task to say.
+    async fn report_snapshot(&self, store: &Store, key: &VolumeKey) -> Result<(), ApiError> {
+        let view = self.cluster.latest().view;
+        let said = view.nodes.get(&self.cluster.membership().node).and_then(|it| it.copy(key));
+        let error = said.and_then(|copy| copy.error.clone());
+        let copy = VolumeCopy { unchanged: true, error, ..self.copy(store, key).await? };
+        self.cluster.input(Input::Volume(key.clone(), copy)).await
     }
 
     /// Takes what was removed last under a name out of the trash of this node.

@@ -161,7 +161,7 @@ pub(crate) fn leaves_its_data(
 }
 
 /// Returns the services that mount a volume, now or after a rollback.
-pub(crate) fn mounting<'a>(
+pub fn mounting<'a>(
     cluster: &'a ClusterState,
     volume: &'a VolumeKey,
 ) -> impl Iterator<Item = &'a ServiceKey> {

@@ -99,13 +99,14 @@ impl Docker {
         self.client.volume_source(name).await
     }
 
-    /// Returns the directory of the host that a path leads to, of which a new volume may be a copy.
+    /// Returns the directory of the host that a path leads to, of which a new volume may be a copy. The error for one that is in use
+    /// names the containers if `names`.
     ///
     /// # Errors
-    /// There is none, it is not people's own, a running container may write it, or Docker refuses or does not answer.
-    pub async fn directory_source(&self, path: &Path) -> Result<PathBuf, SourceError> {
+    /// There is none, it belongs to the system, a running container may write it, or Docker refuses or does not answer.
+    pub async fn directory_source(&self, path: &Path, names: bool) -> Result<PathBuf, SourceError> {
         let docker = self.data_dir().await;
-        self.client.directory_source(path, docker.as_deref()).await
+        self.client.directory_source(path, docker.as_deref(), names).await
     }
 
     /// Stops the processes of all instances on this node that may write a volume, until what it returns is dropped.

@@ -56,11 +56,11 @@ pub enum SourceError {
     #[error(transparent)]
     Protected(#[from] HostPathError),
     /// A container may write it.
-    #[error("{source_name} is in use by the running {}; stop it first, so that nothing writes meanwhile", named(.containers))]
+    #[error("{source_name} is in use by a running {}; stop it first, so that nothing writes meanwhile", named(.containers))]
     InUse {
         /// The directory or volume.
         source_name: String,
-        /// The names of the containers.
+        /// The names of the containers; none for who may not see them.
         containers: Vec<String>,
     },
     /// Docker refuses or does not answer.
@@ -77,8 +77,9 @@ fn listed(volumes: &[String]) -> String {
 
 fn named(names: &[String]) -> String {
     match names {
+        [] => "container".to_owned(),
         [one] => format!("container {one}"),
-        several => format!("containers {}", several.join(", ")),
+        several => format!("container: {}", several.join(", ")),
     }
 }
 
@@ -128,6 +129,7 @@ impl DockerClient {
         &self,
         path: &Path,
         docker: Option<&Path>,
+        names: bool,
     ) -> Result<PathBuf, SourceError> {
         if !self.is_local() {
             return Err(RuntimeError::RemoteVolumes(self.host.to_string()).into());
@@ -154,7 +156,13 @@ impl DockerClient {
                 it.starts_with(&found) || (it != Path::new("/") && found.starts_with(it))
             })
         };
-        self.check_unused(&found.display().to_string(), uses).await?;
+        let unused = self.check_unused(&found.display().to_string(), uses).await;
+        unused.map_err(|error| match error {
+            SourceError::InUse { source_name, .. } if !names => {
+                SourceError::InUse { source_name, containers: Vec::new() }
+            }
+            error => error,
+        })?;
         Ok(found)
     }
 
@@ -183,7 +191,7 @@ impl DockerClient {
     }
 }
 
-/// Returns what a directory is of, if it is not people's own.
+/// Returns who owns a directory that is no data of users.
 fn owner(path: &Path, docker: Option<&Path>) -> Option<&'static str> {
     let is_system = SYSTEM.iter().any(|it| path.starts_with(it));
     match docker {
