@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 const BURST: Duration = Duration::from_millis(20);
 /// For how long at most what services have sent holds volumes up.
 const MAX_DEBT: Duration = Duration::from_secs(1);
-/// Volumes get one part in so many of the rate, however much services send: a replica that gets nothing is none.
+/// Volumes get this part of the rate, as its divisor, however much services send: a replica that gets nothing is none.
 const LEAST_SHARE: u64 = 10;
 
 /// The bound on what this node sends of volumes to other nodes, over all streams. What services send to other nodes comes out of the
@@ -93,7 +93,7 @@ mod tests {
     /// The time between two connections of services that send something.
     const TICK: Duration = Duration::from_millis(10);
 
-    /// Sends for some seconds of a simulated clock: volumes over streams that always have something to send, and services so many
+    /// Sends for some seconds of a simulated clock: volumes over streams that always have something to send, and services this many
     /// bytes per second. Returns what each stream has sent.
     fn simulate(bandwidth: &Bandwidth, streams: usize, services: u64, seconds: u64) -> Vec<u64> {
         let start = Instant::now();

@@ -184,7 +184,8 @@ pub(crate) fn check_fixed<'a>(
     Ok(())
 }
 
-/// Checks that one more slot fits beside the reservations and host ports of the node, and volumes that reserve so many bytes.
+/// Checks that one more slot fits beside the reservations and host ports of the node, and that volumes which reserve
+/// `volume_bytes` do.
 pub(crate) fn check_resources<'a>(
     service: &Service<'a>,
     allocation: &NodeAllocation<'a>,

@@ -362,7 +362,7 @@ mod tests {
     }
 
     #[test]
-    fn a_directory_is_copied_into_a_volume_by_whom_the_project_lets_mount_it() {
+    fn a_directory_is_copied_into_a_volume_by_those_who_may_mount_it() {
         let view = view(&["host-paths=/srv/app"], None);
         let volume: VolumeKey = "shop/data".parse().expect("a volume");
         let may = |role, path| check_copy(&rights(role), &view, &volume, path).is_ok();

@@ -125,7 +125,10 @@ pub(super) async fn records(
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
         }
         let copied = copy.poll(cx);
-        bandwidth.sent_by_services(std::mem::take(&mut copy.to_other), Instant::now());
+        let sent = std::mem::take(&mut copy.to_other);
+        if sent > 0 {
+            bandwidth.sent_by_services(sent, Instant::now());
+        }
         is_draining = is_draining || draining.as_mut().poll(cx).is_ready();
         if copied.is_ready() || !is_draining {
             return copied;

@@ -215,7 +215,7 @@ pub(super) async fn watch_disk(dir: PathBuf, metrics: VolumeMetrics) {
     }
 }
 
-/// Returns the copies of this node, and the time.
+/// Reads the copies of this node, and the time.
 type ReadCopies = dyn Fn() -> (Vec<CopyStatus>, Millis) + Send + Sync;
 
 /// Writes what the node says of its copies.

@@ -171,7 +171,8 @@ async fn expire(store: Store) {
     }
 }
 
-/// Moves a copy to the trash, and then deletes its volume in Docker unless it is only forgotten. `running` is its task, `before` a removal that goes on.
+/// Moves a copy to the trash, and then deletes its volume in Docker unless it is only forgotten. `running` is its task, `before` a
+/// removal that goes on.
 async fn remove(
     store: Store,
     docker: Docker,

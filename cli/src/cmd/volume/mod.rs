@@ -61,7 +61,7 @@ enum Command {
     Rm(Rm),
     /// Make the cluster forget a volume that no service uses; its data stays on the nodes
     Forget(forget::Forget),
-    /// Take a removed volume out of the trash, within 24 hours
+    /// Take a volume out of the trash that was removed in the last 24 hours, or forgotten
     Undelete(Undelete),
 }
 
@@ -258,7 +258,13 @@ impl Restore {
         let snapshot = match (conflict, at) {
             (Some(id), _) | (None, Some(At::Snapshot(id))) => id,
             (None, at) => {
-                let (found, id) = choose(app, session, &row, at).await?;
+                // The primary restores it: what other nodes have counts only if it has none.
+                let on_primary = VolumeRow { replicas: Vec::new(), ..row.clone() };
+                let chosen = match choose(app, session, &on_primary, at).await {
+                    Err(_) => choose(app, session, &row, at).await,
+                    chosen => chosen,
+                };
+                let (found, id) = chosen?;
                 note(&at::describe(&found));
                 id
             }
@@ -269,18 +275,18 @@ impl Restore {
     }
 }
 
-/// Takes a volume out of the trash of the node that has the newest of it.
+/// Takes what was removed or forgotten last of a volume out of the trash.
 async fn undelete(session: &mut Session, volume: VolumeKey) -> Result<Vec<Change>> {
     let nodes = expect_reply!(session.ask(&Request::Nodes).await?, Nodes)?;
     let up = nodes.iter().filter(|row| row.state == NodeStatus::Up && !row.runtime.is_empty());
     let mut trashed = on_nodes(session, &volume, up.map(|row| row.id).collect()).await?;
     trashed.retain(|row| row.kind == SnapshotKind::Removed);
     let newest =
-        trashed.into_iter().max_by_key(|row| (row.snapshot.parse::<SnapshotId>().ok(), row.time));
+        trashed.into_iter().max_by_key(|row| (row.time, row.snapshot.parse::<SnapshotId>().ok()));
     let Some(SnapshotRow { node, .. }) = newest else {
         let message = format!("nothing of volume {volume} is in the trash of a node that is up");
         let error = ApiError::new(ErrorCode::NotFound, message);
-        return Err(error.with_hint("what is removed is kept for 24 h; see 'vc nodes'").into());
+        return Err(error.with_hint("what is removed stays for 24 h; see 'vc nodes'").into());
     };
     Ok(session.change(&Request::UndeleteVolume { volume, node }).await?)
 }
