@@ -29,6 +29,11 @@ impl CopyError {
             _ => false,
         }
     }
+
+    /// Returns whether this node's disk has no room for what it was to do.
+    pub(super) fn needs_room(&self) -> bool {
+        matches!(self, Self::Store(vc_volumes::Error::NoSpace { .. }))
+    }
 }
 
 /// Why a snapshot did not come from another node.
