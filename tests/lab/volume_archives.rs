@@ -138,7 +138,7 @@ fn a_volume_is_backed_up_imported_elsewhere_cloned_and_restored_by_time_and_dock
     lab.docker(2, &run).done();
     let adopt =
         |source: &str| lab.vc(1, &["volume", "adopt", source, "shop/adopted", "--node", "h2"]);
-    adopt("legacy").refused_with("the running container user");
+    adopt("legacy").refused_with("in use by container user, which runs");
     adopt("legacies").refused_with("legacy");
     adopt("/etc").refused_with("the system");
     lab.docker(2, &["rm", "-f", "user"]).done();

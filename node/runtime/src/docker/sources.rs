@@ -56,7 +56,7 @@ pub enum SourceError {
     #[error(transparent)]
     Protected(#[from] HostPathError),
     /// A container may write it.
-    #[error("{source_name} is in use by a running {}; stop it first, so that nothing writes meanwhile", named(.containers))]
+    #[error("{source_name} is in use by {}, which runs; stop it first, so that nothing writes meanwhile", named(.containers))]
     InUse {
         /// The directory or volume.
         source_name: String,
@@ -77,9 +77,9 @@ fn listed(volumes: &[String]) -> String {
 
 fn named(names: &[String]) -> String {
     match names {
-        [] => "container".to_owned(),
+        [] => "a container".to_owned(),
         [one] => format!("container {one}"),
-        several => format!("container: {}", several.join(", ")),
+        several => format!("container {}", several.join(" and ")),
     }
 }
 
