@@ -41,6 +41,11 @@ impl CopyView {
         self.copy.as_ref().map_or(Some(0), |copy| copy.written)
     }
 
+    /// Returns whether there is nothing, as of a copy that is about to be made.
+    fn is_empty(&self) -> bool {
+        self.written().is_none() && self.snapshot().is_none()
+    }
+
     pub(crate) fn snapshot(&self) -> Option<SnapshotId> {
         self.copy.as_ref()?.snapshot
     }
@@ -79,12 +84,14 @@ pub fn homes(input: &PlanInput, copies: &Copies, orders: &Orders) -> BTreeMap<Vo
     homes
 }
 
-/// Returns the node that wrote a volume last, or has it longest.
-fn holder(copies: &BTreeMap<NodeId, CopyView>) -> Option<NodeId> {
+/// Returns the node that wrote a volume last, or has it longest, among those that have something of it, or with `empty` among the
+/// others.
+fn holder(copies: &BTreeMap<NodeId, CopyView>, empty: bool) -> Option<NodeId> {
+    let copies = copies.iter().filter(|(_, view)| view.is_empty() == empty);
     let rank = |(node, view): &(&NodeId, &CopyView)| {
         (view.written(), view.snapshot(), Reverse(view.lamport), Reverse(**node))
     };
-    copies.iter().max_by_key(rank).map(|(&node, _)| node)
+    copies.max_by_key(rank).map(|(&node, _)| node)
 }
 
 /// Returns the node on which the directory was found that a volume begins with, or that received it.
@@ -107,8 +114,10 @@ fn homes_of_group(
     let holders: BTreeMap<VolumeKey, NodeId> = volumes
         .iter()
         .filter_map(|&volume| {
-            let holder = copies.get(volume).and_then(holder);
-            Some((volume.clone(), holder.or_else(|| found_on(input, volume))?))
+            let holder = |empty| copies.get(volume).and_then(|it| holder(it, empty));
+            // A node that is to get a copy says so before the one with the directory says that it has the volume.
+            let found = || found_on(input, volume).or_else(|| holder(true));
+            Some((volume.clone(), holder(false).or_else(found)?))
         })
         .collect();
     let nodes: BTreeSet<NodeId> = holders.values().copied().collect();

@@ -296,6 +296,8 @@ fn a_directory_is_at_home_where_it_was_found() {
     let origin = Some(Origin::Directory { must_exist: false, path: "/srv".to_owned(), node });
     cluster.spec("data", VolumeSpec { origin, ..VolumeSpec::default() });
     assert_eq!(cluster.home("data"), Some(2));
+    cluster.copy("data", 3, 0, None);
+    assert_eq!(cluster.home("data"), Some(2), "another node is about to get a copy");
     cluster.copy("data", 3, 1, Some(1));
     assert_eq!(cluster.home("data"), Some(3), "it was moved since");
 }
