@@ -1,7 +1,7 @@
 //! The dial race: dials every candidate at once, authenticates with each that answers, and keeps the first that accepts.
 
 use std::collections::hash_map::Entry;
-use std::collections::{BTreeSet, HashMap};
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::time::Duration;
 
 use futures::future::{BoxFuture, FutureExt as _};
@@ -22,6 +22,8 @@ use crate::handshake::{Accepted, HandshakeError, authenticate};
 
 /// The most addresses that one race dials. Each costs a socket and a handshake.
 const MAX_DIALS: usize = 64;
+/// How often an address is dialled again.
+const MAX_AGAIN: u32 = 3;
 /// When no member has accepted over TCP within this time, QUIC is dialled too. Nodes speak both at one port, so where
 /// TCP answers, a second handshake would only cost both sides work: the cryptography library that libp2p's QUIC brings
 /// gathers entropy for 40 ms of CPU when it is first used, several times what a whole command takes over TCP.
@@ -91,6 +93,8 @@ pub(crate) struct Race {
     discover: bool,
     started: Instant,
     dialled: BTreeSet<Multiaddr>,
+    /// How often an address was dialled again because the connection was closed before the handshake.
+    again: BTreeMap<Multiaddr, u32>,
     /// Addresses from mDNS: nodes of other clusters among them are not reported.
     discovered: BTreeSet<Multiaddr>,
     /// QUIC addresses that wait for [`QUIC_DELAY`].
@@ -130,6 +134,7 @@ impl Race {
             discover: candidates.discover,
             started: Instant::now(),
             dialled: BTreeSet::new(),
+            again: BTreeMap::new(),
             discovered: BTreeSet::new(),
             delayed: Vec::new(),
             dialling: HashMap::new(),
@@ -178,6 +183,14 @@ impl Race {
                         let address =
                             address.with_p2p(accepted.node.peer_id()).unwrap_or_else(|other| other);
                         return Ok(Winner { accepted, address, swarm: self.swarm });
+                    }
+                    // A node whose place for strangers is contested closes the oldest of their connections.
+                    Err(HandshakeError::NotANode | HandshakeError::Frame(_))
+                        if self.may_dial_again(&address) =>
+                    {
+                        self.connected.remove(&peer);
+                        self.dialled.remove(&address);
+                        self.dial(address);
                     }
                     Err(error) => {
                         self.connected.insert(peer, None);
@@ -272,6 +285,13 @@ impl Race {
             }
             _ => {}
         }
+    }
+
+    /// Returns whether an address is worth another attempt, and counts that.
+    fn may_dial_again(&mut self, address: &Multiaddr) -> bool {
+        let again = self.again.entry(address.clone()).or_default();
+        *again += 1;
+        *again <= MAX_AGAIN
     }
 
     fn on_handshake_error(&mut self, address: &Multiaddr, error: HandshakeError) {
