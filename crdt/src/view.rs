@@ -164,6 +164,13 @@ impl View {
         Some(effective(record, self.updates.get(service)))
     }
 
+    /// Returns the named volumes that a service mounts.
+    pub fn volumes_of(&self, service: &ServiceKey) -> impl Iterator<Item = VolumeKey> {
+        let names = self.spec(service).into_iter().flat_map(|spec| spec.volumes());
+        let project = &service.project;
+        names.map(move |name| VolumeKey { project: project.clone(), volume: name.clone() })
+    }
+
     /// Returns whether the last update of a service failed and is rolled back.
     pub fn is_rolled_back(&self, service: &ServiceKey) -> bool {
         self.cluster

@@ -176,13 +176,13 @@ impl Reconciler {
         });
         let removed = removed.collect();
         for id in self.workload.have_run() {
-            for key in volumes_of(view, &id.slot.service) {
+            for key in view.volumes_of(&id.slot.service) {
                 self.unused.remove(&key);
             }
         }
         let is_faulty = |service: &ServiceKey| own.faults.services.contains_key(service);
         for service in own.faults.services.keys() {
-            for key in volumes_of(view, service).filter(|key| self.unused.contains(key)) {
+            for key in view.volumes_of(service).filter(|key| self.unused.contains(key)) {
                 own.volumes.remove(&key);
             }
         }
@@ -192,7 +192,7 @@ impl Reconciler {
             if waits || !view.plan.placements.contains_key(&id.slot) {
                 continue;
             }
-            for key in volumes_of(view, service) {
+            for key in view.volumes_of(service) {
                 if !view.input.volumes.contains_key(&key) && !own.volumes.contains_key(&key) {
                     let record = VolumeRecord {
                         lamport: view.next_lamport(),
@@ -305,7 +305,7 @@ fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> 
 
 /// Returns whether a service that may not run on `node` any more waits there until another node, which may, has a copy of its data.
 fn moves_with_its_data(view: &View, service: &ServiceKey, node: NodeId) -> bool {
-    let mut held = volumes_of(view, service).filter(|it| view.input.volumes.get(it) == Some(&node));
+    let mut held = view.volumes_of(service).filter(|it| view.input.volumes.get(it) == Some(&node));
     held.any(|volume| {
         let mut copies = view.copies.get(&volume).into_iter().flatten();
         copies.any(|&other| other != node && may_run(&view.input, service, other))
@@ -323,14 +323,6 @@ fn takes_over(view: &View, slot: &Slot, successor: NodeId) -> bool {
     // An older version prepares nothing before this node has stopped the instance.
     !info.is_some_and(|info| info.supports.prepares)
         || claims.any(|(.., claim)| claim.prepared || claim.state.is_running())
-}
-
-/// Returns the named volumes that a service mounts.
-fn volumes_of(view: &View, service: &ServiceKey) -> impl Iterator<Item = VolumeKey> {
-    let project = service.project.clone();
-    let volumes: Vec<_> =
-        view.spec(service).into_iter().flat_map(|spec| spec.volumes().cloned()).collect();
-    volumes.into_iter().map(move |volume| VolumeKey { project: project.clone(), volume })
 }
 
 #[cfg(test)]

@@ -14,7 +14,7 @@ use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{Deployment, Port, Publish, port_of_address};
 use vc_protocol::token::{Scope, SigningKey};
 use vc_protocol::{
-    ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored, VolumeKey,
+    ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored,
 };
 
 pub use crate::downtime::name_downtimes;
@@ -73,12 +73,8 @@ pub(crate) fn unplaced_reason(view: &View, slot: &Slot, refusals: &[Refusal]) ->
 
 /// Returns the nodes that hold the data of a service's volumes.
 fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
-    let volumes = view.spec(service).into_iter().flat_map(|spec| spec.volumes());
-    let holder = |volume: &vc_protocol::Name| {
-        let key = VolumeKey { project: service.project.clone(), volume: volume.clone() };
-        view.input.volumes.get(&key).copied()
-    };
-    let mut homes: Vec<NodeId> = volumes.filter_map(holder).collect();
+    let holders = view.volumes_of(service).filter_map(|key| view.input.volumes.get(&key).copied());
+    let mut homes: Vec<NodeId> = holders.collect();
     homes.sort_unstable();
     homes.dedup();
     homes

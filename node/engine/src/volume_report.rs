@@ -156,11 +156,18 @@ fn records<'a>(
     view: &'a View,
     volume: &VolumeKey,
 ) -> impl Iterator<Item = (NodeId, &'a VolumeRecord)> {
+    view.nodes.keys().filter_map(move |&node| Some((node, record(view, node, volume)?)))
+}
+
+/// Returns what the document of a node says of its copy of a volume, unless it was removed since.
+pub(crate) fn record<'a>(
+    view: &'a View,
+    node: NodeId,
+    volume: &VolumeKey,
+) -> Option<&'a VolumeRecord> {
     let removed = view.cluster.tombstones.get(volume).map_or(0, |it| it.lamport);
-    view.nodes.iter().filter_map(move |(&node, state)| {
-        let record: &VolumeRecord = state.volumes.get(volume)?;
-        (record.lamport > removed).then_some((node, record))
-    })
+    let record: &VolumeRecord = view.nodes.get(&node)?.volumes.get(volume)?;
+    (record.lamport > removed).then_some(record)
 }
 
 /// Returns how many copies a volume is to have, with the one that is written.

@@ -267,10 +267,7 @@ fn keeps_unwritten(view: &View, node: NodeId, volume: &VolumeKey, written: Optio
 /// Returns a volume that this node has as a snapshot alone, from an archive, and that is to be ready before a slot starts; `None` if
 /// all are.
 pub(crate) fn unread(view: &View, own: &NodeState, node: NodeId, slot: &Slot) -> Option<VolumeKey> {
-    let names = view.spec(&slot.service).into_iter().flat_map(|spec| spec.volumes());
-    let project = &slot.service.project;
-    let mut volumes =
-        names.map(|name| VolumeKey { project: project.clone(), volume: name.clone() });
+    let mut volumes = view.volumes_of(&slot.service);
     volumes.find(|volume| {
         let copy = own.copy(volume);
         copy.is_some_and(|copy| copy.snapshot.is_some() && copy.written.is_none())
@@ -285,9 +282,7 @@ fn users(own: &NodeState, view: &View, volume: &VolumeKey) -> BTreeSet<InstanceI
 }
 
 fn mounts(view: &View, id: &InstanceId, volume: &VolumeKey) -> bool {
-    let service = &id.slot.service;
-    let mut names = view.spec(service).into_iter().flat_map(|spec| spec.volumes());
-    service.project == volume.project && names.any(|name| *name == volume.volume)
+    view.volumes_of(&id.slot.service).any(|mounted| mounted == *volume)
 }
 
 fn role(

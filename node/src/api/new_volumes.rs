@@ -18,7 +18,7 @@ use crate::auth::User;
 use crate::auth::privileges::check_copy;
 use crate::clock;
 
-/// The epoch of a first snapshot: before the first lease, so that whoever writes the volume begins with it.
+/// The epoch of a first snapshot: before the first lease, so that the first node that writes the volume begins with it.
 pub(super) const FIRST_EPOCH: Epoch = 0;
 
 impl ControlService {

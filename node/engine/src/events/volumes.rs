@@ -6,7 +6,7 @@ use vc_protocol::volume::VolumeCopy;
 use vc_protocol::{NodeId, VolumeKey, in_words};
 
 use super::{Events, brief};
-use crate::volume_report::MAX_LAG;
+use crate::volume_report::{MAX_LAG, record};
 
 /// Changes of volumes and of their copies.
 pub(super) fn volumes(before: &View, after: &View, events: &mut Events) {
@@ -46,9 +46,7 @@ pub(super) fn volumes(before: &View, after: &View, events: &mut Events) {
 
 /// Returns the copy of a volume on a node, unless it was removed since.
 fn copy<'a>(view: &'a View, node: NodeId, volume: &VolumeKey) -> Option<&'a VolumeCopy> {
-    let removed = view.cluster.tombstones.get(volume).map_or(0, |it| it.lamport);
-    let record = view.nodes.get(&node)?.volumes.get(volume)?;
-    record.copy.as_ref().filter(|_| record.lamport > removed)
+    record(view, node, volume)?.copy.as_ref()
 }
 
 fn copies<'a>(

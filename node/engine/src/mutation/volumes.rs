@@ -63,14 +63,10 @@ pub(super) fn is_open(view: &View, slot: &Slot, order: &MoveOrder) -> bool {
         let record = view.nodes.get(&node).and_then(|state| state.volumes.get(volume));
         record.map_or(0, |record| record.begun)
     };
-    let project = &slot.service.project;
-    let volumes = view.spec(&slot.service).into_iter().flat_map(|spec| spec.volumes());
     view.rules.copies
-        && volumes.map(|volume| VolumeKey { project: project.clone(), volume: volume.clone() }).any(
-            |volume| {
-                [order.from, order.to].into_iter().all(|node| begun(node, &volume) < order.lamport)
-            },
-        )
+        && view.volumes_of(&slot.service).any(|volume| {
+            [order.from, order.to].into_iter().all(|node| begun(node, &volume) < order.lamport)
+        })
 }
 
 /// Removes a volume. Errors: no node holds it, or a service mounts it.
