@@ -118,8 +118,12 @@ impl View {
             services: services.collect(),
             volumes: BTreeMap::new(),
             readable: BTreeMap::new(),
+            joined: BTreeMap::new(),
             moves: moves(&cluster, &nodes),
         };
+        if rules.joined {
+            input.joined = joined(&input.services);
+        }
         let (copies, orders) = (copies(&cluster, &nodes), orders(&cluster));
         input.volumes = match rules.copies {
             true => homes(&input, &copies, &orders),
@@ -391,4 +395,14 @@ fn node(
         faults: if rules.faults { state.faults.clone() } else { Faults::default() },
         claims,
     })
+}
+
+/// Returns the services that have the network of another one which exists.
+fn joined(services: &BTreeMap<ServiceKey, ServiceDemand>) -> BTreeMap<ServiceKey, ServiceKey> {
+    let joined = services.iter().filter_map(|(key, demand)| {
+        let slot = Slot { service: key.clone(), replica: 1 };
+        let owner = demand.spec.container.network_owner(&slot)?.service;
+        (owner != *key && services.contains_key(&owner)).then(|| (key.clone(), owner))
+    });
+    joined.collect()
 }

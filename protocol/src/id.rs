@@ -277,6 +277,24 @@ impl FromStr for VolumeKey {
 
 as_text!(VolumeKey);
 
+/// A network of a project, or one that projects share. Displayed as `PROJECT/NETWORK` or `NETWORK`. Those of projects come first.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum NetworkKey {
+    /// A network of one project.
+    Project(Name, Name),
+    /// A network of the cluster.
+    Shared(Name),
+}
+
+impl fmt::Display for NetworkKey {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Project(project, network) => write!(f, "{project}/{network}"),
+            Self::Shared(network) => write!(f, "{network}"),
+        }
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;

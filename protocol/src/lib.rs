@@ -37,7 +37,9 @@ pub mod wire;
 
 pub use address::{AddressKind, DEFAULT_PORT};
 pub use error::{ApiError, ErrorCode};
-pub use id::{ClusterId, IdError, InstanceId, Name, NodeId, ServiceKey, Slot, VolumeKey};
+pub use id::{
+    ClusterId, IdError, InstanceId, Name, NetworkKey, NodeId, ServiceKey, Slot, VolumeKey,
+};
 pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};

@@ -2,6 +2,7 @@
 
 mod disconnect;
 mod mounts;
+mod networks;
 mod policy;
 mod ports;
 mod privileges;
@@ -21,6 +22,7 @@ use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use disconnect::{DisconnectPolicy, Reconcile};
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
+pub use networks::{DEFAULT_NETWORK, NetworkMode};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
     Expose, Port, PortProtocol, ProxyProtocol, Publish, port_of_address, share_an_address,
@@ -83,12 +85,18 @@ impl ServiceSpec {
     }
 
     /// Returns whether an update starts the new instance before it stops the old one: never for an exclusive service, else as
-    /// configured, otherwise if the instances share no writable mount.
+    /// configured, otherwise if the instances share neither a writable mount nor a network on which both would listen.
     pub fn starts_first(&self) -> bool {
         match self.update.order {
             _ if self.is_exclusive() => false,
             Some(order) => order == UpdateOrder::StartFirst,
-            None => !self.container.mounts.iter().any(Mount::is_shared),
+            None => {
+                let binds_ports = matches!(
+                    self.container.network_mode,
+                    Some(NetworkMode::Host | NetworkMode::Service(_))
+                );
+                !binds_ports && !self.container.mounts.iter().any(Mount::is_shared)
+            }
         }
     }
 
@@ -184,10 +192,19 @@ pub struct ContainerSpec {
     /// User and optional group to run as; `None` for that of the image.
     #[serde(default, skip_serializing_if = "is_default")]
     pub user: Option<String>,
-    /// Networks of the project that it is attached to, each with its aliases beside the service's name. Empty for the
-    /// project's default network.
+    /// Networks of the project that it is attached to, each with its aliases beside the service's name. See
+    /// [`networks`](Self::networks).
     #[serde(default, skip_serializing_if = "is_default")]
     pub networks: BTreeMap<Name, BTreeSet<String>>,
+    /// Networks that projects share, in the same way.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub shared_networks: BTreeMap<Name, BTreeSet<String>>,
+    /// Those of the project's networks from which nothing outside of them is reached.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub internal_networks: BTreeSet<Name>,
+    /// What it has instead of networks of its own; `None` for those above.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub network_mode: Option<NetworkMode>,
     /// Volumes, bind mounts and tmpfs.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mounts: Vec<Mount>,

@@ -22,6 +22,7 @@ mod images;
 mod leases;
 mod nat;
 mod network;
+mod networks;
 mod node_faults;
 mod ports;
 mod preparation;

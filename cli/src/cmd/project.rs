@@ -244,7 +244,7 @@ mod tests {
             "{}",
             error(&file)
         );
-        std::fs::write(&file, "services:\n  web:\n    image: x\n    network_mode: host\n")
+        std::fs::write(&file, "services:\n  web:\n    image: x\n    network_mode: macvlan\n")
             .expect("written");
         assert!(
             error(&file).contains("compose.yaml: services.web.network_mode"),

@@ -21,7 +21,7 @@ pub(crate) struct Args {
 enum Command {
     /// List projects with what their services may use of the hosts
     Ls(Ls),
-    /// Let deployers give the services of a project more of the hosts
+    /// Let deployers give the services of a project more of the hosts, and shared networks
     Allow(Allow),
     /// Take that away; what runs stays
     Deny(Deny),
@@ -42,9 +42,11 @@ Examples:
   vc project allow shop host-paths=/srv/data,/srv/x   these paths of every host, with what is below them
   vc project allow shop devices capabilities          devices, and capabilities beyond Docker's own
   vc project allow shop security-options              security options, as apparmor=unconfined
-  vc project allow shop privileged                    everything
+  vc project allow shop host-network                  network_mode: host
+  vc project allow shop privileged                    all of these
+  vc project allow shop networks=proxy                the network proxy, which projects share
 
-Each of these gives the project's deployers the host, or may. Mounts stay below the allowed paths also where a symbolic link
+Each of these but the last gives the project's deployers the host, or may. Mounts stay below the allowed paths also where a symbolic link
 leads elsewhere.")]
 struct Allow {
     /// Name of the project

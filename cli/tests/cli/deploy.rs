@@ -98,7 +98,7 @@ fn deploy_works_with_a_node_that_does_not_support_diff() {
 #[test]
 fn an_invalid_file_is_rejected_before_connecting() {
     let (home, node) = attached_to(vec![]);
-    home.write("compose.yaml", "services:\n  web:\n    image: x\n    network_mode: host\n");
+    home.write("compose.yaml", "services:\n  web:\n    image: x\n    network_mode: macvlan\n");
     let error = home.vc(&["deploy", "compose.yaml"]).error();
     assert!(error.starts_with("compose.yaml: services.web.network_mode"), "{error}");
     assert_eq!(

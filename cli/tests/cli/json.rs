@@ -484,7 +484,7 @@ fn errors_are_printed_as_one_json_object() {
     assert_eq!(unreachable["code"], "unavailable");
     assert_eq!(unreachable["hint"], "is a node running there?");
     assert_eq!(error(&["plan", "nothing.yaml"])["code"], "not_found");
-    home.write("compose.yaml", "services: {web: {image: x, network_mode: host}}");
+    home.write("compose.yaml", "services: {web: {image: x, network_mode: macvlan}}");
     assert_eq!(error(&["plan", "compose.yaml"])["code"], "invalid_argument");
     let cut = &token[..token.len() - 10];
     assert_eq!(error(&["--token", cut, "ps"])["code"], "unauthenticated");

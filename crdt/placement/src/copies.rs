@@ -13,7 +13,7 @@ use vc_protocol::{Millis, NodeId, VolumeKey};
 
 use crate::homes::{Copies, Orders, may_run_all, suits_all, volume_spec};
 use crate::input::PlanInput;
-use crate::order::{Service, services};
+use crate::order::{Service, Shared, services};
 use crate::rendezvous::rendezvous;
 use crate::volumes::groups;
 
@@ -157,7 +157,8 @@ fn together<'s, 'a>(
     copies: &Copies,
 ) -> Vec<Together<'s, 'a>> {
     let mut sets = Vec::new();
-    let mut open: BTreeSet<&VolumeKey> = input.volumes.keys().chain(copies.keys()).collect();
+    let mut open: BTreeSet<VolumeKey> =
+        input.volumes.keys().chain(copies.keys()).cloned().collect();
     let mut add = |keys: Vec<VolumeKey>, mounting: Vec<&'s Service<'a>>| {
         let Some(&home) = keys.first().and_then(|key| input.volumes.get(key)) else { return };
         let volumes = keys.into_iter().map(|key| {
@@ -174,7 +175,8 @@ fn together<'s, 'a>(
         sets.push(Together { volumes, services: mounting, home, ordered, others: Vec::new() });
     };
     for group in groups(services) {
-        let keys: Vec<VolumeKey> = group.volumes.into_iter().filter(|it| open.remove(it)).collect();
+        let volumes = group.shared.iter().filter_map(Shared::volume).cloned();
+        let keys: Vec<VolumeKey> = volumes.filter(|it| open.remove(it)).collect();
         let homes: BTreeSet<&NodeId> = keys.iter().filter_map(|it| input.volumes.get(it)).collect();
         let of_group: Vec<&Service<'_>> = group.services.iter().map(|&it| &services[it]).collect();
         if homes.len() <= 1 {
@@ -183,13 +185,13 @@ fn together<'s, 'a>(
             continue;
         }
         for key in keys {
-            let mounting = of_group.iter().copied().filter(|it| it.volumes.contains(&key));
+            let mounting = of_group.iter().copied().filter(|it| it.mounts(&key));
             let mounting = mounting.collect();
             add(vec![key], mounting);
         }
     }
     for key in open {
-        add(vec![key.clone()], Vec::new());
+        add(vec![key], Vec::new());
     }
     sets
 }
@@ -246,7 +248,7 @@ pub fn readable(input: &PlanInput, copies: &Copies) -> BTreeMap<VolumeKey, BTree
 fn is_copied(spec: &VolumeSpec, mounting: &[&Service<'_>], volume: &VolumeKey) -> bool {
     let writes =
         |it: &&Service<'_>| it.demand.spec.written_volumes().any(|it| *it == volume.volume);
-    let of_volume = mounting.iter().filter(|it| it.volumes.contains(volume));
+    let of_volume = mounting.iter().filter(|it| it.mounts(volume));
     spec.driver.is_none()
         && of_volume.filter(|it| writes(it)).all(|it| it.demand.spec.is_exclusive())
 }

@@ -4,13 +4,14 @@ use std::fmt;
 
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{
-    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, Mount, Port, Settings,
+    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, Mount, NetworkMode, Port,
+    Settings,
 };
 use vc_protocol::{NodeId, ServiceKey, VolumeKey, in_words};
 
 use crate::allocation::NodeAllocation;
 use crate::input::{Node, PlanInput};
-use crate::order::{Service, services};
+use crate::order::{Service, Shared, services};
 use crate::ports::PortHolder;
 use crate::volumes::{VolumeAffinity, VolumeHolder, Volumes};
 
@@ -21,9 +22,14 @@ pub(crate) enum Infeasible<'a> {
         volume: &'a VolumeKey,
         holder: &'a VolumeHolder,
     },
+    /// The service whose network it has runs on another node.
+    NetworkElsewhere {
+        owner: &'a ServiceKey,
+        holder: &'a VolumeHolder,
+    },
     VolumesSplit {
-        one: (&'a VolumeKey, &'a VolumeHolder),
-        other: (&'a VolumeKey, &'a VolumeHolder),
+        one: (&'a Shared, &'a VolumeHolder),
+        other: (&'a Shared, &'a VolumeHolder),
     },
     GroupMember {
         service: &'a ServiceKey,
@@ -85,9 +91,10 @@ pub(crate) fn check_volumes<'a>(
 ) -> Result<(), Infeasible<'a>> {
     match volumes.affinity(service) {
         VolumeAffinity::Conflict(one, other) => Err(Infeasible::VolumesSplit { one, other }),
-        VolumeAffinity::Node(volume, holder) if holder.node != allocation.id => {
-            Err(Infeasible::VolumeElsewhere { volume, holder })
-        }
+        VolumeAffinity::Node(shared, holder) if holder.node != allocation.id => match shared {
+            Shared::Volume(volume) => Err(Infeasible::VolumeElsewhere { volume, holder }),
+            Shared::Network(owner) => Err(Infeasible::NetworkElsewhere { owner, holder }),
+        },
         VolumeAffinity::Node(..) | VolumeAffinity::Any => {
             match volumes.unreadable(service, allocation.id) {
                 Some((volume, holder)) => Err(Infeasible::VolumeElsewhere { volume, holder }),
@@ -236,7 +243,13 @@ fn unsupported_by_processes(container: &ContainerSpec) -> Option<&'static str> {
     let default = |(name, aliases): (&vc_protocol::Name, &std::collections::BTreeSet<String>)| {
         name.as_str() == "default" && aliases.is_empty()
     };
-    let network = (!container.networks.iter().all(default)).then_some("networks");
+    let has_networks =
+        !container.networks.iter().all(default) || !container.shared_networks.is_empty();
+    // A process has the network of its host anyway.
+    let network = match container.network_mode {
+        None | Some(NetworkMode::Host) => has_networks.then_some("networks"),
+        Some(NetworkMode::None | NetworkMode::Service(_)) => Some("network_mode"),
+    };
     mount.or(file).or(network).or_else(|| unsupported_setting(&container.settings))
 }
 
@@ -323,11 +336,21 @@ impl fmt::Display for Infeasible<'_> {
             }
             Self::VolumesSplit { one: (volume, on), other: (another, elsewhere) } => write!(
                 f,
-                "does not hold all volumes: {volume} is on {}, {another} on {}",
-                on.name, elsewhere.name
+                "does not hold all volumes: {} is on {}, {} on {}",
+                Said(volume),
+                on.name,
+                Said(another),
+                elsewhere.name
             ),
+            Self::NetworkElsewhere { owner, holder } => {
+                write!(
+                    f,
+                    "does not run what has the network of {owner}, which is on {}",
+                    holder.name
+                )
+            }
             Self::GroupMember { service } => {
-                write!(f, "cannot run {service}, which shares a volume with this service")
+                write!(f, "cannot run {service}, which runs on the same node")
             }
             Self::Down => f.write_str("is down"),
             Self::Awaited(DisconnectPolicy { replace: false, .. }) => f.write_str(
@@ -386,6 +409,18 @@ impl fmt::Display for Infeasible<'_> {
                     None => f.write_str("another project"),
                 }
             }
+        }
+    }
+}
+
+/// A volume, or a network by its service.
+struct Said<'a>(&'a Shared);
+
+impl fmt::Display for Said<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            Shared::Volume(volume) => write!(f, "{volume}"),
+            Shared::Network(owner) => write!(f, "the network of {owner}"),
         }
     }
 }

@@ -15,7 +15,7 @@ use vc_protocol::{Lamport, NodeId, Slot, VolumeKey};
 use crate::allocation::NodeAllocation;
 use crate::feasibility::check_fixed;
 use crate::input::{Node, PlanInput};
-use crate::order::{Service, services};
+use crate::order::{Service, Shared, services};
 use crate::volumes::groups;
 
 /// The copies of all volumes, as the documents of the nodes say.
@@ -70,8 +70,9 @@ pub fn homes(input: &PlanInput, copies: &Copies, orders: &Orders) -> BTreeMap<Vo
     let mut mounted = BTreeSet::new();
     for group in &groups {
         let with_data: Vec<&VolumeKey> = group
-            .volumes
+            .shared
             .iter()
+            .filter_map(Shared::volume)
             .filter(|it| copies.contains_key(it) || found_on(input, it).is_some())
             .collect();
         mounted.extend(with_data.iter().copied());

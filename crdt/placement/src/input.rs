@@ -21,6 +21,10 @@ pub struct PlanInput {
     /// rules without [`copies`](crate::Rules::copies).
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub readable: BTreeMap<VolumeKey, BTreeSet<NodeId>>,
+    /// The services that have the network of another one, on the same node. Empty under rules without
+    /// [`joined`](crate::Rules::joined).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub joined: BTreeMap<ServiceKey, ServiceKey>,
     /// Move orders in effect: slot to (source, target). The source's claim gives way if the target can take the slot.
     #[serde(default)]
     pub moves: BTreeMap<Slot, (NodeId, NodeId)>,

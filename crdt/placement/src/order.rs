@@ -9,14 +9,32 @@ use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
 use crate::input::{PlanInput, ServiceDemand};
 
+/// Something that services share and that is on one node, where all of them run.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Shared {
+    /// A named volume.
+    Volume(VolumeKey),
+    /// The network of the instances of a service.
+    Network(ServiceKey),
+}
+
+impl Shared {
+    pub(crate) fn volume(&self) -> Option<&VolumeKey> {
+        match self {
+            Self::Volume(volume) => Some(volume),
+            Self::Network(_) => None,
+        }
+    }
+}
+
 /// A service to schedule.
 pub(crate) struct Service<'a> {
     pub(crate) key: &'a ServiceKey,
     pub(crate) demand: &'a ServiceDemand,
     /// Number of slots, at most [`MAX_REPLICAS`].
     pub(crate) replicas: u32,
-    /// The named volumes that each instance mounts, without those below.
-    pub(crate) volumes: BTreeSet<VolumeKey>,
+    /// What it shares with other services: the named volumes that each instance mounts, without those below, and the network.
+    pub(crate) shared: BTreeSet<Shared>,
     /// Those that no service writes, of which several nodes may have the data.
     pub(crate) readable: BTreeSet<VolumeKey>,
     /// Whether every node that may run it could not start it. Then it is the service's fault, and moving it helps nothing.
@@ -26,6 +44,11 @@ pub(crate) struct Service<'a> {
 impl<'a> Service<'a> {
     pub(crate) fn container(&self) -> &'a ContainerSpec {
         &self.demand.spec.container
+    }
+
+    /// Returns whether it shares a volume.
+    pub(crate) fn mounts(&self, volume: &VolumeKey) -> bool {
+        self.shared.iter().filter_map(Shared::volume).any(|it| it == volume)
     }
 
     /// Returns what each instance reserves.
@@ -47,6 +70,7 @@ fn size(reservation: Resources) -> u64 {
 
 /// Returns the services ordered by last deployment (earliest first), then reservation (largest first), then key.
 pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
+    let owners: BTreeSet<&ServiceKey> = input.joined.values().collect();
     let mut services: Vec<_> = input
         .services
         .iter()
@@ -55,8 +79,12 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
             let named = demand.spec.volumes();
             let named = named.filter(|name| !demand.spec.is_network_volume(name)).cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
-            let (readable, volumes) = volumes.partition(|it| input.readable.contains_key(it));
-            Service { key, demand, replicas, volumes, readable, fails_everywhere: false }
+            let (readable, volumes): (_, BTreeSet<VolumeKey>) =
+                volumes.partition(|it| input.readable.contains_key(it));
+            let networks = [input.joined.get(key), owners.get(key).copied()].into_iter().flatten();
+            let shared = volumes.into_iter().map(Shared::Volume);
+            let shared = shared.chain(networks.cloned().map(Shared::Network)).collect();
+            Service { key, demand, replicas, shared, readable, fails_everywhere: false }
         })
         .collect();
     // The sort is stable, and the map is in the order of the keys.

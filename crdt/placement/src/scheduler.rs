@@ -9,7 +9,7 @@ use crate::allocation::NodeAllocation;
 use crate::claims::Kept;
 use crate::decision::{Placement, Plan, Refusal};
 use crate::feasibility::{Infeasible, check_new, check_resources, check_volumes};
-use crate::order::Service;
+use crate::order::{Service, Shared};
 use crate::ports;
 use crate::reasons;
 use crate::rendezvous::rendezvous;
@@ -86,7 +86,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
     ) -> Vec<usize> {
         let mut chosen = Vec::with_capacity(count);
         while chosen.len() < count {
-            let decides_volumes = !self.service.volumes.is_empty()
+            let decides_volumes = !self.service.shared.is_empty()
                 && volumes.affinity(self.service) == VolumeAffinity::Any;
             // All replicas follow the volume, so a node with room for all of them is preferred.
             let for_all = if decides_volumes { self.cheapest(allocations, count) } else { None };
@@ -180,9 +180,17 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         let new_slots = placed.iter().map(|(&replica, &node)| (replica, node, None));
         for (replica, node, first) in kept_slots.chain(new_slots) {
             let compared = by_node.entry(node).or_insert_with(|| {
-                if let VolumeAffinity::Node(volume, holder) = volumes.affinity(self.service) {
-                    let verb = if holder.has_data { "holds" } else { "creates" };
-                    return vec![format!("{verb} volume {volume}")];
+                match volumes.affinity(self.service) {
+                    VolumeAffinity::Node(Shared::Volume(volume), holder) => {
+                        let verb = if holder.has_data { "holds" } else { "creates" };
+                        return vec![format!("{verb} volume {volume}")];
+                    }
+                    VolumeAffinity::Node(Shared::Network(owner), _)
+                        if owner != self.service.key =>
+                    {
+                        return vec![format!("runs {owner}, whose network it has")];
+                    }
+                    _ => {}
                 }
                 reasons::compare(
                     self.rules,

@@ -1,4 +1,5 @@
-//! Volume affinity: the data of a named volume is on one node, and every service that mounts it runs there.
+//! Volume affinity: the data of a named volume is on one node, and every service that mounts it runs there. The network that services
+//! share is like a volume without data.
 //!
 //! Volumes mounted by one service belong together. They and all services that mount any of them form a *group*, and a
 //! group has one node. Otherwise two services could create their volumes on two nodes, and a third that mounts both
@@ -10,7 +11,7 @@ use vc_protocol::{NodeId, VolumeKey};
 
 use crate::homes::volume_spec;
 use crate::input::PlanInput;
-use crate::order::Service;
+use crate::order::{Service, Shared};
 
 /// The node of a volume.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -27,15 +28,15 @@ pub(crate) enum VolumeAffinity<'a> {
     /// Anywhere: it mounts no named volume, or none of them has a node yet.
     Any,
     /// Only on the holder of this volume.
-    Node(&'a VolumeKey, &'a VolumeHolder),
+    Node(&'a Shared, &'a VolumeHolder),
     /// Nowhere: two of its volumes are on different nodes.
-    Conflict((&'a VolumeKey, &'a VolumeHolder), (&'a VolumeKey, &'a VolumeHolder)),
+    Conflict((&'a Shared, &'a VolumeHolder), (&'a Shared, &'a VolumeHolder)),
 }
 
 /// The volumes whose node is known, and the groups.
 pub(crate) struct Volumes<'a> {
     input: &'a PlanInput,
-    holders: BTreeMap<VolumeKey, VolumeHolder>,
+    holders: BTreeMap<Shared, VolumeHolder>,
     groups: Vec<VolumeGroup>,
     /// The homes of the volumes that several nodes may have.
     readable: BTreeMap<&'a VolumeKey, VolumeHolder>,
@@ -43,9 +44,9 @@ pub(crate) struct Volumes<'a> {
     sizes: BTreeMap<VolumeKey, u64>,
 }
 
-/// Volumes that belong together, with the services that mount them.
+/// Volumes and networks that belong together, with the services that share them.
 pub(crate) struct VolumeGroup {
-    pub(crate) volumes: BTreeSet<VolumeKey>,
+    pub(crate) shared: BTreeSet<Shared>,
     /// Indexes of the services, ascending.
     pub(crate) services: Vec<usize>,
 }
@@ -58,7 +59,8 @@ impl<'a> Volumes<'a> {
             let mut specs = it.demand.spec.volumes.values();
             specs.any(|spec| spec.size_bytes > 0)
         });
-        let keys: BTreeSet<&VolumeKey> = sized.flat_map(|it| &it.volumes).collect();
+        let keys: BTreeSet<&VolumeKey> =
+            sized.flat_map(|it| &it.shared).filter_map(Shared::volume).collect();
         let sizes = keys.into_iter().map(|key| (key.clone(), volume_spec(input, key).size_bytes));
         let sizes = sizes.collect();
         let (holders, readable) = (BTreeMap::new(), BTreeMap::new());
@@ -66,20 +68,16 @@ impl<'a> Volumes<'a> {
         let homes = input.readable.keys().filter_map(|key| Some((key, *input.volumes.get(key)?)));
         volumes.readable = homes.map(|(key, home)| (key, volumes.holder(home, true))).collect();
         for group in groups(services) {
-            let nodes: BTreeSet<NodeId> = group
-                .volumes
-                .iter()
-                .filter_map(|volume| input.volumes.get(volume))
-                .copied()
-                .collect();
-            for volume in &group.volumes {
-                if let Some(&node) = input.volumes.get(volume) {
-                    volumes.holders.insert(volume.clone(), volumes.holder(node, true));
+            let mut nodes = BTreeSet::new();
+            for shared in &group.shared {
+                if let Some(&node) = shared.volume().and_then(|it| input.volumes.get(it)) {
+                    volumes.holders.insert(shared.clone(), volumes.holder(node, true));
+                    nodes.insert(node);
                 }
             }
             if nodes.len() <= 1 {
                 for node in nodes {
-                    volumes.assign_missing(&group.volumes, node);
+                    volumes.assign_missing(&group.shared, node);
                 }
                 volumes.groups.push(group);
             }
@@ -89,8 +87,7 @@ impl<'a> Volumes<'a> {
 
     /// Returns where the service may run.
     pub(crate) fn affinity(&self, service: &Service<'_>) -> VolumeAffinity<'_> {
-        let mut known =
-            service.volumes.iter().filter_map(|volume| self.holders.get_key_value(volume));
+        let mut known = service.shared.iter().filter_map(|it| self.holders.get_key_value(it));
         let Some(first) = known.next() else { return VolumeAffinity::Any };
         match known.find(|(_, holder)| holder.node != first.1.node) {
             Some(second) => VolumeAffinity::Conflict(first, second),
@@ -114,26 +111,25 @@ impl<'a> Volumes<'a> {
     /// Returns a volume of the service whose data is on the node.
     pub(crate) fn data_on(&self, service: &Service<'_>, node: NodeId) -> Option<&VolumeKey> {
         let here = |holder: &VolumeHolder| holder.has_data && holder.node == node;
-        let mut known =
-            service.volumes.iter().filter_map(|volume| self.holders.get_key_value(volume));
-        known.find(|(_, holder)| here(holder)).map(|(volume, _)| volume)
+        let mut known = service.shared.iter().filter_map(|it| self.holders.get_key_value(it));
+        known.find(|(_, holder)| here(holder)).and_then(|(shared, _)| shared.volume())
     }
 
     /// Assigns the volumes of the service's group to the node, where they have none yet.
     pub(crate) fn assign(&mut self, service: &Service<'_>, node: NodeId) {
-        let Some(first) = service.volumes.first() else { return };
-        let group = self.groups.iter().find(|group| group.volumes.contains(first));
-        let volumes = group.map_or(&service.volumes, |group| &group.volumes).clone();
-        self.assign_missing(&volumes, node);
+        let Some(first) = service.shared.first() else { return };
+        let group = self.groups.iter().find(|group| group.shared.contains(first));
+        let shared = group.map_or(&service.shared, |group| &group.shared).clone();
+        self.assign_missing(&shared, node);
     }
 
     /// Returns how many bytes the volumes of the service's group reserve on the node that they are assigned to, where they have none
     /// yet.
     pub(crate) fn unassigned_bytes(&self, service: &Service<'_>) -> u64 {
-        let Some(first) = service.volumes.first() else { return 0 };
-        let group = self.groups.iter().find(|group| group.volumes.contains(first));
-        let open = group.map_or(&service.volumes, |group| &group.volumes).iter();
-        let open = open.filter(|volume| !self.holders.contains_key(volume));
+        let Some(first) = service.shared.first() else { return 0 };
+        let group = self.groups.iter().find(|group| group.shared.contains(first));
+        let open = group.map_or(&service.shared, |group| &group.shared).iter();
+        let open = open.filter(|it| !self.holders.contains_key(it)).filter_map(Shared::volume);
         open.filter_map(|volume| self.sizes.get(volume))
             .fold(0, |sum, size| sum.saturating_add(*size))
     }
@@ -145,10 +141,10 @@ impl<'a> Volumes<'a> {
         services.filter(move |&other| other != index)
     }
 
-    fn assign_missing(&mut self, volumes: &BTreeSet<VolumeKey>, node: NodeId) {
+    fn assign_missing(&mut self, shared: &BTreeSet<Shared>, node: NodeId) {
         let holder = self.holder(node, false);
-        for volume in volumes {
-            self.holders.entry(volume.clone()).or_insert_with(|| holder.clone());
+        for shared in shared {
+            self.holders.entry(shared.clone()).or_insert_with(|| holder.clone());
         }
     }
 
@@ -159,15 +155,15 @@ impl<'a> Volumes<'a> {
     }
 }
 
-/// Returns the groups: a service merges all groups that it mounts a volume of.
+/// Returns the groups: a service merges all groups that it shares something of.
 pub(crate) fn groups(services: &[Service<'_>]) -> Vec<VolumeGroup> {
     let mut groups: Vec<VolumeGroup> = Vec::new();
-    for (index, service) in services.iter().enumerate().filter(|(_, it)| !it.volumes.is_empty()) {
-        let mut merged = VolumeGroup { volumes: service.volumes.clone(), services: vec![index] };
+    for (index, service) in services.iter().enumerate().filter(|(_, it)| !it.shared.is_empty()) {
+        let mut merged = VolumeGroup { shared: service.shared.clone(), services: vec![index] };
         groups.retain_mut(|other| {
-            let disjoint = other.volumes.is_disjoint(&service.volumes);
+            let disjoint = other.shared.is_disjoint(&service.shared);
             if !disjoint {
-                merged.volumes.append(&mut other.volumes);
+                merged.shared.append(&mut other.shared);
                 merged.services.append(&mut other.services);
             }
             disjoint

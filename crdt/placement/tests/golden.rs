@@ -11,6 +11,7 @@
 //! does_not_know NODE [KEY..]                       the node neither starts nor stops these services; without keys, any
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
+//!         [network_of=KEY]
 //!         [updated=N] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
 //!                                                  adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
@@ -37,7 +38,7 @@ use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
     PortProtocol, Publish, Reconcile,
 };
-use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
+use vc_protocol::{NodeId, ServiceKey, Slot, parse_cpus, parse_memory};
 
 macro_rules! scenarios {
     ($($scenario:ident)*) => {
@@ -78,6 +79,7 @@ scenarios! {
     small_services_are_spread_and_large_ones_packed
     slots_of_a_dead_node_wait_as_their_services_ask
     of_two_instances_the_one_stays_that_the_service_asks_for
+    services_with_the_network_of_another_run_beside_it
 }
 
 fn folder() -> std::path::PathBuf {
@@ -224,6 +226,7 @@ impl Scenario {
     fn service(&mut self, key: &str, words: &[&str]) -> Option<()> {
         let mut new = service(1, 0, 0);
         let (spec, mut reservation) = (&mut new.spec, vc_protocol::Resources::default());
+        let mut joined = None;
         for word in words {
             let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
@@ -239,6 +242,7 @@ impl Scenario {
                 "network" => {
                     spec.container.networks.insert(value.parse().ok()?, BTreeSet::new());
                 }
+                "network_of" => joined = Some(value.parse().ok()?),
                 "privileged" => spec.container.settings.privileged = true,
                 "tty" => spec.container.settings.tty = true,
                 "constraint" => spec.constraints.push(read_constraint(value)?),
@@ -269,7 +273,12 @@ impl Scenario {
             }
         }
         spec.container.reservation = reservation;
-        self.input.services.insert(key.parse().ok()?, new);
+        let key: ServiceKey = key.parse().ok()?;
+        match joined {
+            Some(owner) => drop(self.input.joined.insert(key.clone(), owner)),
+            None => drop(self.input.joined.remove(&key)),
+        }
+        self.input.services.insert(key, new);
         Some(())
     }
 

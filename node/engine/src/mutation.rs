@@ -21,12 +21,12 @@ use vc_crdt::{
     ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
     TokenRecord, View, VoterKey,
 };
-use vc_placement::rebalance;
+use vc_placement::{RULES, rebalance};
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
-use vc_protocol::spec::{Deployment, OnPartition, ProjectPolicy};
-use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
+use vc_protocol::spec::{Deployment, NetworkMode, OnPartition, ProjectPolicy};
+use vc_protocol::{Millis, Name, NodeId, ServiceKey, Supports, VolumeKey};
 
 use crate::history;
 
@@ -432,7 +432,7 @@ fn deploy(
     let mut changes = Vec::new();
     for deployment in deployments {
         check_held(view, |service| *service == deployment.service)?;
-        check_volumes_known(view, deployment)?;
+        check_known(view, deployment)?;
         changes.push(revision::deploy(view, state, deployment, by, now)?);
     }
     files::drop_unused(view, state);
@@ -448,20 +448,29 @@ fn deploy(
     Ok(changes)
 }
 
-/// Errors: the service says how its volumes are kept, and a node that is up would not find their data.
-fn check_volumes_known(view: &View, deployment: &Deployment) -> Result<(), MutationError> {
-    if deployment.spec.volumes.is_empty() {
-        return Ok(());
-    }
-    let is_older = |node: &&NodeId| {
-        let info = view.nodes.get(node).and_then(|state| state.info.as_ref());
-        info.is_some_and(|info| !info.supports.volumes)
+/// Errors: a node that is up does not know what all nodes have to know of the service: where its data is, or where it runs.
+fn check_known(view: &View, deployment: &Deployment) -> Result<(), MutationError> {
+    let spec = &deployment.spec;
+    let joins = matches!(spec.container.network_mode, Some(NetworkMode::Service(_)));
+    let lacks = |supports: Supports| {
+        let places = RULES.iter().any(|rules| rules.joined && rules.version <= supports.plan);
+        if !spec.volumes.is_empty() && !supports.volumes {
+            Some("says how its volumes are kept")
+        } else if joins && !places {
+            Some("has the network of another service")
+        } else {
+            None
+        }
     };
-    match view.up.iter().find(is_older) {
+    let lacking = view.up.iter().find_map(|node| {
+        let info = view.nodes.get(node)?.info.as_ref()?;
+        Some((node, lacks(info.supports)?))
+    });
+    match lacking {
         None => Ok(()),
-        Some(node) => {
+        Some((node, what)) => {
             let (service, node) = (deployment.service.clone(), view.name(*node));
-            Err(MutationError::OlderNode { service, node })
+            Err(MutationError::OlderNode { service, what, node })
         }
     }
 }

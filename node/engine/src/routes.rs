@@ -7,8 +7,8 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{ServiceRecord, View};
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::{Expose, Port, PortProtocol};
-use vc_protocol::{InstanceId, Name, NodeId, ServiceKey};
+use vc_protocol::spec::{ContainerSpec, Port, PortProtocol, ServiceSpec};
+use vc_protocol::{InstanceId, NetworkKey, NodeId, ServiceKey};
 
 /// The routing table.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -40,10 +40,15 @@ pub struct Clash {
 pub struct ServiceRoutes {
     /// The instances that can answer, ordered by id.
     pub endpoints: Vec<Endpoint>,
-    /// Its networks in the project, each with the service's aliases there.
-    pub networks: BTreeMap<Name, BTreeSet<String>>,
+    /// Its networks, each with the service's aliases there. On the network of its host it is on the default network of the project as far
+    /// as its clients can tell.
+    pub networks: BTreeMap<NetworkKey, BTreeSet<String>>,
+    /// Those of its networks from which nothing outside of them is reached.
+    pub internal: BTreeSet<NetworkKey>,
     /// The UDP ports that it publishes or exposes. TCP ports need not be known.
     pub udp: BTreeSet<u16>,
+    /// The TCP ports that can be reached; `None` for all. On the network of a host the others are not the service's.
+    pub tcp: Option<BTreeSet<u16>>,
     /// Whether it has instances, and the healthchecks of all fail: connections are refused at once.
     pub is_unhealthy: bool,
 }
@@ -68,8 +73,16 @@ pub struct Published {
     pub port: Port,
 }
 
-/// The network of services that name none.
-pub const DEFAULT_NETWORK: &str = "default";
+impl ServiceRoutes {
+    /// Returns whether connections to a port of its instances are the service's.
+    pub fn has_port(&self, protocol: PortProtocol, port: u16) -> bool {
+        match (protocol, &self.tcp) {
+            (PortProtocol::Tcp, Some(ports)) => ports.contains(&port),
+            (PortProtocol::Udp, Some(_)) => self.udp.contains(&port),
+            (_, None) => true,
+        }
+    }
+}
 
 impl Routes {
     /// Computes the table of a view.
@@ -78,19 +91,18 @@ impl Routes {
         let mut wanted: Vec<(u64, &ServiceKey, &Port)> = Vec::new();
         for (key, record) in &view.cluster.services {
             let Some(spec) = view.spec(key) else { continue };
-            let exposed = |&&Expose { protocol, .. }: &&Expose| protocol == PortProtocol::Udp;
-            let published = |port: &&Port| port.protocol == PortProtocol::Udp;
-            let udp = spec.expose.iter().filter(exposed).map(|it| it.target);
-            let udp = udp.chain(spec.ports.iter().filter(published).map(|it| it.target)).collect();
-            let mut networks = spec.container.networks.clone();
-            if networks.is_empty()
-                && let Ok(name) = DEFAULT_NETWORK.parse()
-            {
-                networks.insert(name, BTreeSet::new());
-            }
+            let is_on_host = spec.container.is_on_host_network();
+            let networks = match is_on_host {
+                true => ContainerSpec::default().networks(&key.project),
+                false => spec.container.networks(&key.project),
+            };
+            let is_internal = |network: &&NetworkKey| spec.container.is_internal(network);
+            let internal = networks.keys().filter(is_internal).cloned().collect();
+            let udp = said_ports(spec, PortProtocol::Udp);
+            let tcp = is_on_host.then(|| said_ports(spec, PortProtocol::Tcp));
             let endpoints = endpoints(view, key, record, spec.container.has_healthcheck());
             let is_unhealthy = endpoints.is_empty() && is_unhealthy(view, key);
-            let routes = ServiceRoutes { endpoints, networks, udp, is_unhealthy };
+            let routes = ServiceRoutes { endpoints, networks, internal, udp, tcp, is_unhealthy };
             services.insert(key.clone(), routes);
             wanted.extend(spec.ports.iter().map(|port| (record.revision, key, port)));
         }
@@ -106,11 +118,26 @@ impl Routes {
                 None => held.push(wanted),
             }
         }
+        // The program binds them itself.
+        let is_on_host = |it: &Published| {
+            view.spec(&it.service).is_some_and(|spec| spec.container.is_on_host_network())
+        };
+        for held in ports.values_mut() {
+            held.retain(|it| !is_on_host(it));
+        }
+        ports.retain(|_, held| !held.is_empty());
         let down = view.nodes.keys().filter(|node| !view.up.contains(node)).copied().collect();
         let restarting = view.up.iter().filter(|node| view.nodes[node].restarting.is_some());
         let restarting = restarting.copied().collect();
         Self { services, down, restarting, ports, clashes }
     }
+}
+
+/// Returns the ports of its instances that a service names.
+fn said_ports(spec: &ServiceSpec, protocol: PortProtocol) -> BTreeSet<u16> {
+    let exposed = spec.expose.iter().filter(|it| it.protocol == protocol).map(|it| it.target);
+    let published = spec.ports.iter().filter(|it| it.protocol == protocol).map(|it| it.target);
+    exposed.chain(published).collect()
 }
 
 /// Returns the instances of a service that take connections: those that run on up nodes and, where their version has a
@@ -167,7 +194,7 @@ fn is_unhealthy(view: &View, service: &ServiceKey) -> bool {
 mod tests {
     use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord};
     use vc_protocol::instance::Claim;
-    use vc_protocol::spec::{Healthcheck, Publish, ServiceSpec};
+    use vc_protocol::spec::{Healthcheck, Publish};
 
     use super::*;
 

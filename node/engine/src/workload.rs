@@ -7,6 +7,9 @@ mod instance;
 mod missing_image;
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
+mod network_tests;
+#[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
 mod tests;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -19,7 +22,7 @@ use crate::desired::Desired;
 use crate::interface::Clock;
 use crate::lease::{Gate, Gates};
 use crate::runtime::{InstanceId, Observed, Phase, RuntimeAction};
-use instance::{Local, Step};
+use instance::{Fence, Local, Run, Step};
 
 /// Returns why nothing of a service may be started or removed; `None` if it may.
 type Hold<'a> = dyn Fn(&ServiceKey) -> Option<&'a str> + 'a;
@@ -148,8 +151,16 @@ impl Workload {
         self.remove_unwanted(desired, &stays, pass, &mut actions, &mut claims);
         for (slot, wanted) in desired {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
-            let (node, hold) =
-                (self.node, hold(&slot.service).or(fault).or(wanted.stop.as_deref()));
+            let owner = wanted.spec.network_owner(slot);
+            let network = owner.as_ref().and_then(|owner| self.newest_run(owner));
+            let no_network = owner.filter(|_| network.is_none()).map(|owner| {
+                format!(
+                    "waits for {}.{} to run, whose network it has",
+                    owner.service.service, owner.replica
+                )
+            });
+            let hold = hold(&slot.service).or(fault).or(wanted.stop.as_deref());
+            let (node, hold) = (self.node, hold.or(no_network.as_deref()));
             // With stop first, the old instance must be gone: it may use the volume.
             let is_here = !wanted.starts_first && claims_of_slot(&claims, slot).next().is_some();
             let gate = gates.of(slot);
@@ -166,7 +177,13 @@ impl Workload {
                 actions.push(local.removal(&id, grace_ms));
             }
             if !gates.may_run(&id, local.epoch())
-                && let Some(grace_ms) = local.fence(gates.grace(&id), now)
+                && let Some(grace_ms) = local.fence(Fence::Lease, gates.grace(&id), now)
+            {
+                actions.push(local.removal(&id, grace_ms));
+            }
+            if wanted.spec.network_owner(slot).is_some()
+                && local.lacks_network(network.as_ref())
+                && let Some(grace_ms) = local.fence(Fence::Network, wanted.spec.stop_grace_ms, now)
             {
                 actions.push(local.removal(&id, grace_ms));
             }
@@ -180,6 +197,7 @@ impl Workload {
                     actions.push(RuntimeAction::Prepare { id: id.clone(), spec: spec(), epoch });
                 }
                 Some(Step::Start) => {
+                    local.join_network(network);
                     actions.push(RuntimeAction::Start { id: id.clone(), spec: spec(), epoch });
                 }
                 None => {}
@@ -194,6 +212,12 @@ impl Workload {
             claims.insert(id, claim);
         }
         (actions, claims)
+    }
+
+    /// Returns the run of a slot's instance that was started last; `None` if none runs here.
+    fn newest_run(&self, slot: &Slot) -> Option<Run> {
+        let of_slot = self.local.iter().filter(|(id, _)| id.slot == *slot);
+        of_slot.filter_map(|(id, local)| local.run(id)).max_by_key(|run| run.started)
     }
 
     /// Returns the old instances that keep running until their successors are available, or prepared with stop first: one for each slot, an available

@@ -1,4 +1,4 @@
-//! What gives a container its host: an admin may deploy it, and others what the policy of the project allows.
+//! What gives a container its host, or reaches beyond its project: an admin may deploy it, and others what the policy of the project allows.
 
 use std::collections::BTreeSet;
 
@@ -14,7 +14,7 @@ use super::Rights;
 /// A service asks for more than its user may give it.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "{service} asks for {}, which gives it the host: this needs admin, and '{name}' has the role {}",
+    "{service} asks for {}: this needs admin, and '{name}' has the role {}",
     list(.privileges),
     .role.as_str()
 )]

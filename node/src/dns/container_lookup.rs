@@ -1,6 +1,6 @@
 //! Looks up containers by their addresses, in a table of all containers in this node's networks. Docker is asked for it again
 //! after its events say that containers started or ended, and for unknown addresses: an event may come after the first query.
-//! Where one is missed, an address can only pass to another container of the same project until Docker is listed anyway, because
+//! Where one is missed, an address can only pass to another container of the same network until Docker is listed anyway, because
 //! unused networks are kept for longer.
 //!
 //! All lookups share the table, so that a container that forges many sources makes Docker list its containers as often as
@@ -104,8 +104,7 @@ impl<D: ListContainers> ContainerLookup<D> {
         match (self.docker.list().await, current) {
             (Ok(containers), _) => {
                 let queriers = containers.into_iter().map(|it| {
-                    let (project, networks, dns) = (it.project, it.networks, it.dns);
-                    let querier = Querier { project, networks, dns };
+                    let querier = Querier { networks: it.networks, dns: it.dns };
                     (it.address, Arc::new(querier))
                 });
                 let queriers = Arc::new(queriers.collect::<BTreeMap<_, _>>());
@@ -146,8 +145,7 @@ mod tests {
         async fn list(&self) -> Result<Vec<ContainerByIp>, DockerError> {
             self.count.fetch_add(1, Ordering::Relaxed);
             self.permits.acquire().await.expect("never closed").forget();
-            let project = "shop".parse().expect("a name");
-            Ok(vec![ContainerByIp { address: OWN, project, networks: [].into(), dns: Vec::new() }])
+            Ok(vec![ContainerByIp { address: OWN, networks: [].into(), dns: Vec::new() }])
         }
 
         fn changes(&self) -> u64 {

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use hickory_proto::op::ResponseCode;
 use vc_engine::routes::{Routes, ServiceRoutes};
-use vc_protocol::Name;
+use vc_protocol::{Name, NetworkKey};
 
 use super::answer::{self, Response};
 use super::table::{Querier, Table};
@@ -16,15 +16,14 @@ use super::table::{Querier, Table};
 #[expect(clippy::expect_used, reason = "a fuzz target")]
 pub fn answer_query(query: &[u8]) -> Option<Vec<u8>> {
     let name = |text: &str| text.parse::<Name>().expect("a name");
-    let networks = BTreeMap::from([(name("default"), ["store.internal".to_owned()].into())]);
-    let services = [("shop/api", networks.clone()), ("blog/wiki", networks)];
+    let network = |project| NetworkKey::Project(name(project), name("default"));
     let mut routes = Routes::default();
-    for (service, networks) in services {
+    for (project, service) in [("shop", "shop/api"), ("blog", "blog/wiki")] {
+        let networks = BTreeMap::from([(network(project), ["store.internal".to_owned()].into())]);
         let service_routes = ServiceRoutes { networks, ..ServiceRoutes::default() };
         routes.services.insert(service.parse().expect("a service"), service_routes);
     }
-    let querier =
-        Querier { project: name("shop"), networks: [name("default")].into(), dns: Vec::new() };
+    let querier = Querier { networks: [network("shop")].into(), dns: Vec::new() };
     let table = Table::default().next(&routes);
     answer::is_single_label(query);
     let refused = answer::refuse(query, ResponseCode::ServFail);

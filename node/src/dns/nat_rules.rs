@@ -37,6 +37,8 @@ pub(super) struct Ports {
     pub(super) udp: BTreeMap<(Ipv4Addr, u16), u16>,
     /// Bridges and the virtual IPs for which this host answers echo requests (ping) that come from there.
     pub(super) echo: BTreeSet<(String, Ipv4Addr)>,
+    /// Bridges from which nothing but virtual IPs is reached.
+    pub(super) internal: BTreeSet<String>,
 }
 
 impl NatRules {
@@ -131,8 +133,14 @@ impl NatRules {
         );
         let _ = writeln!(text, "-A {chain} -d {VIRTUAL_IPS} -j REJECT");
         // Packets that were redirected must pass a firewall whose default is to drop.
-        let _ =
-            writeln!(text, "-A {chain} -m conntrack --ctorigdst {VIRTUAL_IPS} -j ACCEPT\nCOMMIT");
+        let _ = writeln!(text, "-A {chain} -m conntrack --ctorigdst {VIRTUAL_IPS} -j ACCEPT");
+        for bridge in &ports.internal {
+            let _ = writeln!(
+                text,
+                "-A {chain} -i {bridge} ! -o {bridge} -m conntrack --ctstate NEW -j REJECT"
+            );
+        }
+        text.push_str("COMMIT\n");
         text
     }
 }
@@ -160,6 +168,7 @@ COMMIT
             proxy: 1003,
             udp: [((Ipv4Addr::new(198, 18, 7, 7), 514), 1004)].into(),
             echo: [("vcxyzabc".to_owned(), Ipv4Addr::new(198, 18, 7, 7))].into(),
+            internal: ["vcxyzdef".to_owned()].into(),
         };
         let text = NatRules::new("abc", "vcxyz").chains(&ports);
         let expected = "\
@@ -176,6 +185,7 @@ COMMIT
 -A VC-abc -d 198.18.0.0/15 -p tcp -m tcp -j REJECT --reject-with tcp-reset
 -A VC-abc -d 198.18.0.0/15 -j REJECT
 -A VC-abc -m conntrack --ctorigdst 198.18.0.0/15 -j ACCEPT
+-A VC-abc -i vcxyzdef ! -o vcxyzdef -m conntrack --ctstate NEW -j REJECT
 COMMIT
 ";
         assert_eq!(text, expected);

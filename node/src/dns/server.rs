@@ -14,7 +14,7 @@ use tokio::time::{Instant, sleep_until};
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::AbortOnDropHandle;
 use vc_engine::routes::Routes;
-use vc_protocol::ServiceKey;
+use vc_protocol::{NetworkKey, ServiceKey};
 use vc_runtime::docker::Docker;
 
 use super::container_lookup::ContainerLookup;
@@ -91,6 +91,7 @@ impl DnsServer {
             proxy: connections.local_addr()?.port(),
             udp: BTreeMap::new(),
             echo: BTreeSet::new(),
+            internal: BTreeSet::new(),
         };
         let (tables, table) = watch::channel(Arc::new(Table::default()));
         let (report, problem) = watch::channel(None);
@@ -216,12 +217,13 @@ impl<F: ServiceRouter> Reconciler<F> {
         let routes = Arc::clone(&self.routes.borrow_and_update());
         let table = Arc::new(self.tables.borrow().next(&routes));
         self.tables.send_replace(Arc::clone(&table));
-        let before = (self.ports.udp.clone(), self.ports.echo.clone());
-        let bridge = |project, network| self.docker.bridge_name(project, network);
+        let before = (self.ports.udp.clone(), self.ports.echo.clone(), self.ports.internal.clone());
+        let bridge = |network: &NetworkKey| {
+            self.docker.bridge_name(network, table.internal().contains(network))
+        };
         let answering = table.answering().iter().take(MAX_ECHO_RULES);
-        self.ports.echo = answering
-            .map(|((project, network), address)| (bridge(project, network), *address))
-            .collect();
+        self.ports.echo = answering.map(|(network, address)| (bridge(network), *address)).collect();
+        self.ports.internal = table.internal().iter().map(bridge).collect();
         let wanted: BTreeSet<_> = table.udp().keys().take(MAX_UDP_PORTS).collect();
         self.udp.retain(|at, _| wanted.contains(at));
         self.ports.udp.retain(|at, _| wanted.contains(at));
@@ -239,7 +241,7 @@ impl<F: ServiceRouter> Reconciler<F> {
                 }
             }
         }
-        before != (self.ports.udp.clone(), self.ports.echo.clone())
+        before != (self.ports.udp.clone(), self.ports.echo.clone(), self.ports.internal.clone())
     }
 
     /// Serves a UDP port of a service on a socket. Returns its port and a duplicate.

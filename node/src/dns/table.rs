@@ -4,32 +4,29 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, Ipv4Addr};
 
 use vc_engine::routes::Routes;
-use vc_protocol::{Name, ServiceKey};
+use vc_protocol::{NetworkKey, ServiceKey};
 
 use super::virtual_ips::VirtualIps;
 
 /// The container that sends a query or connects: what it may see depends on its networks.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Querier {
-    pub(super) project: Name,
-    /// The networks of the project that the container is in.
-    pub(super) networks: BTreeSet<Name>,
+    /// The networks that the container is in.
+    pub(super) networks: BTreeSet<NetworkKey>,
     /// Its own DNS servers; empty for those of the host.
     pub(super) dns: Vec<IpAddr>,
 }
 
-/// Project and network.
-pub(super) type Network = (Name, Name);
-
-/// The names, aliases, networks and UDP ports of all services. Lookups see one project's networks only.
+/// The names, aliases, networks and UDP ports of all services. Lookups see the networks of the querier only.
 #[derive(Debug, Clone, Default)]
 pub(super) struct Table {
     addresses: VirtualIps,
-    names: BTreeMap<Network, BTreeMap<String, BTreeSet<Ipv4Addr>>>,
-    networks: BTreeMap<ServiceKey, BTreeSet<Name>>,
+    names: BTreeMap<NetworkKey, BTreeMap<String, BTreeSet<Ipv4Addr>>>,
+    networks: BTreeMap<ServiceKey, BTreeSet<NetworkKey>>,
     udp: BTreeMap<(Ipv4Addr, u16), ServiceKey>,
     /// Virtual IPs of services that have an instance that takes connections, by network.
-    answering: BTreeSet<(Network, Ipv4Addr)>,
+    answering: BTreeSet<(NetworkKey, Ipv4Addr)>,
+    internal: BTreeSet<NetworkKey>,
 }
 
 impl Table {
@@ -41,32 +38,34 @@ impl Table {
         for (key, service) in &routes.services {
             let Some(address) = table.addresses.of(key) else { continue };
             for (network, aliases) in &service.networks {
-                let at = (key.project.clone(), network.clone());
                 if !service.endpoints.is_empty() {
-                    table.answering.insert((at.clone(), address));
+                    table.answering.insert((network.clone(), address));
                 }
-                let names = table.names.entry(at).or_default();
+                let names = table.names.entry(network.clone()).or_default();
                 let own = [key.service.to_string(), format!("{}.{}", key.service, key.project)];
                 for name in own.into_iter().chain(aliases.iter().map(|it| it.to_lowercase())) {
                     names.entry(name).or_default().insert(address);
                 }
             }
+            table.internal.extend(service.internal.iter().cloned());
             table.networks.insert(key.clone(), service.networks.keys().cloned().collect());
             table.udp.extend(service.udp.iter().map(|&port| ((address, port), key.clone())));
         }
         table
     }
 
-    /// Returns the virtual IPs of a name: several if services share an alias, none if the querier sees no such name.
+    /// Returns the virtual IPs of a name: several if services share an alias, none if the querier sees no such name. A name in a
+    /// network of its project hides the same name in the networks that projects share.
     pub(super) fn lookup(&self, querier: &Querier, name: &str) -> BTreeSet<Ipv4Addr> {
         let name = name.strip_suffix('.').unwrap_or(name).to_lowercase();
-        let networks = querier.networks.iter();
-        networks
-            .filter_map(|network| self.names.get(&(querier.project.clone(), network.clone())))
-            .filter_map(|names| names.get(&name))
-            .flatten()
-            .copied()
-            .collect()
+        let (shared, own): (Vec<_>, Vec<_>) =
+            querier.networks.iter().partition(|it| matches!(it, NetworkKey::Shared(_)));
+        let find = |networks: Vec<&NetworkKey>| -> BTreeSet<Ipv4Addr> {
+            let names = networks.into_iter().filter_map(|network| self.names.get(network));
+            names.filter_map(|names| names.get(&name)).flatten().copied().collect()
+        };
+        let found = find(own);
+        if found.is_empty() { find(shared) } else { found }
     }
 
     /// Returns the service of a virtual IP if the querier may reach it.
@@ -77,13 +76,18 @@ impl Table {
 
     /// Returns whether the querier shares a network with a service.
     pub(super) fn admits(&self, querier: &Querier, service: &ServiceKey) -> bool {
-        let shares = |networks: &BTreeSet<Name>| !networks.is_disjoint(&querier.networks);
-        service.project == querier.project && self.networks.get(service).is_some_and(shares)
+        let shares = |networks: &BTreeSet<NetworkKey>| !networks.is_disjoint(&querier.networks);
+        self.networks.get(service).is_some_and(shares)
     }
 
-    /// Returns the virtual IPs that answer an echo request, by project and network.
-    pub(super) fn answering(&self) -> &BTreeSet<(Network, Ipv4Addr)> {
+    /// Returns the virtual IPs that answer an echo request, by network.
+    pub(super) fn answering(&self) -> &BTreeSet<(NetworkKey, Ipv4Addr)> {
         &self.answering
+    }
+
+    /// Returns the networks from which nothing outside of them is reached.
+    pub(super) fn internal(&self) -> &BTreeSet<NetworkKey> {
+        &self.internal
     }
 
     /// Returns the UDP ports of services, by virtual IP and port.
@@ -98,8 +102,13 @@ pub(super) mod tests {
 
     use super::*;
 
-    fn name(text: &str) -> Name {
-        text.parse().expect("a name")
+    /// Returns a network of a project; `*NAME` is a shared one.
+    fn network(project: &str, text: &str) -> NetworkKey {
+        let name = |text: &str| text.parse().expect("a name");
+        match text.strip_prefix('*') {
+            Some(shared) => NetworkKey::Shared(name(shared)),
+            None => NetworkKey::Project(name(project), name(text)),
+        }
     }
 
     pub(in crate::dns) fn key(text: &str) -> ServiceKey {
@@ -107,8 +116,8 @@ pub(super) mod tests {
     }
 
     pub(in crate::dns) fn querier(project: &str, networks: &[&str]) -> Querier {
-        let networks = networks.iter().map(|it| name(it)).collect();
-        Querier { project: name(project), networks, dns: Vec::new() }
+        let networks = networks.iter().map(|it| network(project, it)).collect();
+        Querier { networks, dns: Vec::new() }
     }
 
     /// A network and the aliases in it.
@@ -119,10 +128,12 @@ pub(super) mod tests {
         let mut routes = Routes::default();
         for (service, networks) in services {
             let aliases = |aliases: &[&str]| aliases.iter().map(|&it| it.to_owned()).collect();
-            let networks = networks.iter().map(|(net, names)| (name(net), aliases(names)));
+            let key = key(service);
+            let at = |net: &str| network(key.project.as_str(), net);
+            let networks = networks.iter().map(|(net, names)| (at(net), aliases(names)));
             let service_routes =
                 ServiceRoutes { networks: networks.collect(), ..ServiceRoutes::default() };
-            routes.services.insert(key(service), service_routes);
+            routes.services.insert(key, service_routes);
         }
         Table::default().next(&routes)
     }
@@ -155,13 +166,13 @@ pub(super) mod tests {
             address: "10.0.0.1".to_owned(),
         };
         for (service, endpoints) in [("shop/api", vec![]), ("shop/db", vec![endpoint])] {
-            let networks = [(name("back"), BTreeSet::new())].into();
+            let networks = [(network("shop", "back"), BTreeSet::new())].into();
             let of_service = ServiceRoutes { networks, endpoints, ..ServiceRoutes::default() };
             routes.services.insert(key(service), of_service);
         }
         let table = Table::default().next(&routes);
         let db = table.lookup(&querier("shop", &["back"]), "db");
-        let at = (name("shop"), name("back"));
+        let at = network("shop", "back");
         let expected = db.into_iter().map(|address| (at.clone(), address)).collect();
         assert_eq!(*table.answering(), expected);
         assert_eq!(expected.len(), 1);
@@ -183,6 +194,25 @@ pub(super) mod tests {
         assert_eq!(table.reach(&shop, db), Some(&key("shop/db")));
         assert_eq!(table.reach(&blog, db), None);
         assert!(!table.admits(&blog, &key("shop/db")));
+    }
+
+    #[test]
+    fn services_of_two_projects_see_each_other_on_a_network_that_they_share() {
+        let table = table(&[
+            ("proxy/nginx", &[("*web", &[])]),
+            ("shop/app", &[("default", &[]), ("*web", &["shop.local"])]),
+            ("shop/db", &[("default", &[])]),
+            ("blog/app", &[("*web", &["db"])]),
+        ]);
+        let nginx = querier("proxy", &["*web"]);
+        assert_eq!(one(&table, &nginx, "shop.local"), Some(key("shop/app")));
+        assert_eq!(one(&table, &nginx, "app.blog"), Some(key("blog/app")));
+        assert_eq!(table.lookup(&nginx, "app").len(), 2, "as with Docker, both");
+        assert!(!table.admits(&nginx, &key("shop/db")), "it is not on the shared network");
+        // An alias of another project does not hide a service of the own one.
+        let app = querier("shop", &["default", "*web"]);
+        assert_eq!(one(&table, &app, "db"), Some(key("shop/db")));
+        assert_eq!(one(&table, &querier("shop", &["*other"]), "nginx"), None);
     }
 
     #[test]

@@ -87,13 +87,15 @@ impl Router {
             return None;
         }
         let routes = self.inner.table.borrow();
-        let endpoints = &routes.services.get(&request.instance.slot.service)?.endpoints;
+        let service = routes.services.get(&request.instance.slot.service)?;
+        let endpoints = &service.endpoints;
         let is_it = |it: &&vc_engine::routes::Endpoint| {
             it.node == self.inner.node && it.instance == request.instance
         };
         let endpoint = endpoints.iter().find(is_it)?;
         let draining = self.inner.connections.is_draining(&request.instance);
-        (!draining).then(|| endpoint.address.clone())
+        let is_open = !draining && service.has_port(request.protocol, request.port);
+        is_open.then(|| endpoint.address.clone())
     }
 }
 

@@ -97,6 +97,10 @@ impl Router {
             let mut tried = Vec::new();
             loop {
                 let routes = Arc::clone(&table.borrow_and_update());
+                if routes.services.get(service).is_some_and(|it| !it.has_port(U::PROTOCOL, port)) {
+                    tracing::debug!(%service, port, "connection refused: no port of the service");
+                    return None;
+                }
                 if routes.services.get(service).is_some_and(|it| it.is_unhealthy) {
                     tracing::debug!(%service, "connection refused: the healthchecks of all instances fail");
                     return None;

@@ -30,7 +30,7 @@ use tokio::sync::watch;
 use vc_engine::routes::{Routes, ServiceRoutes};
 use vc_node::dns::{Admit, Config, DnsServer, RESOLV_CONF, ServiceRouter, container_servers};
 use vc_node::handover::Sockets;
-use vc_protocol::ServiceKey;
+use vc_protocol::{NetworkKey, ServiceKey};
 
 use vc_runtime::Runtime;
 
@@ -111,15 +111,17 @@ async fn serve_dns(
 fn routes(services: &[(&str, &[&str])]) -> Routes {
     let mut routes = Routes::default();
     for (service, networks) in services {
-        let networks = networks
-            .iter()
-            .map(|network| (network.parse().expect("a name"), ["Alias".to_owned()].into()));
+        let key: ServiceKey = service.parse().expect("a service");
+        let networks = networks.iter().map(|network| {
+            let network = network.parse().expect("a name");
+            (NetworkKey::Project(key.project.clone(), network), ["Alias".to_owned()].into())
+        });
         let routes_of_service = ServiceRoutes {
             networks: networks.collect(),
             udp: [53].into(),
             ..ServiceRoutes::default()
         };
-        routes.services.insert(service.parse().expect("a service"), routes_of_service);
+        routes.services.insert(key, routes_of_service);
     }
     routes
 }

@@ -149,6 +149,7 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     }
     volumes::say_how_kept(&mut services, &top);
     links::apply(&mut services, walk);
+    networks::check(&mut services, walk);
     dependencies::allow_exit(&mut services, walk);
     dependencies::check(&services, &inactive, walk);
     ports::check(&services, walk);

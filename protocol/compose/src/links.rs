@@ -1,7 +1,5 @@
 //! `links` of a service, from before there were networks: another name for a service, and a dependency on it.
 
-use std::collections::BTreeSet;
-
 use super::model::Service;
 use super::networks::{self, alias};
 use super::problem::Problem;
@@ -42,11 +40,7 @@ pub(super) fn apply(services: &mut [Service], walk: &Walk<'_>) {
                 continue;
             };
             if let Some(alias) = alias {
-                let networks = &mut linked.deployment.spec.container.networks;
-                if networks.is_empty() {
-                    networks.extend(networks::default_name().map(|name| (name, BTreeSet::new())));
-                }
-                networks.values_mut().for_each(|aliases| aliases.extend([alias.clone()]));
+                networks::add_alias(&mut linked.deployment.spec.container, &alias);
             }
             let depends_on = &mut services[index].deployment.spec.depends_on;
             depends_on.entry(to).or_insert(Dependency::ServiceStarted);

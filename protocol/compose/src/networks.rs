@@ -1,35 +1,45 @@
-//! Networks of a project, and a service's aliases on each.
+//! The networks of a service: those that the file declares, with its aliases on each, or what it has instead.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::environment;
+use super::model::Service;
 use super::problem::Problem;
-use super::walk::At;
+use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
 use vc_protocol::spec::validate::is_alias;
+use vc_protocol::spec::{ContainerSpec, DEFAULT_NETWORK, Dependency, NetworkMode, Port, Publish};
 
-/// The network of services that name none; it need not be declared.
-const DEFAULT: &str = "default";
+/// A network that the file declares.
+#[derive(Debug, Clone, PartialEq, Eq, Default)]
+pub(super) struct Declared {
+    /// Its name in the cluster, if projects share it.
+    shared: Option<Name>,
+    /// Whether nothing outside of it is reached.
+    internal: bool,
+}
 
 /// Reads `networks:` at the top.
-pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
-    let mut found = BTreeSet::new();
+pub(super) fn declared(at: Option<&At<'_>>) -> BTreeMap<Name, Declared> {
+    let mut found = BTreeMap::new();
     for (key, at) in at.map(At::entries).unwrap_or_default() {
+        let declared = match at.node {
+            Node::Null => Declared::default(),
+            _ => options(key, &at),
+        };
         match key.parse::<Name>() {
-            Ok(name) => drop(found.insert(name)),
+            Ok(name) => drop(found.insert(name, declared)),
             Err(why) => at.invalid(why),
-        }
-        if *at.node != Node::Null {
-            options(key, &at);
         }
     }
     found
 }
 
-fn options(key: &str, at: &At<'_>) {
+/// Reads a declaration. A name, or that it is external, makes it one that projects share.
+fn options(key: &str, at: &At<'_>) -> Declared {
     let mut fields = at.fields();
-    let name = fields.take("name").and_then(|at| at.text()).filter(|name| *name != key);
+    let mut name = fields.take("name").and_then(|at| at.read(str::parse::<Name>));
     if let Some(at) = fields.take("driver")
         && let Some(other) = at.text().filter(|it| !matches!(*it, "bridge" | "overlay"))
     {
@@ -40,37 +50,59 @@ fn options(key: &str, at: &At<'_>) {
     // Checked and otherwise unused.
     fields.take("labels").map(|at| environment::labels(&at));
     fields.take("attachable").and_then(|at| at.bool());
-    if fields.take("external").and_then(|at| at.bool()) == Some(true) || name.is_some() {
-        at.warn(
-            "is the project's own network: services of other projects are not on it, and are reached at the ports that they publish",
-        );
+    let external = fields.take("external").is_some_and(|at| match at.node {
+        // The form from before `name`.
+        Node::Map(_) => {
+            let mut fields = at.fields();
+            name = fields.take("name").and_then(|at| at.read(str::parse::<Name>)).or(name.take());
+            fields.finish(&[]);
+            true
+        }
+        _ => at.bool() == Some(true),
+    });
+    let internal = fields.take("internal").and_then(|at| at.bool()) == Some(true);
+    if fields.take("enable_ipv6").and_then(|at| at.bool()) == Some(true) {
+        at.warn("has IPv4 only: 'enable_ipv6' has no effect");
     }
-    if fields.take("internal").and_then(|at| at.bool()) == Some(true) {
-        at.warn("has a way out: 'internal' is not supported, and does not keep its services from the internet");
-    }
+    fields.take("enable_ipv4").and_then(|at| at.bool());
     fields.finish(&[
         ("ipam", " is not supported: each node gives out its own addresses"),
         ("driver_opts", " is not supported: the cluster makes the network"),
     ]);
+    let shared = match name {
+        None if external => key.parse().ok(),
+        name => name,
+    };
+    if shared.is_some() && internal {
+        at.refuse(
+            "is shared by projects and internal: write one of name (or external) and internal",
+        );
+    }
+    Declared { shared, internal }
 }
 
-/// Returns the name of the network of services that name none.
-pub(super) fn default_name() -> Option<Name> {
-    DEFAULT.parse().ok()
-}
-
-/// Reads the networks of a service and its aliases on each, from `networks` and `container_name`. Empty: the default
-/// network, without aliases.
+/// Sets the networks of a service and its aliases on each, from `networks` and `container_name`, or what it has instead, from
+/// `network_mode`.
 pub(super) fn read(
     networks: Option<&At<'_>>,
     container_name: Option<&At<'_>>,
-    declared: &BTreeSet<Name>,
-) -> BTreeMap<Name, BTreeSet<String>> {
-    let mut found: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
+    mode: Option<&At<'_>>,
+    declared: &BTreeMap<Name, Declared>,
+    to: &mut ContainerSpec,
+) {
+    let alias = container_name.and_then(|at| at.read(alias));
+    to.network_mode = mode.and_then(|at| at.read(network_mode)).flatten();
+    if let (Some(_), Some(at)) = (&to.network_mode, networks) {
+        at.refuse("has no effect with network_mode: keep one of them");
+    }
+    if to.network_mode.is_some() {
+        return;
+    }
+    let mut named: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
     for (name, aliases, at) in networks.map(entries).unwrap_or_default() {
         match name.parse::<Name>() {
-            Ok(name) if declared.contains(&name) || name.as_str() == DEFAULT => {
-                found.entry(name).or_default().extend(aliases);
+            Ok(name) if declared.contains_key(&name) || name.as_str() == DEFAULT_NETWORK => {
+                named.entry(name).or_default().extend(aliases);
             }
             Ok(name) => {
                 at.refuse(format!("is not declared: write networks: {{{name}: }} at the top"))
@@ -78,13 +110,126 @@ pub(super) fn read(
             Err(why) => at.invalid(why),
         }
     }
-    if let Some(alias) = container_name.and_then(|at| at.read(alias)) {
-        if found.is_empty() {
-            found.extend(default_name().map(|name| (name, BTreeSet::new())));
-        }
-        found.values_mut().for_each(|aliases| aliases.extend([alias.clone()]));
+    let default = || DEFAULT_NETWORK.parse::<Name>().ok();
+    // The default network without an alias need not be said, unless it is another than it seems.
+    if named.is_empty()
+        && let Some(default) = default()
+        && (alias.is_some() || declared.get(&default).is_some_and(|it| *it != Declared::default()))
+    {
+        named.insert(default, BTreeSet::new());
     }
-    found
+    for (name, mut aliases) in named {
+        aliases.extend(alias.clone());
+        let Declared { shared, internal } = declared.get(&name).cloned().unwrap_or_default();
+        match shared {
+            Some(shared) => to.shared_networks.entry(shared).or_default().extend(aliases),
+            None => {
+                to.internal_networks.extend(internal.then(|| name.clone()));
+                to.networks.insert(name, aliases);
+            }
+        }
+    }
+}
+
+/// Gives a service another name on all of its networks. One without networks of its own has none.
+pub(super) fn add_alias(container: &mut ContainerSpec, alias: &str) {
+    if container.network_mode.is_some() {
+        return;
+    }
+    if container.networks.is_empty() && container.shared_networks.is_empty() {
+        let default = DEFAULT_NETWORK.parse().ok();
+        container.networks.extend(default.map(|name: Name| (name, BTreeSet::new())));
+    }
+    let all = container.networks.values_mut().chain(container.shared_networks.values_mut());
+    all.for_each(|aliases| aliases.extend([alias.to_owned()]));
+}
+
+/// Parses `network_mode`; `None`: the networks of the service.
+fn network_mode(text: &str) -> Result<Option<NetworkMode>, Problem> {
+    match text {
+        "bridge" | "default" => Ok(None),
+        "host" => Ok(Some(NetworkMode::Host)),
+        "none" => Ok(Some(NetworkMode::None)),
+        _ => match text.split_once(':') {
+            Some(("service", name)) => {
+                let name = name
+                    .parse()
+                    .map_err(|why: vc_protocol::IdError| Problem::new(why.to_string()))?;
+                Ok(Some(NetworkMode::Service(name)))
+            }
+            Some(("container", name)) => Err(Problem::new(format!(
+                "'{text}' names a container of one host: write service:NAME, and {name} as a service of this file"
+            ))),
+            _ => Err(Problem::new(format!(
+                "'{text}' is not supported: write host, none, service:NAME or bridge"
+            ))),
+        },
+    }
+}
+
+/// Returns the ports that a program on the network of its host binds itself, of those that it publishes and exposes.
+pub(super) fn host_ports(
+    at: &At<'_>,
+    ports: Vec<Port>,
+    exposed: Vec<vc_protocol::spec::Expose>,
+) -> Vec<Port> {
+    if let Some(port) = ports.iter().find(|it| it.published != it.target) {
+        at.warn(format!(
+            "publishes {} as {}, which has no effect with network_mode: host: the program listens at {} of its host",
+            port.target, port.published, port.target
+        ));
+    }
+    if ports.iter().any(|it| it.proxy_protocol.is_some()) {
+        at.refuse("has x-vc.proxy_protocol, but with network_mode: host no node forwards its connections: leave it out");
+    }
+    let published = ports.into_iter().map(|it| (it.target, it.protocol));
+    let all: BTreeSet<_> =
+        published.chain(exposed.into_iter().map(|it| (it.target, it.protocol))).collect();
+    let port = |(port, protocol)| Port {
+        host_ip: None,
+        published: port,
+        target: port,
+        protocol,
+        publish: Publish::Node,
+        proxy_protocol: None,
+    };
+    all.into_iter().map(port).collect()
+}
+
+/// Checks the services that have the network of another one, and lets them wait for it.
+pub(super) fn check(services: &mut [Service], walk: &Walk<'_>) {
+    let modes: BTreeMap<Name, Option<NetworkMode>> = services
+        .iter()
+        .map(|it| {
+            (
+                it.deployment.service.service.clone(),
+                it.deployment.spec.container.network_mode.clone(),
+            )
+        })
+        .collect();
+    for Service { deployment, .. } in services {
+        let Some(NetworkMode::Service(owner)) = &deployment.spec.container.network_mode else {
+            continue;
+        };
+        let refuse = |reason: &str| {
+            walk.refuse(&format!("services.{}.network_mode", deployment.service.service), reason);
+        };
+        match modes.get(owner) {
+            None => {
+                refuse(" names no service of the file that is deployed");
+                continue;
+            }
+            Some(Some(NetworkMode::Service(of))) => {
+                refuse(&format!(" names a service that itself has the network of {of}: name that"));
+            }
+            Some(Some(NetworkMode::Host)) => {
+                refuse(" names a service on the network of its host: write host here too");
+            }
+            Some(Some(NetworkMode::None) | None) => {}
+        }
+        let owner = owner.clone();
+        deployment.spec.depends_on.entry(owner).or_insert(Dependency::ServiceStarted);
+    }
 }
 
 /// Returns each network of the list or map at `at`, with its aliases.
@@ -100,6 +245,11 @@ fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
             let mut fields = at.fields();
             let items = fields.take("aliases").map(|at| at.items()).unwrap_or_default();
             aliases.extend(items.iter().filter_map(|item| item.read(alias)));
+            for key in ["priority", "gw_priority"] {
+                if let Some(at) = fields.take(key) {
+                    at.warn("has no effect: the way out is a network that is not internal");
+                }
+            }
             let fixed = " is not supported: services are found by name";
             fields.finish(&[("ipv4_address", fixed), ("ipv6_address", fixed)]);
         }

@@ -20,15 +20,11 @@ use vc_protocol::spec::{
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 8] = [
+const REFUSED: [(&str, &str); 7] = [
     ("develop", " is not supported: it is for docker compose watch"),
     ("domainname", " is not supported: write the whole name into hostname"),
     ("extends", " is not supported: write the service out, or use a YAML anchor"),
     ("external_links", " is not supported: projects do not see each other"),
-    (
-        "network_mode",
-        " is not supported: leave bridge and default out; instead of host write ports",
-    ),
     ("pid", " is not supported: an instance sees its own processes only"),
     ("volumes_from", " is not supported: name the same volume in both services"),
     ("label_file", " is not supported: write labels"),
@@ -52,7 +48,6 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let hosts =
         HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
     let (mounts, files) = mounts(&mut fields, top, hosts);
-    let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
     let mut container = ContainerSpec {
         image: image.unwrap_or_default(),
         command: fields.take("command").map(|at| command(&at)),
@@ -66,13 +61,15 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         restart: deploy.restart,
         working_dir: fields.take("working_dir").and_then(|at| at.text()).map(str::to_owned),
         user: fields.take("user").and_then(|at| at.text()).map(str::to_owned),
-        networks: networks::read(networks.as_ref(), container_name.as_ref(), &top.networks),
         mounts,
         files,
         settings: settings::take(&mut fields),
         stop_grace_ms: DEFAULT_GRACE_MS,
         ..ContainerSpec::default()
     };
+    let [networks, name, mode] =
+        ["networks", "container_name", "network_mode"].map(|key| fields.take(key));
+    networks::read(networks.as_ref(), name.as_ref(), mode.as_ref(), &top.networks, &mut container);
     if let Some(grace) = fields.take("stop_grace_period").and_then(|at| at.read(duration::parse)) {
         container.stop_grace_ms = grace;
     }
@@ -86,7 +83,10 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     if let Some(at) = fields.take("expose") {
         ports_of.expose(&at);
     }
-    let (ports, expose) = ports_of.finish();
+    let (mut ports, mut expose) = ports_of.finish();
+    if container.is_on_host_network() {
+        ports = networks::host_ports(at, ports, std::mem::take(&mut expose));
+    }
     if extension.proxy_protocol.is_some() && ports.iter().all(|it| it.proxy_protocol.is_none()) {
         at.refuse("has x-vc.proxy_protocol, but publishes no TCP port that would use it");
     }

@@ -1,9 +1,10 @@
 //! The declarations that services refer to.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use super::directories::Directories;
 use super::files::Files;
+use super::networks::Declared;
 use vc_protocol::Name;
 use vc_protocol::volume::VolumeSpec;
 
@@ -11,6 +12,6 @@ use vc_protocol::volume::VolumeSpec;
 pub(super) struct Top<'a> {
     pub(super) volumes: BTreeMap<Name, VolumeSpec>,
     pub(super) directories: Directories,
-    pub(super) networks: BTreeSet<Name>,
+    pub(super) networks: BTreeMap<Name, Declared>,
     pub(super) files: Files<'a>,
 }

@@ -6,10 +6,13 @@ use std::path::{Component, Path};
 use serde::{Deserialize, Serialize};
 
 use super::Privilege;
+use crate::Name;
 
 /// The most host paths of one policy.
 pub const MAX_HOST_PATHS: usize = 64;
-/// The longest of them, in bytes.
+/// The most shared networks of one policy.
+const MAX_NETWORKS: usize = 64;
+/// The longest host path, in bytes.
 const MAX_PATH: usize = 1024;
 
 /// The privileges that deployers may give the services of a project.
@@ -27,9 +30,15 @@ pub struct ProjectPolicy {
     /// Security options.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub security_options: bool,
+    /// The network of the host.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub host_network: bool,
     /// Paths of the host, with what is below them.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub host_paths: BTreeSet<String>,
+    /// Networks that projects share.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub networks: BTreeSet<Name>,
 }
 
 /// A text does not name a privilege of a policy.
@@ -37,7 +46,7 @@ pub struct ProjectPolicy {
 pub enum PolicyError {
     /// The word is unknown.
     #[error(
-        "'{0}' is not a privilege: write privileged, devices, capabilities, security-options or host-paths=/PATH"
+        "'{0}' is not a privilege: write privileged, devices, capabilities, security-options, host-network, host-paths=/PATH or networks=NAME"
     )]
     Unknown(String),
     /// `host-paths` without a path.
@@ -46,17 +55,23 @@ pub enum PolicyError {
     /// The path is relative, or leads up.
     #[error("'{0}' is not an absolute path without '..', of at most {MAX_PATH} bytes")]
     Path(String),
+    /// `networks` without a name, or with a text that is none.
+    #[error("name the shared networks, as networks=proxy")]
+    Network,
+    /// More than [`MAX_NETWORKS`].
+    #[error("a policy has at most {MAX_NETWORKS} shared networks")]
+    TooManyNetworks,
     /// More than [`MAX_HOST_PATHS`].
     #[error("a policy has at most {MAX_HOST_PATHS} host paths")]
     TooManyPaths,
 }
 
 impl ProjectPolicy {
-    /// Returns the policy that these words name: `privileged`, `devices`, `capabilities`, `security-options`,
-    /// `host-paths=/srv/data,/srv/x`.
+    /// Returns the policy that these words name: `privileged`, `devices`, `capabilities`, `security-options`, `host-network`,
+    /// `host-paths=/srv/data,/srv/x`, `networks=proxy`.
     ///
     /// # Errors
-    /// A word is unknown, or a path is not absolute.
+    /// A word is unknown, a path is not absolute, or a network is no name.
     pub fn parse<'a>(words: impl IntoIterator<Item = &'a str>) -> Result<Self, PolicyError> {
         let mut policy = Self::default();
         for word in words {
@@ -66,11 +81,18 @@ impl ProjectPolicy {
                     "devices" => policy.devices = true,
                     "capabilities" => policy.capabilities = true,
                     "security-options" => policy.security_options = true,
+                    "host-network" => policy.host_network = true,
+                    "networks" => return Err(PolicyError::Network),
                     "host-paths" => return Err(PolicyError::NoPath),
                     _ => return Err(PolicyError::Unknown(word.to_owned())),
                 },
                 Some(("host-paths", paths)) => {
                     policy.host_paths.extend(paths.split(',').map(str::to_owned));
+                }
+                Some(("networks", names)) => {
+                    let names = names.split(',').map(str::parse);
+                    let names: Result<BTreeSet<Name>, _> = names.collect();
+                    policy.networks.extend(names.map_err(|_| PolicyError::Network)?);
                 }
                 Some(_) => return Err(PolicyError::Unknown(word.to_owned())),
             }
@@ -91,6 +113,9 @@ impl ProjectPolicy {
         if self.host_paths.len() > MAX_HOST_PATHS {
             return Err(PolicyError::TooManyPaths);
         }
+        if self.networks.len() > MAX_NETWORKS {
+            return Err(PolicyError::TooManyNetworks);
+        }
         Ok(self)
     }
 
@@ -101,12 +126,17 @@ impl ProjectPolicy {
             (self.devices, "devices"),
             (self.capabilities, "capabilities"),
             (self.security_options, "security-options"),
+            (self.host_network, "host-network"),
         ];
         let flags = flags.into_iter().filter(|(is_set, _)| *is_set);
         let mut words: Vec<String> = flags.map(|(_, word)| word.to_owned()).collect();
         if !self.host_paths.is_empty() {
             let paths: Vec<&str> = self.host_paths.iter().map(String::as_str).collect();
             words.push(format!("host-paths={}", paths.join(",")));
+        }
+        if !self.networks.is_empty() {
+            let names: Vec<&str> = self.networks.iter().map(Name::as_str).collect();
+            words.push(format!("networks={}", names.join(",")));
         }
         words
     }
@@ -119,7 +149,9 @@ impl ProjectPolicy {
             devices: self.devices || other.devices,
             capabilities: self.capabilities || other.capabilities,
             security_options: self.security_options || other.security_options,
+            host_network: self.host_network || other.host_network,
             host_paths: &self.host_paths | &other.host_paths,
+            networks: &self.networks | &other.networks,
         }
     }
 
@@ -132,18 +164,23 @@ impl ProjectPolicy {
             devices: self.devices && !other.devices,
             capabilities: self.capabilities && !other.capabilities,
             security_options: self.security_options && !other.security_options,
+            host_network: self.host_network && !other.host_network,
             host_paths: self.host_paths.iter().filter(|it| !named(it)).cloned().collect(),
+            networks: &self.networks - &other.networks,
         }
     }
 
-    /// Returns whether the services of the project may use a privilege.
+    /// Returns whether the services of the project may use a privilege. Shared networks are named one by one: the host gives none.
     pub fn allows(&self, privilege: &Privilege) -> bool {
-        self.privileged
+        let is_of_host = !matches!(privilege, Privilege::SharedNetwork(_));
+        (self.privileged && is_of_host)
             || match privilege {
                 Privilege::Privileged => false,
                 Privilege::Device(_) => self.devices,
                 Privilege::Capability(_) => self.capabilities,
                 Privilege::SecurityOption(_) => self.security_options,
+                Privilege::HostNetwork => self.host_network,
+                Privilege::SharedNetwork(network) => self.networks.contains(network),
                 Privilege::HostPath(path) => self.roots(path).next().is_some(),
             }
     }
@@ -184,17 +221,20 @@ mod tests {
             Privilege::Capability(text("NET_ADMIN")),
             Privilege::SecurityOption(text("apparmor=unconfined")),
             Privilege::HostPath(text("/srv/data")),
+            Privilege::HostNetwork,
+            Privilege::SharedNetwork("proxy".parse().expect("a name")),
         ]
     }
 
     #[test]
-    fn each_privilege_is_allowed_alone_and_privileged_allows_all() {
+    fn each_privilege_is_allowed_alone_and_privileged_allows_all_of_the_host() {
         for privilege in privileges() {
             let word = privilege.word();
             let alone = policy(&[&word]);
             assert_eq!(alone.words(), std::slice::from_ref(&word));
             for other in privileges() {
-                let allowed = other == privilege || word == "privileged";
+                let is_of_host = !matches!(other, Privilege::SharedNetwork(_));
+                let allowed = other == privilege || (word == "privileged" && is_of_host);
                 assert_eq!(alone.allows(&other), allowed, "{word}: {other}");
                 assert!(!ProjectPolicy::default().allows(&other), "{other}");
             }

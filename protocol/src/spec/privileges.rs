@@ -1,6 +1,7 @@
-//! What of a spec gives a container its host.
+//! What of a spec gives a container its host, or reaches beyond its project.
 
 use super::{ContainerSpec, Mount, ServiceSpec};
+use crate::Name;
 use crate::volume::Origin;
 
 /// The capabilities that Docker gives every container, without the prefix `CAP_`.
@@ -22,7 +23,7 @@ const DEFAULT_CAPABILITIES: [&str; 14] = [
     "SYS_CHROOT",
 ];
 
-/// Something that gives a container its host, or may. Displayed as it would be named in a Compose file.
+/// Something that gives a container its host, or may, or that reaches beyond its project. Displayed as it would be named in a Compose file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Privilege {
     /// `privileged`.
@@ -35,6 +36,10 @@ pub enum Privilege {
     Capability(String),
     /// A security option other than `no-new-privileges`.
     SecurityOption(String),
+    /// The network of the host.
+    HostNetwork,
+    /// A network that projects share.
+    SharedNetwork(Name),
 }
 
 impl std::fmt::Display for Privilege {
@@ -45,6 +50,8 @@ impl std::fmt::Display for Privilege {
             Self::HostPath(path) => write!(f, "the host path {path}"),
             Self::Capability(capability) => write!(f, "the capability {capability}"),
             Self::SecurityOption(option) => write!(f, "the security option {option}"),
+            Self::HostNetwork => f.write_str("the network of the host"),
+            Self::SharedNetwork(network) => write!(f, "the shared network {network}"),
         }
     }
 }
@@ -58,12 +65,14 @@ impl Privilege {
             Self::HostPath(path) => format!("host-paths={path}"),
             Self::Capability(_) => "capabilities".to_owned(),
             Self::SecurityOption(_) => "security-options".to_owned(),
+            Self::HostNetwork => "host-network".to_owned(),
+            Self::SharedNetwork(network) => format!("networks={network}"),
         }
     }
 }
 
 impl ServiceSpec {
-    /// Returns what gives an instance its host, or may: of the container, and the directories of nodes that its volumes are.
+    /// Returns what an instance has beyond its project: of the container, and the directories of nodes that its volumes are.
     pub fn privileges(&self) -> Vec<Privilege> {
         let directories = self.volumes.values().filter_map(|volume| match &volume.origin {
             Some(Origin::Directory { path, .. }) => Some(Privilege::HostPath(path.clone())),
@@ -74,7 +83,7 @@ impl ServiceSpec {
 }
 
 impl ContainerSpec {
-    /// Returns what gives the container its host, or may.
+    /// Returns what the container has beyond its project.
     fn privileges(&self) -> Vec<Privilege> {
         let settings = &self.settings;
         let mut found = Vec::new();
@@ -93,6 +102,8 @@ impl ContainerSpec {
         // The default of an engine may be what confines its containers.
         let runtime = settings.runtime.iter().map(|name| format!("runtime={name}"));
         found.extend(runtime.map(Privilege::SecurityOption));
+        found.extend(self.is_on_host_network().then_some(Privilege::HostNetwork));
+        found.extend(self.shared_networks.keys().cloned().map(Privilege::SharedNetwork));
         found
     }
 }

@@ -8,7 +8,8 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
-    Mount, Port, PortProtocol, ServiceSpec, Settings, UpdateOrder, share_an_address,
+    Mount, NetworkMode, Port, PortProtocol, Publish, ServiceSpec, Settings, UpdateOrder,
+    share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -67,6 +68,19 @@ impl ServiceSpec {
         let in_turn = !self.is_exclusive() || self.update.order != Some(UpdateOrder::StartFirst);
         check(in_turn, &"update.order", EXCLUSIVE_STARTS_FIRST)?;
         self.validate_disconnect()?;
+        match self.container.network_mode {
+            None | Some(NetworkMode::Host) => {}
+            Some(NetworkMode::None) => check(count == 0, &"ports", NO_NETWORK)?,
+            Some(NetworkMode::Service(_)) => check(count == 0, &"ports", OTHER_NETWORK)?,
+        }
+        // The program binds them itself.
+        let is_bound = |port: &Port| port.published == port.target && port.publish == Publish::Node;
+        let bound = !self.container.is_on_host_network() || self.ports.iter().all(is_bound);
+        check(
+            bound,
+            &"ports",
+            "on the network of the host are those that the program binds itself",
+        )?;
         let exposed = self.expose.iter().all(|port| port.target > 0);
         check(exposed, &"expose", "has the port 0")?;
         duration("update.delay_ms", self.update.delay_ms)?;
@@ -95,6 +109,10 @@ const EXCLUSIVE_STOPS: &str = "is for available services: an exclusive one stops
 /// Also of a service that is exclusive by default: two instances at once would write its volume.
 const EXCLUSIVE_STARTS_FIRST: &str = "is start-first, but an exclusive service (it says so, or writes a named volume) never runs two instances of a slot: write \
      order: stop-first, or x-vc.on_partition: available";
+const OTHER_NAMES: &str = "is that of another service, whose hostname, extra_hosts, dns, dns_search and dns_opt count: write them there";
+const NO_NETWORK: &str = "are for a service with a network, but its network_mode is none";
+const OTHER_NETWORK: &str =
+    "of a service that has the network of another are ports of the other: write them there";
 const NOT_A_LINE: &str = "is empty, or has control characters";
 const HAS_NUL: &str = "contains a NUL character";
 const NOT_A_KEY: &str = "is not a key: it is empty, or has '=' or control characters";
@@ -122,9 +140,19 @@ impl ContainerSpec {
         for (field, text) in [("working_dir", &self.working_dir), ("user", &self.user)] {
             check(text.as_ref().is_none_or(|text| is_line(text)), &field, NOT_A_LINE)?;
         }
-        for alias in self.networks.values().flatten() {
+        for alias in self.networks.values().chain(self.shared_networks.values()).flatten() {
             let fits = is_alias(alias) && !alias.contains(|c: char| c.is_ascii_uppercase());
             check(fits, &at("networks", alias), "is not a host name in lower case")?;
+        }
+        let has_networks = !self.networks.is_empty() || !self.shared_networks.is_empty();
+        let one = self.network_mode.is_none() || !has_networks;
+        check(one, &"network_mode", "is for a service without networks of its own")?;
+        if let Some(NetworkMode::Service(_)) = self.network_mode {
+            let Settings { hostname, extra_hosts, dns, dns_search, dns_opt, .. } = &self.settings;
+            let plain = hostname.is_none()
+                && extra_hosts.is_empty()
+                && (dns.is_empty() && dns_search.is_empty() && dns_opt.is_empty());
+            check(plain, &"network_mode", OTHER_NAMES)?;
         }
         let mut targets = BTreeSet::new();
         for mount in &self.mounts {

@@ -175,11 +175,13 @@ pub enum MutationError {
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
-    /// A member would not know where the data of the service is.
-    #[error("{service} says how its volumes are kept, and vc-node on {node} does not know that")]
+    /// A member would not know where the data of the service is, or where it runs.
+    #[error("{service} {what}, and vc-node on {node} does not know that")]
     OlderNode {
         /// The service.
         service: ServiceKey,
+        /// What of it; continues its name.
+        what: &'static str,
         /// The name of the node.
         node: String,
     },

@@ -13,7 +13,7 @@ use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{
     Attribute, Constraint, ContainerSpec, Deployment, FileId, FileKind, FileMount, Mount,
-    OnPartition, ServiceSpec,
+    NetworkMode, OnPartition, ServiceSpec,
 };
 use vc_protocol::{ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored};
 
@@ -536,6 +536,27 @@ fn a_spec_that_says_how_volumes_are_kept_waits_for_the_last_older_node() {
     assert!(refused.contains("upgrade vc-node on attic"), "{refused}");
     cluster.nodes.get_mut(&node(2)).expect("attic").info.as_mut().expect("info").supports.volumes =
         true;
+    cluster.deploy(spec);
+}
+
+#[test]
+fn a_service_with_the_network_of_another_waits_for_the_last_older_node() {
+    let mut cluster = Cluster::new();
+    let mut spec = image(1);
+    spec.container.network_mode = Some(NetworkMode::Service("vpn".parse().expect("a name")));
+    let supports = KnownVersions::default().supports();
+    for state in cluster.nodes.values_mut() {
+        state.info.as_mut().expect("info").supports = supports;
+    }
+    let attic = |cluster: &mut Cluster, plan| {
+        let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
+        attic.info.as_mut().expect("info").supports.plan = plan;
+    };
+    attic(&mut cluster, 5);
+    let refused = cluster.apply(&deploying(deployment(spec.clone()))).expect_err("refused");
+    let expected = "has the network of another service, and vc-node on attic does not know that";
+    assert!(refused.contains(expected), "{refused}");
+    attic(&mut cluster, supports.plan);
     cluster.deploy(spec);
 }
 

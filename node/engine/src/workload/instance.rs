@@ -75,8 +75,36 @@ pub(super) struct Local {
     has_run: bool,
     /// Epoch of the lease under which it was started; `None` for one without a lease.
     epoch: Option<Epoch>,
-    /// Whether it is removed because its lease ended.
-    fenced: bool,
+    /// Why it is removed, to start again later.
+    fenced: Option<Fence>,
+    /// The run of the instance whose network it has, if it has that of another.
+    network: Option<Run>,
+}
+
+/// Why an instance may not go on, and starts again later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Fence {
+    /// Its lease has ended.
+    Lease,
+    /// The instance whose network it has was stopped, or started anew.
+    Network,
+}
+
+impl Fence {
+    fn reason(self) -> &'static str {
+        match self {
+            Self::Lease => "its lease has ended",
+            Self::Network => "the instance whose network it has was stopped",
+        }
+    }
+}
+
+/// One run of an instance: from a start to its end.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Run {
+    pub(super) id: InstanceId,
+    /// When it was started, by the clock of the runtime.
+    pub(super) started: Millis,
 }
 
 /// What an instance needs of the runtime.
@@ -130,7 +158,8 @@ impl Local {
             node_fault: false,
             has_run: false,
             epoch: old.as_ref().and_then(|claim| claim.epoch),
-            fenced: false,
+            fenced: None,
+            network: None,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -199,20 +228,45 @@ impl Local {
         }
     }
 
-    /// Returns the grace if it is to be removed now, because the lease ends under which it was started; it starts again
-    /// under the next one. One that does not run needs no removal.
-    pub(super) fn fence(&mut self, grace: Millis, now: Millis) -> Option<Millis> {
+    /// Returns the grace if it is to be removed now, because the lease ends under which it was started, or its network; it starts again
+    /// with the next one. One that does not run needs no removal.
+    pub(super) fn fence(&mut self, why: Fence, grace: Millis, now: Millis) -> Option<Millis> {
         let may_run = matches!(
             (&self.phase, self.asked),
             (Some(Phase::Running { .. } | Phase::Pulling { .. }), _) | (None, Some(_))
         );
-        let asks = self.fenced && self.asked.is_some_and(|asked| now < asked + REPEAT);
+        let asks = self.fenced.is_some() && self.asked.is_some_and(|asked| now < asked + REPEAT);
         if !may_run || self.removing || asks {
             return None;
         }
-        (self.replacing, self.fenced, self.asked) = (true, true, Some(now));
+        (self.replacing, self.fenced, self.asked) = (true, Some(why), Some(now));
         self.availability = Availability::No;
         Some(grace.min(self.grace_ms.unwrap_or(DEFAULT_GRACE)))
+    }
+
+    /// Returns its run, if it runs and is not being removed.
+    pub(super) fn run(&self, id: &InstanceId) -> Option<Run> {
+        match self.phase {
+            Some(Phase::Running { started, .. }) if !self.removing && self.fenced.is_none() => {
+                Some(Run { id: id.clone(), started })
+            }
+            _ => None,
+        }
+    }
+
+    /// Returns whether it runs without the network that it has to have, which is that of `owner`. One that ran before this node was started
+    /// has it if it was started later.
+    pub(super) fn lacks_network(&mut self, owner: Option<&Run>) -> bool {
+        let Some(Phase::Running { started, .. }) = self.phase else { return false };
+        if self.network.is_none() {
+            self.network = owner.filter(|owner| owner.started <= started).cloned();
+        }
+        self.network.as_ref() != owner || owner.is_none()
+    }
+
+    /// Notes that it is about to be started in the network of `owner`.
+    pub(super) fn join_network(&mut self, owner: Option<Run>) {
+        self.network = owner;
     }
 
     /// Returns whether it is available.
@@ -253,7 +307,7 @@ impl Local {
         };
         let is_unhealthy =
             |phase: &Phase| matches!(phase, Phase::Running { health: Some(false), .. });
-        if self.fenced && !matches!(seen.phase, Phase::Gone) {
+        if self.fenced.is_some() && !matches!(seen.phase, Phase::Gone) {
             // It is being removed: what happens on the way says nothing.
             return;
         }
@@ -331,7 +385,8 @@ impl Local {
         (self.phase, self.asked, self.retry_at) = (None, None, None);
         (self.replacing, self.running_since) = (false, None);
         self.address.clear();
-        if std::mem::take(&mut self.fenced) {
+        self.network = None;
+        if self.fenced.take().is_some() {
             self.epoch = None;
             return;
         }
@@ -573,8 +628,8 @@ impl Local {
             }
             _ => {}
         }
-        if self.fenced {
-            return (InstanceState::Stopping, "its lease has ended".to_owned());
+        if let Some(fence) = self.fenced {
+            return (InstanceState::Stopping, fence.reason().to_owned());
         }
         let waits = || (InstanceState::Pending, wanted.waits());
         let starting = || (InstanceState::Starting, self.replaced.clone().unwrap_or_default());

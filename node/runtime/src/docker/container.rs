@@ -9,7 +9,7 @@ use bollard::models::{
     ResourcesUlimits, RestartPolicy, RestartPolicyNameEnum,
 };
 use vc_engine::runtime::InstanceId;
-use vc_protocol::spec::{ContainerSpec, Healthcheck, Settings};
+use vc_protocol::spec::{ContainerSpec, Healthcheck, NetworkMode, Settings};
 use vc_protocol::{Millis, ServiceKey, VolumeKey};
 
 use super::labels::{CLUSTER, DIGEST, DNS, EPOCH, NODE, PROJECT, REPLICA, SERVICE};
@@ -22,6 +22,8 @@ use crate::identity::Identity;
 pub(super) struct ContainerContext {
     /// Docker's names of its networks, the primary one first.
     pub(super) networks: Vec<String>,
+    /// The container whose network it has, if it has none of its own.
+    pub(super) network_of: Option<String>,
     /// What the engine calls its image.
     pub(super) image: String,
     /// Its DNS servers; `None`: Docker's default.
@@ -105,10 +107,17 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
             typ: Some("json-file".to_owned()),
             config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
         }),
-        network_mode: context.networks.first().cloned(),
+        network_mode: match &spec.network_mode {
+            None => context.networks.first().cloned(),
+            Some(NetworkMode::Host) => Some("host".to_owned()),
+            Some(NetworkMode::None) => Some("none".to_owned()),
+            Some(NetworkMode::Service(_)) => {
+                context.network_of.as_ref().map(|container| format!("container:{container}"))
+            }
+        },
         dns: context.dns.clone(),
         dns_search: some(&settings.dns_search),
-        dns_options: Some(dns_options(settings)),
+        dns_options: spec.network_mode.is_none().then(|| dns_options(settings)),
         mounts: Some(mounts.chain(files).collect()),
         cap_add: some(&settings.cap_add),
         cap_drop: some(&settings.cap_drop),

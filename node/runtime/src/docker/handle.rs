@@ -9,7 +9,7 @@ use std::time::Duration;
 use tokio::sync::mpsc;
 use vc_engine::runtime::{RuntimeAction, RuntimeEvent};
 use vc_protocol::control::ExecRequest;
-use vc_protocol::{InstanceId, Name, NodeId, Slot, VolumeKey};
+use vc_protocol::{InstanceId, NetworkKey, NodeId, Slot, VolumeKey};
 
 use super::archive::{Archive, Upload};
 use super::client::DockerClient;
@@ -207,9 +207,9 @@ impl Docker {
         networks::bridge_prefix(&self.client.identity)
     }
 
-    /// Returns the name of the bridge of a project's network, whether it exists or not.
-    pub fn bridge_name(&self, project: &Name, network: &Name) -> String {
-        networks::bridge_name(&self.client.identity, project, network)
+    /// Returns the name of the bridge of a network, whether it exists or not.
+    pub fn bridge_name(&self, network: &NetworkKey, internal: bool) -> String {
+        networks::bridge_name(&self.client.identity, network, internal)
     }
 
     /// Returns whether the engine filters packets with nftables, in tables of its own, which iptables' rules do not precede.

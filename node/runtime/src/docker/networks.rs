@@ -1,6 +1,6 @@
-//! Docker networks of projects.
+//! Docker networks of projects, and those that projects share.
 //!
-//! Each network of a project is a Docker bridge of its own on this node, so containers of different networks cannot
+//! Each network is a Docker bridge of its own on this node, so containers of different networks cannot
 //! reach each other. Nothing is registered with Docker's DNS: the node's DNS server answers names, the same on every
 //! node.
 
@@ -16,9 +16,8 @@ use data_encoding::BASE32_NOPAD;
 use ipnet::Ipv4Net;
 use sha2::{Digest as _, Sha256};
 use tokio::time::timeout;
-use vc_engine::routes::DEFAULT_NETWORK;
-use vc_protocol::Name;
 use vc_protocol::spec::ContainerSpec;
+use vc_protocol::{Name, NetworkKey};
 
 use super::client::DockerClient;
 use super::labels;
@@ -27,7 +26,7 @@ use super::subnets::{NetworkPool, SUBNET_LENGTH, routes};
 use crate::docker_error;
 use crate::identity::Identity;
 
-/// The label with the network's name in its project.
+/// The label with the network's name.
 const NETWORK_LABEL: &str = "vc.network";
 /// Docker's option for the name of the bridge.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
@@ -59,27 +58,29 @@ pub(super) enum NetworkError {
 pub struct ContainerByIp {
     /// One of its IPv4 addresses.
     pub address: Ipv4Addr,
-    /// The project that it belongs to.
-    pub project: Name,
-    /// All of the project's networks that it is in. It sends from one address, whichever network it means.
-    pub networks: BTreeSet<Name>,
+    /// All networks that it is in. It sends from one address, whichever network it means.
+    pub networks: BTreeSet<NetworkKey>,
     /// Its own DNS servers.
     pub dns: Vec<IpAddr>,
 }
 
 /// A network of this node.
-struct ProjectNetwork {
+struct NodeNetwork {
     /// Its name in Docker.
     name: String,
-    project: Name,
-    network: Name,
+    key: NetworkKey,
 }
 
 impl DockerClient {
-    /// Returns Docker's names of the networks of an instance, the primary one first.
+    /// Returns Docker's names of the networks of an instance, the primary one first. Its default route is Docker's choice: that of
+    /// the first name in alphabetical order.
     pub(super) fn network_names(&self, project: &Name, spec: &ContainerSpec) -> Vec<String> {
-        let names = networks_of(spec);
-        names.iter().map(|network| docker_name(&self.identity, project, network)).collect()
+        let networks = spec.networks(project);
+        let (internal, others): (Vec<_>, Vec<_>) =
+            networks.keys().partition(|network| spec.is_internal(network));
+        let names = others.into_iter().map(|it| (it, false));
+        let names = names.chain(internal.into_iter().map(|it| (it, true)));
+        names.map(|(network, internal)| docker_name(&self.identity, network, internal)).collect()
     }
 
     /// Creates the networks of an instance that do not exist. They are kept for at least two minutes, so call this right
@@ -89,8 +90,8 @@ impl DockerClient {
         project: &Name,
         spec: &ContainerSpec,
     ) -> Result<(), NetworkError> {
-        for network in networks_of(spec) {
-            self.ensure_network(project, &network).await?;
+        for network in spec.networks(project).keys() {
+            self.ensure_network(network, spec.is_internal(network)).await?;
         }
         Ok(())
     }
@@ -107,8 +108,12 @@ impl DockerClient {
         (enabled || !own.is_empty()).then(|| servers.iter().map(ToString::to_string).collect())
     }
 
-    async fn ensure_network(&self, project: &Name, network: &Name) -> Result<String, NetworkError> {
-        let name = docker_name(&self.identity, project, network);
+    async fn ensure_network(
+        &self,
+        network: &NetworkKey,
+        internal: bool,
+    ) -> Result<String, NetworkError> {
+        let name = docker_name(&self.identity, network, internal);
         let client = self.client()?;
         let mut pending = self.networks.lock().await;
         pending.insert(name.clone(), Instant::now());
@@ -117,14 +122,8 @@ impl DockerClient {
             Err(error) if docker_error::status(&error) == Some(404) => {}
             Err(error) => return Err(error.into()),
         }
-        let labels = [
-            (labels::CLUSTER, self.identity.cluster.to_string()),
-            (labels::NODE, self.identity.node.to_string()),
-            (labels::PROJECT, project.to_string()),
-            (NETWORK_LABEL, network.to_string()),
-        ];
-        let labels = labels.map(|(key, value)| (key.to_owned(), value)).into();
-        let bridge = bridge_name(&self.identity, project, network);
+        let labels = network_labels(&self.identity, network);
+        let bridge = bridge_name(&self.identity, network, internal);
         let podman = self.info.get(&client, &self.host).await?.podman;
         let mut taken = self.taken_subnets(&client).await?;
         let client = client.with_timeout(CHANGE_TIMEOUT);
@@ -142,7 +141,7 @@ impl DockerClient {
             };
             match within(CHANGE_TIMEOUT, created).await {
                 Ok(()) => {
-                    tracing::info!(%project, %network, name, %subnet, "network created");
+                    tracing::info!(%network, name, %subnet, "network created");
                     return Ok(name);
                 }
                 Err(error)
@@ -197,7 +196,7 @@ impl DockerClient {
             .flat_map(HashMap::into_keys)
             .collect();
         let client = client.with_timeout(CHANGE_TIMEOUT);
-        for ProjectNetwork { name, project, network, .. } in unused {
+        for NodeNetwork { name, key: network } in unused {
             if used.contains(&name) {
                 // Its last container may be removed at any moment: it lingers from then on.
                 pending.insert(name, Instant::now());
@@ -205,7 +204,7 @@ impl DockerClient {
             }
             match within(CHANGE_TIMEOUT, client.remove_network(&name)).await {
                 Ok(()) => {
-                    tracing::info!(%project, %network, name, "unused network removed")
+                    tracing::info!(%network, name, "unused network removed")
                 }
                 Err(error) if docker_error::status(&error) == Some(404) => {}
                 Err(error) if docker_error::is_unreachable(&error) => return Err(error),
@@ -226,29 +225,25 @@ impl DockerClient {
 
     pub(super) async fn containers_by_ip(&self) -> Result<Vec<ContainerByIp>, Error> {
         let client = self.client()?;
-        // A container is in networks of one project.
-        let mut containers: BTreeMap<String, (Name, Vec<Ipv4Addr>, BTreeSet<Name>)> =
+        let mut containers: BTreeMap<String, (Vec<Ipv4Addr>, BTreeSet<NetworkKey>)> =
             BTreeMap::new();
-        for ProjectNetwork { name, project, network } in self.list_networks().await? {
+        for NodeNetwork { name, key } in self.list_networks().await? {
             let found = match within(QUERY_TIMEOUT, client.inspect_network(&name, None)).await {
                 Err(error) if docker_error::status(&error) == Some(404) => continue,
                 found => found?,
             };
             for (id, endpoint) in found.containers.into_iter().flatten() {
-                let (_, addresses, networks) = containers
-                    .entry(id)
-                    .or_insert_with(|| (project.clone(), Vec::new(), BTreeSet::new()));
+                let (addresses, networks) = containers.entry(id).or_default();
                 let net = endpoint.ipv4_address.and_then(|net| net.parse::<Ipv4Net>().ok());
                 addresses.extend(net.map(|net| net.addr()));
-                networks.insert(network.clone());
+                networks.insert(key.clone());
             }
         }
         let mut servers = self.own_dns_servers().await?;
-        let found = containers.into_iter().flat_map(|(id, (project, addresses, networks))| {
+        let found = containers.into_iter().flat_map(|(id, (addresses, networks))| {
             let dns = servers.remove(&id).unwrap_or_default();
             addresses.into_iter().map(move |address| ContainerByIp {
                 address,
-                project: project.clone(),
                 networks: networks.clone(),
                 dns: dns.clone(),
             })
@@ -270,33 +265,45 @@ impl DockerClient {
         Ok(servers.collect())
     }
 
-    async fn list_networks(&self) -> Result<Vec<ProjectNetwork>, Error> {
+    async fn list_networks(&self) -> Result<Vec<NodeNetwork>, Error> {
         let filters = HashMap::from([("label", labels::filters(&self.identity))]);
         let options = ListNetworksOptionsBuilder::default().filters(&filters).build();
         let client = self.client()?;
         let listed = within(QUERY_TIMEOUT, client.list_networks(Some(options))).await?;
-        let project_network = |network: Network| {
-            let (project, name) = self.read_labels(&network.labels.unwrap_or_default())?;
-            Some(ProjectNetwork { name: network.name?, project, network: name })
+        let node_network = |network: Network| {
+            let key = self.read_labels(&network.labels.unwrap_or_default())?;
+            Some(NodeNetwork { name: network.name?, key })
         };
-        Ok(listed.into_iter().filter_map(project_network).collect())
+        Ok(listed.into_iter().filter_map(node_network).collect())
     }
 
-    /// Returns the project and network that labels identify; `None` when they are not of this node.
-    fn read_labels(&self, labels: &HashMap<String, String>) -> Option<(Name, Name)> {
+    /// Returns the network that labels identify; `None` when it is not of this node.
+    fn read_labels(&self, labels: &HashMap<String, String>) -> Option<NetworkKey> {
         let label = |key: &str| labels.get(key).map_or("", String::as_str);
         let is_own = label(labels::CLUSTER) == self.identity.cluster.to_string()
             && label(labels::NODE) == self.identity.node.to_string();
-        let names =
-            || Some((label(labels::PROJECT).parse().ok()?, label(NETWORK_LABEL).parse().ok()?));
-        is_own.then(names).flatten()
+        let network: Name = label(NETWORK_LABEL).parse().ok()?;
+        let key = match labels.get(labels::PROJECT) {
+            Some(project) => NetworkKey::Project(project.parse().ok()?, network),
+            None => NetworkKey::Shared(network),
+        };
+        is_own.then_some(key)
     }
 }
 
-/// Returns the networks of a container in its project, the primary one first.
-fn networks_of(spec: &ContainerSpec) -> Vec<Name> {
-    let default = DEFAULT_NETWORK.parse::<Name>().ok().filter(|_| spec.networks.is_empty());
-    spec.networks.keys().cloned().chain(default).collect()
+/// Returns the labels that identify a network of this node.
+fn network_labels(identity: &Identity, network: &NetworkKey) -> HashMap<String, String> {
+    let (project, name) = match network {
+        NetworkKey::Project(project, name) => (Some(project), name),
+        NetworkKey::Shared(name) => (None, name),
+    };
+    let labels = [
+        (labels::CLUSTER, identity.cluster.to_string()),
+        (labels::NODE, identity.node.to_string()),
+        (NETWORK_LABEL, name.to_string()),
+    ];
+    let project = project.map(|project| (labels::PROJECT, project.to_string()));
+    labels.into_iter().chain(project).map(|(key, value)| (key.to_owned(), value)).collect()
 }
 
 /// Recognizes the messages of Docker and podman for a subnet that is in use.
@@ -329,9 +336,16 @@ async fn within<T>(
     timeout(limit, answer).await.map_err(|_| Error::RequestTimeoutError)?
 }
 
-/// Returns Docker's name of a network. A dot cannot occur in the name of a project or network, so no two share one.
-fn docker_name(identity: &Identity, project: &Name, network: &Name) -> String {
-    format!("vc-{project}.{network}-{}", identity.node.short())
+/// Returns Docker's name of a network. A dot cannot occur in the name of a project or network, so no two share one. Internal ones come
+/// last in alphabetical order: a container that is in another network too gets its default route there.
+fn docker_name(identity: &Identity, network: &NetworkKey, internal: bool) -> String {
+    let prefix = if internal { "vci" } else { "vc" };
+    match network {
+        NetworkKey::Project(project, network) => {
+            format!("{prefix}-{project}.{network}-{}", identity.node.short())
+        }
+        NetworkKey::Shared(network) => format!("{prefix}-{network}-{}", identity.node.short()),
+    }
 }
 
 /// Returns where the search for a subnet begins, by the name of the network.
@@ -347,8 +361,13 @@ pub(super) fn bridge_prefix(identity: &Identity) -> String {
 
 /// Returns the name of a network's bridge. An interface name has at most 15 characters; 40 bits of a hash distinguish
 /// the networks of a node.
-pub(super) fn bridge_name(identity: &Identity, project: &Name, network: &Name) -> String {
-    bridge_prefix(identity) + &hashed(&format!("{project}.{network}"), 8)
+pub(super) fn bridge_name(identity: &Identity, network: &NetworkKey, internal: bool) -> String {
+    let name = match network {
+        NetworkKey::Project(project, network) => format!("{project}.{network}"),
+        NetworkKey::Shared(network) => network.to_string(),
+    };
+    let name = if internal { name + ".internal" } else { name };
+    bridge_prefix(identity) + &hashed(&name, 8)
 }
 
 fn hashed(text: &str, characters: usize) -> String {
@@ -370,14 +389,21 @@ mod tests {
             node: vc_protocol::NodeId::of(&key(byte)).expect("ed25519"),
         };
         let name = |text: &str| text.parse::<Name>().expect("a name");
-        let bridge = bridge_name(&identity(2), &name("shop"), &name("default"));
+        let of_project = |project, network| NetworkKey::Project(name(project), name(network));
+        let bridge = bridge_name(&identity(2), &of_project("shop", "default"), false);
         assert_eq!(bridge.len(), 15);
         assert!(bridge.starts_with(&bridge_prefix(&identity(2))), "{bridge}");
         assert!(!bridge.starts_with(&bridge_prefix(&identity(3))), "{bridge}");
-        let pairs = [("a_b", "c"), ("a", "b_c"), ("a-b", "c"), ("a", "b-c")];
-        let names = pairs.map(|(a, b)| docker_name(&identity(2), &name(a), &name(b)));
-        assert_eq!(BTreeSet::from(names).len(), pairs.len());
-        let bridges = pairs.map(|(a, b)| bridge_name(&identity(2), &name(a), &name(b)));
-        assert_eq!(BTreeSet::from(bridges).len(), pairs.len());
+        let mut networks = [("a_b", "c"), ("a", "b_c"), ("a-b", "c"), ("a", "b-c")]
+            .map(|(a, b)| of_project(a, b))
+            .to_vec();
+        networks.extend(["a", "a_b", "a-b-c"].map(|shared| NetworkKey::Shared(name(shared))));
+        let all = || networks.iter().flat_map(|it| [(it, false), (it, true)]);
+        let names: BTreeSet<_> =
+            all().map(|(it, internal)| docker_name(&identity(2), it, internal)).collect();
+        assert_eq!(names.len(), all().count());
+        let bridges: BTreeSet<_> =
+            all().map(|(it, internal)| bridge_name(&identity(2), it, internal)).collect();
+        assert_eq!(bridges.len(), all().count());
     }
 }

@@ -1,6 +1,7 @@
 //! Observing containers.
 
 use std::collections::HashMap;
+use std::net::Ipv4Addr;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -12,7 +13,7 @@ use bollard::query_parameters::ListContainersOptionsBuilder;
 use futures::stream::{StreamExt as _, TryStreamExt as _};
 use tokio::time::timeout;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
-use vc_protocol::Millis;
+use vc_protocol::{Millis, Slot};
 
 use super::client::DockerClient;
 use super::labels::{self, EPOCH};
@@ -58,6 +59,8 @@ pub(super) struct Existing {
     pub(super) container: String,
     /// The epoch of the lease under which it was created, if it was created under one.
     pub(super) epoch: Option<u64>,
+    /// Docker's name of its primary network, or `container:ID`.
+    pub(super) network: Option<String>,
 }
 
 impl DockerClient {
@@ -77,6 +80,24 @@ impl DockerClient {
             _ => {}
         }
         Ok(observed)
+    }
+
+    /// Returns the id of the container of a slot that runs and has a network of its own; of several, of the one that was created last.
+    pub(super) async fn network_container(&self, slot: &Slot) -> Result<Option<String>, Error> {
+        let filters = HashMap::from([
+            ("label", labels::slot_filters(&self.identity, slot)),
+            ("status", vec!["running".to_owned()]),
+        ]);
+        let options = ListContainersOptionsBuilder::default().filters(&filters).build();
+        let client = self.client()?;
+        let listed = timeout(LIST_TIMEOUT, client.list_containers(Some(options)));
+        let listed = listed.await.map_err(|_| Error::RequestTimeoutError)??;
+        // Who may not have the network of the host does not get it through a service that has it.
+        let has_own = |it: &ContainerSummary| {
+            let mode = it.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
+            mode.is_some_and(|mode| mode != "host" && !mode.starts_with("container:"))
+        };
+        Ok(listed.into_iter().max_by_key(|it| it.created).filter(has_own).and_then(|it| it.id))
     }
 
     /// Returns what exists under the name of an instance's container.
@@ -105,6 +126,7 @@ impl DockerClient {
                         observed: Observed { id: found_id, phase, address },
                         container: found.id.clone().unwrap_or_default(),
                         epoch: labels.and_then(|labels| labels.get(EPOCH)?.parse().ok()),
+                        network: primary.map(str::to_owned),
                     }))
                 }
             },
@@ -259,9 +281,12 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
     }
 }
 
-/// The address of a container in its primary network, else in any; empty when it does not run, or has the host's
-/// network.
+/// Returns the address of a container in its primary network, else in any; empty when it does not run, or has the network of
+/// another. On the network of the host it is reached at its loopback.
 fn address(networks: Option<&HashMap<String, EndpointSettings>>, primary: Option<&str>) -> String {
+    if primary == Some("host") {
+        return Ipv4Addr::LOCALHOST.to_string();
+    }
     let addresses = networks.into_iter().flatten().filter_map(|(name, network)| {
         let ip = network.ip_address.as_ref().filter(|ip| !ip.is_empty())?;
         Some((Some(name.as_str()) != primary, ip))

@@ -10,7 +10,7 @@ use tokio_util::sync::CancellationToken;
 use vc_engine::runtime::{InstanceId, Observed, Phase};
 use vc_protocol::image::DigestError;
 use vc_protocol::spec::{ContainerSpec, Mount};
-use vc_protocol::{Name, VolumeKey};
+use vc_protocol::{Name, Slot, VolumeKey};
 
 use super::client::DockerClient;
 use super::confined_mounts::{self, ConfineError};
@@ -90,6 +90,9 @@ pub(super) enum StartError {
     Docker(&'static str, String),
     #[error("Docker cannot connect it to network {0}: {1}")]
     Connect(String, String),
+    /// It has the network of an instance that does not run.
+    #[error("{0} does not run, or has no network of its own, which this is to have too")]
+    NoNetwork(Slot),
     #[error("{0}")]
     Start(String),
 }
@@ -193,10 +196,25 @@ impl DockerClient {
             })?;
             let networks = self.network_names(project, spec);
             let volumes = self.volume_names_of(project, spec);
-            let dns = self.dns_servers(&spec.settings.dns);
+            let dns = match spec.network_mode {
+                None => self.dns_servers(&spec.settings.dns),
+                // The cluster's server answers containers in its networks only.
+                Some(_) if spec.settings.dns.is_empty() => None,
+                Some(_) => Some(spec.settings.dns.iter().map(ToString::to_string).collect()),
+            };
+            let network_of = match spec.network_owner(&id.slot) {
+                None => None,
+                Some(owner) => {
+                    let found = self.network_container(&owner).await;
+                    let found = found.map_err(StartError::Unreachable)?;
+                    Some(found.ok_or(StartError::NoNetwork(owner))?)
+                }
+            };
+            let joins = network_of.as_ref().map(|container| format!("container:{container}"));
             let pinned = spec.image_id.as_deref().map(str::parse).transpose()?;
             let image = self.images.engine_name(&spec.image, pinned.as_ref()).await?;
-            let context = ContainerContext { networks, image, volumes, dns, files, epoch };
+            let context =
+                ContainerContext { networks, network_of, image, volumes, dns, files, epoch };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
@@ -216,12 +234,15 @@ impl DockerClient {
                 }
                 Err(error) if docker_error::status(&error) == Some(409) => {
                     match self.find(id).await.map_err(StartError::Unreachable)? {
-                        Found::Ours(existing) if replaces(&existing, epoch) => {
+                        Found::Ours(existing)
+                            if replaces(&existing, epoch)
+                                || joins.is_some() && existing.network != joins =>
+                        {
                             drop(permit);
                             self.kill_and_remove(id, &name).await.map_err(|error| {
                                 StartError::of(error, |message| {
                                     StartError::Docker(
-                                        "remove the container of another epoch",
+                                        "remove the container of another epoch or network",
                                         message,
                                     )
                                 })

@@ -7,8 +7,8 @@ fn unsupported_keys_are_refused_with_a_reason() {
     all_refused(&[
         ("imagee: x", "services.s.imagee is not supported: did you mean 'image'?"),
         (
-            "network_mode: host",
-            "services.s.network_mode is not supported: leave bridge and default out; instead of host write ports",
+            "network_mode: macvlan",
+            "services.s.network_mode: 'macvlan' is not supported: write host, none, service:NAME or bridge",
         ),
         (
             "logging: {driver: gelf, options: {gelf-address: 'udp://1.2.3.4:1'}}",

@@ -50,7 +50,7 @@ fn an_image_can_be_built_first() {
 #[test]
 fn services_with_profiles_run_when_one_is_enabled() {
     let text = "services:\n  a: {image: i}\n  b: {image: i, profiles: [debug, test]}\n  c: {image: i, profiles: [], depends_on: [a]}\n  \
-                d: {image: i, profiles: [front], network_mode: host}\n";
+                d: {image: i, profiles: [front], network_mode: macvlan}\n";
     let names = |text: &str, profiles| {
         let project = parse_with(text, &[("COMPOSE_PROFILES", profiles)]);
         let name = |it: &vc_protocol::spec::Deployment| it.service.service.to_string();
@@ -60,10 +60,12 @@ fn services_with_profiles_run_when_one_is_enabled() {
     };
     assert_eq!(names(text, "").as_deref(), Ok("a c"), "what is left out is not even read");
     assert_eq!(names(text, "other, test").as_deref(), Ok("a b c"));
-    let everything = text.replace(", network_mode: host", "");
+    let everything = text.replace(", network_mode: macvlan", "");
     assert_eq!(names(&everything, "*").as_deref(), Ok("a b c d"));
     assert!(
-        names(text, "front").unwrap_err().starts_with("services.d.network_mode is not supported")
+        names(text, "front")
+            .unwrap_err()
+            .starts_with("services.d.network_mode: 'macvlan' is not supported")
     );
     assert_eq!(
         names("services: {a: {image: i, depends_on: [b]}, b: {image: i, profiles: [x]}}", ""),
