@@ -5,6 +5,7 @@ use std::net::{IpAddr, Ipv4Addr};
 use hickory_proto::op::{Edns, Message, MessageType, Metadata, OpCode, Query, ResponseCode};
 use hickory_proto::rr::rdata::{A, PTR};
 use hickory_proto::rr::{DNSClass, Name, RData, Record, RecordType};
+use ipnet::Ipv4Net;
 
 use super::table::{Querier, Table};
 use super::virtual_ips::VIRTUAL_IPS;
@@ -51,7 +52,7 @@ pub(super) fn answer(question: &[u8], querier: &Querier, table: &Table) -> Respo
     if query.query_class() != DNSClass::IN {
         return Response::Forward;
     }
-    if let Some(address) = reverse(query.name()) {
+    if let Some(address) = reverse(query.name()).filter(|it| VIRTUAL_IPS.contains(it)) {
         return answer_reverse(&message, query, querier, table, address);
     }
     let addresses = table.lookup(querier, &query.name().to_ascii());
@@ -103,13 +104,18 @@ pub(super) fn is_single_label(question: &[u8]) -> bool {
     message.queries.iter().all(|query| query.name().num_labels() == 1)
 }
 
-/// Returns the virtual IP of a reverse (PTR) name.
+/// Returns whether a query is for the name of an address in a network.
+pub(super) fn is_reverse_in(question: &[u8], network: Ipv4Net) -> bool {
+    let Ok(message) = Message::from_vec(question) else { return false };
+    let mut addresses = message.queries.iter().filter_map(|query| reverse(query.name()));
+    addresses.any(|address| network.contains(&address))
+}
+
+/// Returns the address of a reverse (PTR) name.
 fn reverse(name: &Name) -> Option<Ipv4Addr> {
     let net = name.parse_arpa_name().ok()?;
     match net.addr() {
-        IpAddr::V4(address) if net.prefix_len() == 32 && VIRTUAL_IPS.contains(&address) => {
-            Some(address)
-        }
+        IpAddr::V4(address) if net.prefix_len() == 32 => Some(address),
         _ => None,
     }
 }
@@ -276,6 +282,19 @@ mod tests {
         );
         let reply = ask("blog", &name, RecordType::PTR).expect("an answer");
         assert_eq!(reply.metadata.response_code, ResponseCode::NXDomain);
+    }
+
+    #[test]
+    fn names_of_addresses_in_the_network_of_the_client_are_recognized() {
+        let network: Ipv4Net = "10.222.124.128/25".parse().expect("a network");
+        for (name, is_in) in [
+            ("129.124.222.10.in-addr.arpa.", true),
+            ("127.124.222.10.in-addr.arpa.", false),
+            ("124.222.10.in-addr.arpa.", false),
+            ("api.", false),
+        ] {
+            assert_eq!(is_reverse_in(&question(name, RecordType::PTR), network), is_in, "{name}");
+        }
     }
 
     #[test]

@@ -5,11 +5,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use hickory_proto::op::ResponseCode;
+use ipnet::Ipv4Net;
 use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::watch;
 use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tokio_util::sync::CancellationToken;
+use vc_runtime::docker::SUBNET_LENGTH;
 
 use super::answer::{self, Response};
 use super::container_lookup::ContainerLookup;
@@ -32,6 +34,11 @@ pub(super) struct Resolver {
     pub(super) table: watch::Receiver<Arc<Table>>,
     pub(super) containers: Arc<ContainerLookup>,
     pub(super) upstream: Upstream,
+}
+
+/// Returns the network of this node that a container with an address is in, which nobody else has names for.
+fn network_of(container: Ipv4Addr) -> Ipv4Net {
+    Ipv4Net::new_assert(container, SUBNET_LENGTH).trunc()
 }
 
 impl Resolver {
@@ -128,6 +135,10 @@ impl Resolver {
         match answer::answer(query, &querier, &table) {
             Response::Answer(answer) => Some(answer),
             Response::Ignore => None,
+            // Servers look up their clients, and see the gateway: they would wait where no upstream server answers (RFC 6303).
+            Response::Forward if answer::is_reverse_in(query, network_of(client)) => {
+                answer::refuse(query, ResponseCode::NXDomain)
+            }
             Response::Forward => {
                 match self.upstream.forward(query, transport, &querier.dns).await {
                     Ok(answer) if transport == Transport::Udp => Some(answer::fit(query, answer)),

@@ -45,6 +45,6 @@ pub use networks::ContainerByIp;
 pub use orphans::AdoptError;
 pub use pause::PausedInstances;
 pub use sources::SourceError;
-pub use subnets::{NetworkPool, NetworkPoolError};
+pub use subnets::{NetworkPool, NetworkPoolError, SUBNET_LENGTH};
 pub use volume_names::VolumeNamesError;
 pub use volume_place::{FindVolume, VolumePlace};

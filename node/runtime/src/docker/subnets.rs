@@ -7,7 +7,7 @@ use std::str::FromStr;
 use ipnet::Ipv4Net;
 
 /// The prefix length of a project network: 125 containers and a gateway.
-pub(super) const SUBNET_LENGTH: u8 = 25;
+pub const SUBNET_LENGTH: u8 = 25;
 /// The ranges by default, in this order: private ones that neither Docker's defaults nor common Kubernetes, VPN or home networks
 /// use first.
 const DEFAULT_RANGES: [&str; 3] = ["10.208.0.0/12", "172.24.0.0/13", "192.168.192.0/18"];
