@@ -258,3 +258,50 @@ fn a_volume_is_restored_from_a_snapshot_and_out_of_the_trash() {
     let again = start(&lab, epoch);
     assert!(again.starts_with(&restored), "{} then {} lines", restored.len(), again.len());
 }
+
+/// Returns a number of the node's metrics.
+fn metric(lab: &Lab, host: usize, name: &str) -> u64 {
+    let text = lab.get(host, "http://127.0.0.1:4779/metrics").done();
+    let line = text.lines().find(|line| line.starts_with(name));
+    line.and_then(|line| line.rsplit(' ').next()?.parse().ok()).unwrap_or_default()
+}
+
+#[test]
+fn hooks_run_around_each_snapshot_and_a_failure_is_shown_until_one_succeeds() {
+    let lab = Lab::cluster(2);
+    let hooks = "{hooks: {before: [sh, -c, 'test ! -e /data/fail && echo before >>/data/hooks'], after: [sh, -c, 'echo after >>/data/hooks']}}";
+    let compose =
+        COMPOSE.replace("volumes:\n  data:\n", &format!("volumes:\n  data: {{x-vc: {hooks}}}\n"));
+    lab.deploy(1, &compose, &["--wait"]).done();
+    let (primary, replica) = replicated(&lab, 1);
+    let (_, container) = lab.only("shop/db");
+    let copy = lab.file("hooks", "");
+    lab.vc(1, &["volume", "cp", "shop/data:/hooks", &copy]).done();
+    let seen = std::fs::read_to_string(&copy).expect("the file of the snapshot");
+    assert!(seen.starts_with("before\n"), "{seen}");
+    assert!(
+        lab.inside(primary, &container, &["cat", "/data/hooks"]).done().contains("before\nafter\n")
+    );
+
+    lab.inside(primary, &container, &["touch", "/data/fail"]).done();
+    let problems = || lab.vc(1, &["--output", "json", "status"]).json()["problems"].to_string();
+    until("the failure is a problem", DEADLINE, || {
+        let now = problems();
+        if now.contains("shop/data") { Ok(()) } else { Err(now) }
+    });
+    let failures = || metric(&lab, primary, "vc_volume_failures_total{");
+    let before = failures();
+    until("it has failed twice more", DEADLINE, || {
+        let now = failures();
+        if now >= before + 2 { Ok(()) } else { Err(now) }
+    });
+    let events = lab.vc(1, &["events", "--tail", "100"]).done();
+    assert!(!events.contains("in order again"), "{events}");
+    assert!(problems().contains("shop/data"));
+    lab.inside(primary, &container, &["rm", "/data/fail"]).done();
+    until("it is in order again", DEADLINE, || match problems() {
+        now if now == "[]" => Ok(()),
+        now => Err(now),
+    });
+    assert_ne!(replica, primary);
+}

@@ -150,7 +150,8 @@ impl CopyTask {
     async fn write(&mut self, epoch: Epoch, place: &VolumePlace) -> Result<Infallible, CopyError> {
         let working = self.context.docker.volume_directory(self.volume.key(), place).await?;
         let copy = self.copy().await?;
-        if copy.written != Some(epoch) || copy.closed {
+        let begins = copy.written != Some(epoch) || copy.closed;
+        if begins {
             let (mut newest, sources) = self.newest();
             if let Some(wanted) = needed(&copy, newest) {
                 newest = Some(self.fetch(&copy, wanted, &sources).await?);
@@ -160,7 +161,9 @@ impl CopyTask {
             tracing::info!(volume = %self.volume.key(), epoch, kept = begun.kept, "volume is ready to be written");
         }
         self.unchanged = false;
-        self.report().await?;
+        if begins {
+            self.report().await?;
+        }
         let mut schedule = Schedule::begin(Instant::now());
         // With the writers of the last snapshot: what they wrote until they ended is in the next one.
         let mut last = None;
@@ -172,6 +175,7 @@ impl CopyTask {
                 std::future::pending().await
             };
             if !snapshots || (writers.is_empty() && last.as_ref() == Some(&writers)) {
+                self.report().await?;
                 if self.tasks.changed().await.is_err() {
                     std::future::pending::<()>().await;
                 }
