@@ -112,6 +112,23 @@ impl Vitals {
     }
 }
 
+/// The wall clocks of the nodes, as far as this node knows them.
+#[derive(Debug, Clone, Copy)]
+pub struct WallClocks<'a> {
+    /// What this node's shows.
+    pub now: Millis,
+    /// What the others reported.
+    pub vitals: &'a BTreeMap<NodeId, Vitals>,
+}
+
+impl WallClocks<'_> {
+    /// Returns what the clock of a node shows, within a few seconds; this node's time if nothing is known of it.
+    pub fn of(&self, node: NodeId) -> Millis {
+        let ahead = self.vitals.get(&node).map_or(0, |vitals| vitals.clock_offset_ms);
+        self.now.saturating_add_signed(ahead)
+    }
+}
+
 /// The configuration of an engine.
 pub struct Config {
     /// The node's key.

@@ -43,7 +43,7 @@ pub use engine::{Engine, WITNESS};
 pub use file_access::{FileRefusal, file_access};
 pub use identity::Process;
 pub use interface::{
-    Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals,
+    Clock, Config, Durable, HISTORY, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals, WallClocks,
 };
 pub use lease::Votes;
 pub use mutation::volumes::mounting;

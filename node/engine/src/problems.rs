@@ -10,6 +10,7 @@ use vc_protocol::spec::{Attribute, split_port_of_address};
 use vc_protocol::{Millis, ServiceKey, Supports};
 
 use crate::downtime::downtime;
+use crate::interface::WallClocks;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
 use crate::{volume_report, voters};
@@ -20,9 +21,9 @@ pub(crate) fn problems(
     limited: Option<&View>,
     nodes: &[NodeRow],
     instances: &[InstanceRow],
-    now: Millis,
+    clocks: WallClocks<'_>,
 ) -> Vec<String> {
-    let view = limited.unwrap_or(whole);
+    let (view, now) = (limited.unwrap_or(whole), clocks.now);
     let mut problems = Vec::new();
     // Those have lines of their own.
     let has_faulty_services = |row: &NodeRow| {
@@ -60,7 +61,7 @@ pub(crate) fn problems(
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
     problems.extend(voters::problems(whole, limited));
-    problems.extend(volume_report::problems(view, now));
+    problems.extend(volume_report::problems(view, clocks));
     problems.extend(held(view));
     problems.extend(older(whole));
     problems

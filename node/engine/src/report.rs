@@ -19,7 +19,7 @@ use vc_protocol::{
 
 pub use crate::downtime::name_downtimes;
 use crate::history;
-use crate::interface::Vitals;
+use crate::interface::{Vitals, WallClocks};
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
@@ -448,7 +448,7 @@ pub fn status(
     let mut instances = instances(view);
     name_waits(view, &mut instances, now);
     name_downtimes(&mut instances, &nodes, now);
-    let problems = problems(whole, limited, &nodes, &instances, now);
+    let problems = problems(whole, limited, &nodes, &instances, WallClocks { now, vitals });
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (voters, voters_up) = voters::report(whole).reachable();
     StatusReport {

@@ -8,15 +8,18 @@ use vc_protocol::control::{InstanceRow, ReplicaRow, ReplicaState, VolumeRow};
 use vc_protocol::volume::{DEFAULT_REPLICAS, OnLoss, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{Millis, NodeId, VolumeKey, in_words};
 
+use crate::interface::WallClocks;
 use crate::mutation::volumes::mounting;
 use crate::report::is_witness;
 
 /// A replica that is further behind is a problem.
 pub(crate) const MAX_LAG: Millis = 60_000;
 
-/// Returns a row for every named volume that has data on a node, at `now` by the wall clock.
-pub fn volumes(view: &View, now: Millis) -> Vec<VolumeRow> {
-    view.input.volumes.iter().map(|(volume, &home)| row(view, volume, home, now)).collect()
+/// Returns a row for every named volume that has data on a node. How old snapshots are is by the clock of the primary, which took the
+/// newest.
+pub fn volumes(view: &View, clocks: WallClocks<'_>) -> Vec<VolumeRow> {
+    let all = view.input.volumes.iter();
+    all.map(|(volume, &home)| row(view, volume, home, clocks.of(home))).collect()
 }
 
 /// The copy of a volume on one node.
@@ -32,13 +35,13 @@ pub struct CopyStatus {
     pub lag_ms: Option<Millis>,
 }
 
-/// Returns the copies on a node, at `now` by the wall clock.
-pub fn copies(view: &View, node: NodeId, now: Millis) -> Vec<CopyStatus> {
+/// Returns the copies on a node.
+pub fn copies(view: &View, node: NodeId, clocks: WallClocks<'_>) -> Vec<CopyStatus> {
     let status = |(volume, &home): (&VolumeKey, &NodeId)| {
         let records: BTreeMap<NodeId, &VolumeRecord> = records(view, volume).collect();
         let of = |node: NodeId| records.get(&node)?.copy.as_ref();
         let newest = records.keys().filter_map(|&it| of(it)?.snapshot).max();
-        let copy = of(node)?.clone();
+        let (copy, now) = (of(node)?.clone(), clocks.of(home));
         let lag_ms = lag(of(home).filter(|_| view.up.contains(&home)), &copy, newest, now);
         Some(CopyStatus { volume: volume.clone(), primary: home == node, copy, lag_ms })
     };
@@ -185,9 +188,9 @@ fn wanted(view: &View, volume: &VolumeKey) -> u32 {
 }
 
 /// Returns a line for each volume with too few copies, and for each copy with a problem.
-pub(crate) fn problems(view: &View, now: Millis) -> Vec<String> {
+pub(crate) fn problems(view: &View, clocks: WallClocks<'_>) -> Vec<String> {
     let mut problems = Vec::new();
-    for row in volumes(view, now) {
+    for row in volumes(view, clocks) {
         let volume = &row.volume;
         if row.up && !row.problem.is_empty() {
             problems.push(format!(
@@ -253,6 +256,14 @@ mod tests {
     use vc_protocol::spec::{Mount, ServiceSpec};
 
     use super::*;
+    use crate::interface::Vitals;
+
+    static NO_VITALS: BTreeMap<NodeId, Vitals> = BTreeMap::new();
+
+    /// Returns clocks that all show this time.
+    fn at(now: Millis) -> WallClocks<'static> {
+        WallClocks { now, vitals: &NO_VITALS }
+    }
 
     #[test]
     fn a_volume_too_large_for_any_other_node_is_a_problem_that_names_the_way_out() {
@@ -277,7 +288,7 @@ mod tests {
         let said = |room: u64| {
             let nodes = BTreeMap::from([(ids[0], attic.clone()), (ids[1], node("desk", room))]);
             let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
-            problems(&view, 1).join("; ")
+            problems(&view, at(1)).join("; ")
         };
         assert!(
             said(400).contains("no other node has the room: x-vc: {replicas: 1}"),
@@ -376,16 +387,30 @@ mod tests {
     #[test]
     fn a_copy_past_the_aim_is_a_problem() {
         let view = view(OnLoss::Latest, true, true);
-        assert!(problems(&view, 60_000).is_empty());
+        assert!(problems(&view, at(60_000)).is_empty());
         let behind = "the copy of volume shop/data on n2 is 61 s behind: see 'vc volume ls'";
-        assert_eq!(problems(&view, 65_000), [behind]);
+        assert_eq!(problems(&view, at(65_000)), [behind]);
+    }
+
+    #[test]
+    fn ages_are_by_the_clock_of_the_primary() {
+        let mut view = without_primary(OnLoss::Wait, true);
+        view.up.insert(id(1));
+        let vitals = |clock_offset_ms| {
+            BTreeMap::from([(id(1), Vitals { clock_offset_ms, ..Vitals::default() })])
+        };
+        for (ahead, lag) in [(0, 5000), (-3000, 2000), (3_600_000, 3_605_000)] {
+            let vitals = vitals(ahead);
+            let rows = volumes(&view, WallClocks { now: 9000, vitals: &vitals });
+            assert_eq!(rows[0].replicas[0].lag_ms, Some(lag), "{ahead}");
+        }
     }
 
     #[test]
     fn a_node_knows_what_its_copies_lack() {
         let view = without_primary(OnLoss::Wait, true);
         let of = |n| {
-            let copies = copies(&view, id(n), 9000);
+            let copies = copies(&view, id(n), at(9000));
             copies.into_iter().map(|it| (it.primary, it.lag_ms)).collect::<Vec<_>>()
         };
         assert_eq!(

@@ -1,7 +1,7 @@
 //! Requests about named volumes, and about what this node keeps of them.
 
 use vc_crdt::View;
-use vc_engine::{Input, find_node, report};
+use vc_engine::{Input, WallClocks, find_node, report};
 use vc_placement::Node;
 use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Change, Reply, Request, SnapshotKind, SnapshotRow};
@@ -16,12 +16,15 @@ use super::ControlService;
 use super::volume_error::VolumeError;
 use crate::auth::User;
 use crate::clock;
+use crate::snapshot::Snapshot;
 use crate::volumes::pause_writers;
 
 impl ControlService {
     /// Lists volumes and the nodes that hold their data.
     pub(super) fn volumes(&self, user: &User) -> Reply {
-        Reply::Volumes(report::volumes(&self.cluster.view_of(user), clock::now()))
+        let vitals = self.cluster.latest().vitals;
+        let clocks = WallClocks { now: clock::now(), vitals: &vitals };
+        Reply::Volumes(report::volumes(&self.cluster.view_of(user), clocks))
     }
 
     /// Returns the node that performs a request about one copy of a volume, if that is another one.
@@ -166,8 +169,9 @@ impl ControlService {
         let Runtime::Docker(docker) = &self.runtime else {
             return Err(VolumeError::NoDocker.into());
         };
-        let view = self.cluster.latest().view;
-        let row = report::volumes(&view, clock::now()).into_iter().find(|row| row.volume == *key);
+        let Snapshot { view, vitals, .. } = self.cluster.latest();
+        let clocks = WallClocks { now: clock::now(), vitals: &vitals };
+        let row = report::volumes(&view, clocks).into_iter().find(|row| row.volume == *key);
         let row = row.ok_or_else(|| VolumeError::NoVolume(key.clone()))?;
         let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, key));
         let users = docker.volume_users(key, &place).await.map_err(VolumeError::from)?;

@@ -77,7 +77,7 @@ fn data_directories_of_released_formats_open_with_everything_in_them() {
                 "services": report::services(&view),
                 "ps": report::instances(&view),
                 "nodes": report::nodes(&view, engine.vitals()),
-                "volume ls": report::volumes(&view, 0),
+                "volume ls": report::volumes(&view, vc_engine::WallClocks { now: 0, vitals: engine.vitals() }),
             });
             for (what, rows) in expected.as_object().expect("an object") {
                 let (found, rows) = (by_id(&found[what]), by_id(rows));

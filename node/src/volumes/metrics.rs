@@ -15,6 +15,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::{Registry, Unit};
 use tokio::sync::watch;
+use vc_engine::WallClocks;
 use vc_engine::report::{CopyStatus, copies};
 use vc_protocol::{Millis, NodeId, VolumeKey};
 
@@ -128,8 +129,9 @@ impl VolumeMetrics {
         registry: &mut Registry,
     ) {
         let read = move || {
-            let (view, now) = (snapshot.borrow().view.clone(), clock::now());
-            (copies(&view, node, now), now)
+            let Snapshot { view, vitals, .. } = snapshot.borrow().clone();
+            let now = clock::now();
+            (copies(&view, node, WallClocks { now, vitals: &vitals }), now)
         };
         self.register_with(Copies(Box::new(read)), registry);
     }

@@ -18,7 +18,7 @@ use vc_protocol::spec::{
 use vc_protocol::{ApiError, InstanceId, Keypair, Lamport, Millis, NodeId, ServiceKey, Stored};
 
 use super::Mutation;
-use crate::{diff, report};
+use crate::{WallClocks, diff, report};
 
 const NOW: Millis = 1000;
 
@@ -266,7 +266,7 @@ fn a_volume_is_removed_when_no_service_mounts_it() {
     // By a node that has seen more.
     let attic = cluster.nodes.get_mut(&node(2)).expect("attic");
     attic.volumes.insert(volume.clone(), volume_record(500));
-    let rows = report::volumes(&cluster.view(), NOW);
+    let rows = report::volumes(&cluster.view(), WallClocks { now: NOW, vitals: &BTreeMap::new() });
     assert_eq!((rows[0].node_name.as_str(), rows[0].services.as_slice()), ("attic", &[web()][..]));
     let refused = cluster.apply(&remove).expect_err("it is in use");
     assert_eq!(refused, "volume shop/data is mounted by shop/web: run 'vc rm shop/web' first");
