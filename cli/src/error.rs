@@ -25,7 +25,7 @@ pub(crate) enum Stop {
     Interrupted,
     /// The reader of standard output closed it.
     OutputClosed,
-    /// The remote command exited with this code, or a signal ends this program.
+    /// The remote command exited with this code, a signal ends this program, or what was asked for has been shown.
     Exit(u8),
 }
 

@@ -1,15 +1,15 @@
-//! Serves the web console and the metrics of the node on loopback. A node runs without it as well.
+//! Serves the web console, the metrics of the node and whether it is ready, on loopback. A node runs without it as well.
 
 use std::net::Ipv4Addr;
 
 use tokio::net::TcpListener;
-use vc_console::{Extras, WriteMetrics};
+use vc_console::{CheckReadiness, Extras, WriteMetrics};
 
 /// Offset of the console's port from the node's port; the port between is WebRTC-direct's.
 const PORT_OFFSET: u16 = 2;
 
 /// Starts serving the console, and logs its address, or why it is not served.
-pub(crate) async fn serve(node_port: u16, metrics: WriteMetrics) {
+pub(crate) async fn serve(node_port: u16, metrics: WriteMetrics, readiness: CheckReadiness) {
     let port = node_port.saturating_add(PORT_OFFSET);
     let listener = match TcpListener::bind((Ipv4Addr::LOCALHOST, port)).await {
         Ok(listener) => listener,
@@ -23,7 +23,7 @@ pub(crate) async fn serve(node_port: u16, metrics: WriteMetrics) {
         }
     };
     tracing::info!(url = %format_args!("http://127.0.0.1:{port}/"), "console started");
-    let extras = Extras { metrics: Some(metrics), ..Extras::default() };
+    let extras = Extras { metrics: Some(metrics), readiness: Some(readiness), ..Extras::default() };
     tokio::spawn(async move {
         let error = vc_console::serve(listener, extras).await;
         tracing::warn!(%error, "console stopped");

@@ -39,6 +39,7 @@ mod network;
 mod node_info;
 mod previous_runtime;
 pub mod proxy;
+mod readiness;
 mod restart;
 mod run;
 mod seal;

@@ -42,7 +42,7 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
-use crate::{console, host, images, metrics, node_info, volumes, watchdog};
+use crate::{console, host, images, metrics, node_info, readiness, volumes, watchdog};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
@@ -278,8 +278,15 @@ pub(crate) async fn run(
     tasks.spawn(VolumeServer { volumes: volumes.clone() }.serve(handles.streams.volume));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
     if !settings.no_console {
-        let registry = metrics::registry(membership.node, &volumes, snapshot.clone());
-        console::serve(settings.port(), Box::new(move || metrics::text(&registry))).await;
+        let registry =
+            metrics::registry(membership.cluster, membership.node, &volumes, snapshot.clone());
+        let metrics = Box::new(move || metrics::text(&registry));
+        let (latest, node) = (snapshot.clone(), membership.node);
+        let readiness = Box::new(move || {
+            let latest = latest.borrow().clone();
+            readiness::problem(&latest.view, &latest.vitals, node)
+        });
+        console::serve(settings.port(), metrics, readiness).await;
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

@@ -2,7 +2,7 @@
 
 use vc_protocol::control::{
     Change, MoveRow, ReplicaRow, ReplicaState, Reply, Request, SnapshotKind, SnapshotRow,
-    TokenRequest, TokenSubject, VolumeRow,
+    StatusReport, TokenRequest, TokenSubject, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
@@ -10,6 +10,7 @@ use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, ErrorCode, VolumeKey};
 
 use crate::Home;
+use crate::json::status_report;
 use crate::node::{
     Node, OURS, attached_to, done, instance_row, member, node_id, node_row, service,
 };
@@ -122,6 +123,18 @@ fn volumes_are_listed_with_their_copies() {
     assert_eq!(words, expected, "{out}");
     let out = home.vc(&["volume", "ls", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<Vec<VolumeRow>>(&out).expect("JSON"), [row]);
+}
+
+#[test]
+fn status_ends_with_1_if_there_are_problems_and_that_is_asked_for() {
+    let ill = StatusReport { problems: vec!["node attic is down".into()], ..status_report() };
+    let (home, _node) = attached_to(vec![Reply::Status(ill)]);
+    assert!(home.vc(&["status"]).ok().contains("node attic is down"));
+    let output = home.vc(&["status", "--exit-code"]);
+    assert_eq!((output.code, output.stderr.as_str()), (Some(1), ""));
+    assert!(output.stdout.contains("node attic is down"));
+    let (home, _node) = attached_to(vec![Reply::Status(status_report())]);
+    home.vc(&["status", "--exit-code"]).ok();
 }
 
 #[test]

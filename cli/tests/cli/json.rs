@@ -92,19 +92,9 @@ fn service_row() -> ServiceRow {
     }
 }
 
-/// A value of every row type, by its name on the page.
-fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
-    let placement = PlacementRow {
-        service: service(),
-        replica: 1,
-        node: node_id(1),
-        node_name: String::new(),
-        reasons: vec![],
-    };
-    let unplaced = UnplacedRow { service: service(), replica: 1, reasons: vec![] };
-    let moved =
-        MoveRow { service: service(), replica: 1, from: None, to: None, reason: String::new() };
-    let status = StatusReport {
+/// Returns a report without problems.
+pub fn status_report() -> StatusReport {
+    StatusReport {
         cluster: String::new(),
         node: node_id(1),
         nodes_up: 1,
@@ -122,7 +112,22 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         memory_used: 1,
         problems: vec![],
         hints: vec![],
+    }
+}
+
+/// A value of every row type, by its name on the page.
+fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
+    let placement = PlacementRow {
+        service: service(),
+        replica: 1,
+        node: node_id(1),
+        node_name: String::new(),
+        reasons: vec![],
     };
+    let unplaced = UnplacedRow { service: service(), replica: 1, reasons: vec![] };
+    let moved =
+        MoveRow { service: service(), replica: 1, from: None, to: None, reason: String::new() };
+    let status = status_report();
     let detail = ServiceDetail {
         row: service_row(),
         deployed_by: "ada".into(),

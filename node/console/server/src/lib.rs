@@ -73,6 +73,9 @@ impl OneTimeLink {
 /// Writes the metrics of this process in the text format of OpenMetrics. Must not block.
 pub type WriteMetrics = Box<dyn Fn() -> String + Send + Sync>;
 
+/// Says why this process cannot do its work now, in one line; `None` if it can. Must not block.
+pub type CheckReadiness = Box<dyn Fn() -> Option<String> + Send + Sync>;
+
 /// What is served beside the files of the console.
 #[derive(Default)]
 pub struct Extras {
@@ -80,6 +83,8 @@ pub struct Extras {
     pub one_time_link: Option<OneTimeLink>,
     /// What `/metrics` serves; not found without it.
     pub metrics: Option<WriteMetrics>,
+    /// What `/readyz` says; it and `/healthz` are not found without it.
+    pub readiness: Option<CheckReadiness>,
 }
 
 struct Server {

@@ -79,11 +79,7 @@ fn route<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
         set(response.headers_mut(), header::ALLOW, "GET, HEAD");
         return response;
     }
-    let is_metrics = site == Site::Console && request.uri().path() == "/metrics";
-    if let Some(metrics) = server.extras.metrics.as_ref().filter(|_| is_metrics) {
-        let mut response = Response::new(Full::from(metrics()));
-        set(response.headers_mut(), header::CONTENT_TYPE, OPEN_METRICS);
-        set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
+    if let Some(response) = of_process(server, request).filter(|_| site == Site::Console) {
         return response;
     }
     if (server.files)("index.html").is_none() {
@@ -92,6 +88,25 @@ fn route<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
     match site {
         Site::Console => console(server, request),
         Site::Service => service(server.files, request),
+    }
+}
+
+/// Serves what this process says of itself: its metrics, that it lives, and whether it can do its work. `None` for other paths.
+fn of_process<B>(server: &Server, request: &Request<B>) -> Option<Response<Full<Bytes>>> {
+    let extras = &server.extras;
+    match request.uri().path() {
+        "/metrics" => {
+            let mut response = Response::new(Full::from(extras.metrics.as_ref()?()));
+            set(response.headers_mut(), header::CONTENT_TYPE, OPEN_METRICS);
+            set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
+            Some(response)
+        }
+        "/healthz" => extras.readiness.as_ref().map(|_| plain(StatusCode::OK, "ok")),
+        "/readyz" => Some(match extras.readiness.as_ref()?() {
+            None => plain(StatusCode::OK, "ok"),
+            Some(problem) => plain(StatusCode::SERVICE_UNAVAILABLE, &problem),
+        }),
+        _ => None,
     }
 }
 

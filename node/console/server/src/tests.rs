@@ -251,3 +251,23 @@ async fn metrics_are_served_to_this_host_alone_and_without_a_console() {
     let (head, _) = get(without, &format!("127.0.0.1:{without}"), "/metrics").await;
     assert!(head.starts_with("http/1.1 404"), "{head}");
 }
+
+#[tokio::test]
+async fn a_process_says_whether_it_is_ready_to_this_host_alone() {
+    use std::sync::atomic::{AtomicBool, Ordering};
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+    let port = listener.local_addr().expect("an address").port();
+    let ready = std::sync::Arc::new(AtomicBool::new(false));
+    let is_ready = std::sync::Arc::clone(&ready);
+    let check = move || (!is_ready.load(Ordering::Relaxed)).then(|| "Docker is away".to_owned());
+    let readiness = Some(Box::new(check) as crate::CheckReadiness);
+    tokio::spawn(serve_files(listener, not_built, Extras { readiness, ..Extras::default() }));
+    let host = format!("127.0.0.1:{port}");
+    let (head, body) = get(port, &host, "/readyz").await;
+    assert!(head.starts_with("http/1.1 503") && body == "Docker is away\n", "{head} {body}");
+    assert!(get(port, &host, "/healthz").await.0.starts_with("http/1.1 200"));
+    ready.store(true, Ordering::Relaxed);
+    assert!(get(port, &host, "/readyz").await.0.starts_with("http/1.1 200"));
+    let (head, _) = get(port, &format!("evil.example:{port}"), "/readyz").await;
+    assert!(head.starts_with("http/1.1 421"), "{head}");
+}

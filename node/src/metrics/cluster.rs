@@ -1,0 +1,269 @@
+//! Metrics of the cluster, as this node sees it: the others report the same, or something else through a partition.
+
+use std::collections::BTreeMap;
+use std::fmt;
+
+use prometheus_client::collector::Collector;
+use prometheus_client::encoding::{
+    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric as _,
+};
+use prometheus_client::metrics::MetricType;
+use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::registry::Unit;
+use vc_engine::report;
+use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, ServiceRow, StatusReport};
+use vc_protocol::{ClusterId, NodeId};
+
+use crate::clock;
+use crate::snapshot::Snapshot;
+
+/// What is known of the cluster at one time.
+#[derive(Debug)]
+pub(super) struct Cluster {
+    nodes: Vec<NodeRow>,
+    services: Vec<ServiceRow>,
+    instances: Vec<InstanceRow>,
+    status: StatusReport,
+}
+
+impl Cluster {
+    pub(super) fn of(snapshot: &Snapshot, cluster: ClusterId, node: NodeId) -> Self {
+        let Snapshot { view, vitals, .. } = snapshot;
+        Self {
+            nodes: report::nodes(view, vitals),
+            services: report::services(view),
+            instances: report::instances(view),
+            status: report::status(view, None, vitals, cluster, node, clock::now()),
+        }
+    }
+}
+
+/// Reads the cluster when metrics are written.
+pub(super) struct ClusterCollector(pub(super) Box<dyn Fn() -> Cluster + Send + Sync>);
+
+impl fmt::Debug for ClusterCollector {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("ClusterCollector")
+    }
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct NodeLabels {
+    node: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct ServiceLabels {
+    project: String,
+    service: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, EncodeLabelSet)]
+struct InstanceLabels {
+    project: String,
+    service: String,
+    state: String,
+}
+
+/// Writes a gauge with the values of a series of labels.
+fn write<L: EncodeLabelSet, N: EncodeGaugeValue>(
+    encoder: &mut DescriptorEncoder<'_>,
+    name: &str,
+    help: &str,
+    unit: Option<&Unit>,
+    values: impl IntoIterator<Item = (L, N)>,
+) -> Result<(), fmt::Error> {
+    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
+    for (labels, value) in values {
+        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
+    }
+    Ok(())
+}
+
+impl Collector for ClusterCollector {
+    fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
+        let Cluster { nodes, services, instances, status } = (self.0)();
+        let encoder = &mut encoder;
+        let members: Vec<NodeRow> =
+            nodes.into_iter().filter(|row| row.state != NodeStatus::Left).collect();
+        let of_nodes = |value: fn(&NodeRow) -> Option<f64>| {
+            let label = |row: &NodeRow| NodeLabels { node: row.name.clone() };
+            let values = members.iter().filter_map(|row| Some((label(row), value(row)?)));
+            values.collect::<Vec<_>>()
+        };
+        let help = "1 while most members reach the node";
+        let is_up = |row: &NodeRow| Some(f64::from(u8::from(row.state == NodeStatus::Up)));
+        write(encoder, "node_up", help, None, of_nodes(is_up))?;
+        let help = "1 while the node is drained";
+        let is_draining = |row: &NodeRow| Some(f64::from(u8::from(row.draining)));
+        write(encoder, "node_draining", help, None, of_nodes(is_draining))?;
+        let help =
+            "How far the clock of the node is ahead of that of this node, 0 below two seconds";
+        #[expect(clippy::cast_precision_loss, reason = "a metric")]
+        let offset = |row: &NodeRow| Some(row.clock_offset_ms as f64 / 1000.0);
+        write(encoder, "node_clock_offset", help, Some(&Unit::Seconds), of_nodes(offset))?;
+        for (name, help, unit, value) in resources() {
+            write(encoder, name, help, Some(&unit), of_nodes(value))?;
+        }
+
+        let of_services = |value: fn(&ServiceRow) -> u32| {
+            let labels = |row: &ServiceRow| ServiceLabels {
+                project: row.project.to_string(),
+                service: row.service.service.to_string(),
+            };
+            services.iter().map(|row| (labels(row), u64::from(value(row)))).collect::<Vec<_>>()
+        };
+        let help = "Replicas that a service is to have";
+        write(encoder, "service_replicas", help, None, of_services(|row| row.replicas))?;
+        let help = "Replicas of a service that run and are healthy";
+        write(encoder, "service_healthy", help, None, of_services(|row| row.healthy))?;
+        let mut states: BTreeMap<InstanceLabels, u64> = BTreeMap::new();
+        let mut unplaced: BTreeMap<ServiceLabels, u64> = BTreeMap::new();
+        for row in &instances {
+            let (project, service) =
+                (row.service.project.to_string(), row.service.service.to_string());
+            if row.node.is_none() {
+                let labels = ServiceLabels { project: project.clone(), service: service.clone() };
+                *unplaced.entry(labels).or_default() += 1;
+            }
+            let state = row.state.as_str().to_owned();
+            *states.entry(InstanceLabels { project, service, state }).or_default() += 1;
+        }
+        write(
+            encoder,
+            "instances",
+            "Slots of a service by the state of their instance",
+            None,
+            states,
+        )?;
+        write(encoder, "unplaced_slots", "Slots that no node can take", None, unplaced)?;
+
+        let problems = u64::try_from(status.problems.len()).unwrap_or(u64::MAX);
+        for (name, help, value) in [
+            ("problems", "Problems that 'vc status' lists", problems),
+            ("voters", "Voters, which grant leases", u64::from(status.voters)),
+            (
+                "voters_up",
+                "Voters that are up: exclusive services need most of them",
+                u64::from(status.voters_up),
+            ),
+        ] {
+            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
+            ConstGauge::new(value).encode(family)?;
+        }
+        Ok(())
+    }
+}
+
+/// A gauge of each node: its name, help, unit and value.
+type Resource = (&'static str, &'static str, Unit, fn(&NodeRow) -> Option<f64>);
+
+/// Returns the gauges of the resources of nodes.
+#[expect(clippy::cast_precision_loss, reason = "metrics")]
+fn resources() -> [Resource; 8] {
+    let cores = || Unit::Other("cores".to_owned());
+    [
+        ("node_cpu_capacity", "Cores of the node", cores(), |it| {
+            Some(it.cpu_millis as f64 / 1000.0)
+        }),
+        ("node_cpu_reserved", "Cores that services reserve on the node", cores(), |it| {
+            Some(it.cpu_reserved as f64 / 1000.0)
+        }),
+        ("node_cpu_used", "Cores in use on the node", cores(), |it| {
+            reported(it, it.cpu_used).map(|millis| millis / 1000.0)
+        }),
+        ("node_memory_capacity", "Memory of the node", Unit::Bytes, |it| {
+            Some(it.memory_bytes as f64)
+        }),
+        ("node_memory_reserved", "Memory that services reserve on the node", Unit::Bytes, |it| {
+            Some(it.memory_reserved as f64)
+        }),
+        ("node_memory_used", "Memory in use on the node", Unit::Bytes, |it| {
+            reported(it, it.memory_used)
+        }),
+        (
+            "node_disk_capacity",
+            "Size of the node's disk: of its data or of Docker's, where less is free",
+            Unit::Bytes,
+            |it| reported(it, it.disk_bytes),
+        ),
+        ("node_disk_used", "What of that disk is in use", Unit::Bytes, |it| {
+            reported(it, it.disk_used)
+        }),
+    ]
+}
+
+/// Returns what the heartbeats of a node report; `None` while there are none.
+#[expect(clippy::cast_precision_loss, reason = "a metric")]
+fn reported(row: &NodeRow, value: u64) -> Option<f64> {
+    (row.state == NodeStatus::Up && value > 0).then_some(value as f64)
+}
+
+#[cfg(test)]
+mod tests {
+    use prometheus_client::registry::Registry;
+    use vc_engine::Vitals;
+    use vc_protocol::Keypair;
+
+    use super::*;
+    use crate::metrics;
+
+    #[test]
+    fn a_node_that_is_down_and_a_slot_without_a_node_are_series() {
+        let id = |seed: u8| {
+            let key = Keypair::ed25519_from_bytes([seed; 32]).expect("32 bytes");
+            NodeId::of(&key.public()).expect("ed25519")
+        };
+        let info = |name: &str| Some(vc_protocol::node::NodeInfo::for_tests(name));
+        let ids = [id(1), id(2)];
+        let state = |name: &str, unreachable: &[NodeId]| vc_crdt::NodeState {
+            incarnation: 1,
+            observed: ids.into(),
+            unreachable: unreachable.iter().map(|&node| (node, 1)).collect(),
+            info: info(name),
+            ..vc_crdt::NodeState::default()
+        };
+        let nodes =
+            BTreeMap::from([(ids[0], state("desk", &[ids[1]])), (ids[1], state("attic", &[]))]);
+        let mut cluster = vc_crdt::ClusterState::default();
+        let mut spec = vc_protocol::spec::ServiceSpec::default();
+        spec.container.reservation.memory_bytes = u64::MAX;
+        let record = vc_crdt::ServiceRecord {
+            spec: spec.into(),
+            previous: None,
+            revision: 1,
+            updated: 1,
+            deployed_by: "ada".to_owned(),
+        };
+        cluster.services.insert("shop/web".parse().expect("a service"), record.into());
+        let view = vc_crdt::View::from_states(cluster, nodes, &vc_crdt::KnownVersions::default());
+        let vitals =
+            BTreeMap::from([(ids[0], Vitals { clock_offset_ms: -3000, ..Vitals::default() })]);
+        let read = move || {
+            let key = Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes");
+            let cluster = ClusterId::of(&key.public()).expect("ed25519");
+            Cluster {
+                nodes: report::nodes(&view, &vitals),
+                services: report::services(&view),
+                instances: report::instances(&view),
+                status: report::status(&view, None, &vitals, cluster, ids[0], 5000),
+            }
+        };
+        let mut registry = Registry::with_prefix("vc");
+        registry.register_collector(Box::new(ClusterCollector(Box::new(read))));
+        let text = metrics::text(&registry);
+        for line in [
+            r#"vc_node_up{node="desk"} 1.0"#,
+            r#"vc_node_up{node="attic"} 0.0"#,
+            r#"vc_node_clock_offset_seconds{node="desk"} -3.0"#,
+            r#"vc_service_replicas{project="shop",service="web"} 1"#,
+            r#"vc_service_healthy{project="shop",service="web"} 0"#,
+            r#"vc_instances{project="shop",service="web",state="pending"} 1"#,
+            r#"vc_unplaced_slots{project="shop",service="web"} 1"#,
+        ] {
+            assert!(text.lines().any(|it| it == line), "{line} is not in\n{text}");
+        }
+        assert!(text.contains("# UNIT vc_node_memory_capacity_bytes bytes"), "{text}");
+        assert!(!text.contains("vc_node_memory_used_bytes{node=\"attic\"}"), "{text}");
+    }
+}
