@@ -383,6 +383,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::VolumeForgotten { .. }
             | Change::SnapshotTaken { .. }
             | Change::VolumeRestored { .. }
+            | Change::VolumeReplaced { .. }
+            | Change::VolumeChanged { .. }
             | Change::VolumeCreated { .. }
             | Change::VolumeUndeleted { .. }
             | Change::TokenRevoked { .. }

@@ -33,9 +33,13 @@ impl ControlService {
             | Request::UndeleteVolume { node, .. }
             | Request::ExportVolume { node, .. }
             | Request::CloneVolume { node, .. } => *node,
-            Request::RestoreVolume { volume, .. } | Request::SnapshotVolume { volume } => {
-                *view.input.volumes.get(volume).unwrap_or(&own)
-            }
+            Request::StagedUpload { node, .. } => *node,
+            Request::UploadVolume { upload: Some(upload), .. } => upload.node,
+            Request::RestoreVolume { volume, .. }
+            | Request::ReplaceVolume { volume, .. }
+            | Request::VolumeFiles { volume }
+            | Request::CopyIntoVolume { volume, .. }
+            | Request::SnapshotVolume { volume } => *view.input.volumes.get(volume).unwrap_or(&own),
             Request::AdoptVolume { node, .. } | Request::ImportVolume { node: Some(node), .. } => {
                 find_node(&view, node)?
             }
@@ -189,7 +193,11 @@ impl ControlService {
 
     /// Says in the document of this node that its copy has a new snapshot, with all that was written. What else the document says
     /// of it is the copy's task to say.
-    async fn report_snapshot(&self, store: &Store, key: &VolumeKey) -> Result<(), ApiError> {
+    pub(super) async fn report_snapshot(
+        &self,
+        store: &Store,
+        key: &VolumeKey,
+    ) -> Result<(), ApiError> {
         let view = self.cluster.latest().view;
         let said = view.nodes.get(&self.cluster.membership().node).and_then(|it| it.copy(key));
         let error = said.and_then(|copy| copy.error.clone());

@@ -132,10 +132,22 @@ impl Volume {
         if !tokio::fs::try_exists(&from).await.unwrap_or(false) {
             return Err(self.missing(what));
         }
-        self.take_still(working, epoch, now, Arc::clone(&hold)).await?;
-        self.equalize(&from, working, &hold).await?;
-        let outcome: Outcome = self.take_still(working, epoch, now, hold).await?;
-        Ok(outcome.manifest().clone())
+        Ok(self.restore_from(&from, working, epoch, now, hold).await?.1)
+    }
+
+    /// Makes the working directory equal to a tree on the disk of the store. Returns the snapshots before and after.
+    pub(crate) async fn restore_from(
+        &self,
+        from: &Path,
+        working: &Path,
+        epoch: Epoch,
+        now: Millis,
+        hold: Hold,
+    ) -> Result<(SnapshotId, Manifest), Error> {
+        let before = self.take_still(working, epoch, now, Arc::clone(&hold)).await?;
+        self.equalize(from, working, &hold).await?;
+        let after: Outcome = self.take_still(working, epoch, now, hold).await?;
+        Ok((before.manifest().id, after.manifest().clone()))
     }
 
     /// Makes a working directory equal to a snapshot, after its own content was put aside where it is in no snapshot. Returns
