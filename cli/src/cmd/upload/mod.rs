@@ -143,12 +143,12 @@ fn no_directory(path: &str) -> ApiError {
 /// Returns whether an upload is to replace what its volume has.
 fn is_named(upload: &Upload, again: &[String]) -> bool {
     let Upload { volume, path, .. } = upload;
-    let plain = |path: &str| path.trim_start_matches("./").trim_end_matches('/').to_owned();
     again.iter().any(|text| {
         text.is_empty()
             || *text == volume.to_string()
             || text == volume.volume.as_str()
-            || plain(text) == plain(path)
+            // The path is absolute by now.
+            || Path::new(path).ends_with(text.trim_start_matches("./"))
     })
 }
 
@@ -381,7 +381,7 @@ mod tests {
         assert!(!is_named(&upload, &[]) && !is_named(&upload, &["other".to_owned()]));
         let all = [upload];
         let refused = check_named(&all, &["other".to_owned()]).expect_err("unknown");
-        assert!(refused.to_string().contains("--upload=other"), "{refused}");
+        assert!(format!("{refused:?}").contains("--upload=other"), "{refused:?}");
         check_named(&all, &[String::new(), "app".to_owned()]).expect("known");
     }
 

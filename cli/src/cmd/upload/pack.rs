@@ -99,6 +99,10 @@ fn pack(
         archive.append_pax_extensions([("VC.end", &b"1"[..])])?;
         let mut header = tar::Header::new_gnu();
         header.set_entry_type(tar::EntryType::Directory);
+        header.set_mode(0o755);
+        header.set_uid(0);
+        header.set_gid(0);
+        header.set_mtime(0);
         header.set_size(0);
         archive.append_data(&mut header, ".", io::empty())
     };
