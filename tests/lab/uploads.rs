@@ -93,7 +93,8 @@ fn an_upload_that_was_cut_goes_on_what_services_write_stays_and_an_upload_again_
     let staged = uploads.join(&volume).join("data/pages/zz-large");
     let volume = format!("shop/{volume}");
     client.kill();
-    lab.host("node-restart", 1);
+    lab.host("node-kill", 1);
+    lab.node(1, &["run"]);
     lab.all_up(&[1, 2]);
     let arrived = fs::metadata(&staged).unwrap().len();
     assert!(arrived < LARGE as u64, "it was cut");
@@ -131,7 +132,7 @@ fn an_upload_that_was_cut_goes_on_what_services_write_stays_and_an_upload_again_
     let change = replaced.as_array().unwrap().iter().find(|it| it["change"] == "volume_replaced");
     let before = change.map(|it| it["before"].clone()).unwrap_or(Value::Null);
     lab.settled(&[1, 2], "shop/web", 1);
-    assert_eq!(look(&lab, "cat /data/pages/0; ls /data"), "changed\nadded\npages");
+    assert_eq!(look(&lab, "cat /data/pages/0; echo; ls /data"), "changed\nadded\npages");
     let again = lab.vc(1, &["deploy", &file, "--upload", "-y"]);
     assert!(again.err.contains("nothing to upload"), "{}", again.err);
 
