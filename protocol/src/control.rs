@@ -20,7 +20,9 @@ use crate::volume::SnapshotId;
 use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use changes::Change;
-pub use files::{FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadTarget};
+pub use files::{
+    FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
+};
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,

@@ -1,10 +1,10 @@
 //! `vc deploy`: deploys the services of a Compose file.
 
-use vc_protocol::control::{Reply, Request, ServiceDiff};
+use vc_protocol::control::{Reply, Request, UploadPlan};
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::project::{ProjectArgs, warn};
-use super::upload::{Loss, Pending, Replacement};
+use super::upload::{Pending, Replacement};
 use super::wait::{ServiceTarget, WaitArgs, until_running};
 use super::{image, upload};
 use crate::app::App;
@@ -68,13 +68,6 @@ pub(crate) struct Args {
     wait: WaitArgs,
 }
 
-/// What a deployment would change.
-#[derive(serde::Serialize)]
-struct DryRun<'a> {
-    services: &'a [ServiceDiff],
-    uploads: Vec<&'a Loss>,
-}
-
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
         if self.diff && app.out.is_json() {
@@ -100,13 +93,13 @@ impl Args {
                     for pending in &all {
                         note(&format!("would {pending}"));
                         if !app.out.is_json() {
-                            pending.show_loss();
+                            pending.show_diff();
                         }
                     }
                     warn(&project);
                     if !self.upload.is_empty() && app.out.is_json() {
-                        let uploads = all.iter().filter_map(Pending::loss).collect();
-                        return app.out.json(&DryRun { services: &rows, uploads });
+                        let uploads = all.iter().filter_map(Pending::diff).cloned().collect();
+                        return app.out.json(&UploadPlan { services: rows, uploads });
                     }
                     app.out.show(rows.as_slice(), render::diff)
                 })
@@ -131,10 +124,10 @@ impl Args {
                 show_diff(app, session, &diff).await?;
             }
             let pending = upload::pending(session, &project.uploads, &self.upload).await?;
-            let replaces = pending.iter().any(|it| it.loss().is_some());
-            for pending in pending.iter().filter(|it| it.loss().is_some()) {
+            let replaces = pending.iter().any(|it| it.diff().is_some());
+            for pending in pending.iter().filter(|it| it.diff().is_some()) {
                 note(&pending.to_string());
-                pending.show_loss();
+                pending.show_diff();
             }
             if replaces
                 && self.confirmation.is_needed()
@@ -149,7 +142,7 @@ impl Args {
             }
             let mut deployments = deployments;
             for pending in &pending {
-                if pending.loss().is_none() {
+                if pending.diff().is_none() {
                     note(&pending.to_string());
                 }
                 upload::send(app, session, pending, &mut deployments).await?;

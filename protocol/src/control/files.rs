@@ -2,7 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, NodeId};
+use super::ServiceDiff;
+use crate::{Millis, NodeId, VolumeKey};
 
 /// The longest [`UploadTarget::directory`], in bytes.
 pub const MAX_DIRECTORY_ID: usize = 128;
@@ -66,4 +67,43 @@ pub enum FileKind {
     /// Anything else, such as a pipe.
     #[serde(other)]
     Other,
+}
+
+/// What `vc deploy --upload --dry-run` prints.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadPlan {
+    /// The services that change.
+    pub services: Vec<ServiceDiff>,
+    /// The volumes that would be replaced.
+    pub uploads: Vec<UploadDiff>,
+}
+
+/// How a directory differs from the volume that it would replace. Files are compared by kind, size and time of modification.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UploadDiff {
+    /// The volume as `project/volume`.
+    pub volume: VolumeKey,
+    /// The directory.
+    pub directory: String,
+    /// Files that it has.
+    pub files: u64,
+    /// Their size, in bytes.
+    pub bytes: u64,
+    /// Files that only the volume has.
+    pub only_in_volume: FileCount,
+    /// Files that are newer in the volume.
+    pub newer_in_volume: FileCount,
+    /// Other files that differ.
+    pub different: FileCount,
+    /// Files that only the directory has.
+    pub only_in_directory: FileCount,
+}
+
+/// A number of files.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct FileCount {
+    /// How many there are.
+    pub count: u64,
+    /// The paths of the first ones.
+    pub first: Vec<String>,
 }

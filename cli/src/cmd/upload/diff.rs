@@ -1,12 +1,11 @@
-//! What a volume has that its directory does not.
+//! How directories differ from the volumes that they are to replace.
 
 use std::collections::BTreeMap;
 use std::os::unix::fs::MetadataExt as _;
 
-use serde::Serialize;
 use vc_client::{Session, SessionError};
 use vc_protocol::VolumeKey;
-use vc_protocol::control::{FileKind, FileList, FileRow, Reply, Request};
+use vc_protocol::control::{FileCount, FileKind, FileList, FileRow, Reply, Request, UploadDiff};
 
 use super::tree::Entry;
 use crate::error::Result;
@@ -14,122 +13,96 @@ use crate::error::Result;
 /// The most paths of each kind that are shown.
 const SHOWN: usize = 10;
 
-/// What would be lost if a directory replaced what its volume has. Files are compared by kind, size and time of modification.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(in crate::cmd) struct Loss {
-    /// The volume.
-    pub(in crate::cmd) volume: String,
-    /// The directory.
-    pub(in crate::cmd) directory: String,
-    /// Files of the directory.
-    pub(in crate::cmd) files: u64,
-    /// Their size, in bytes.
-    pub(in crate::cmd) bytes: u64,
-    /// Files that only the volume has.
-    pub(in crate::cmd) only_in_volume: Paths,
-    /// Files that are newer in the volume.
-    pub(in crate::cmd) newer_in_volume: Paths,
-    /// Other files that differ.
-    pub(in crate::cmd) different: Paths,
-    /// Files that only the directory has.
-    pub(in crate::cmd) only_in_directory: Paths,
-}
-
-/// Some paths.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize)]
-pub(in crate::cmd) struct Paths {
-    /// How many there are.
-    pub(in crate::cmd) count: u64,
-    /// The first ones.
-    pub(in crate::cmd) first: Vec<String>,
-}
-
-impl Paths {
-    fn add(&mut self, path: &str) {
-        self.count += 1;
-        if self.first.len() < SHOWN {
-            self.first.push(path.to_owned());
+/// Compares what a volume has with a directory.
+fn compare(
+    volume: &VolumeKey,
+    directory: &str,
+    mut rows: Vec<FileRow>,
+    entries: &[Entry],
+) -> UploadDiff {
+    let none = FileCount::default;
+    let mut diff = UploadDiff {
+        volume: volume.clone(),
+        directory: directory.to_owned(),
+        files: 0,
+        bytes: 0,
+        only_in_volume: none(),
+        newer_in_volume: none(),
+        different: none(),
+        only_in_directory: none(),
+    };
+    let mut ours: BTreeMap<String, &Entry> = BTreeMap::new();
+    for entry in entries {
+        if !entry.metadata.is_dir() {
+            diff.files += 1;
+            diff.bytes += if entry.metadata.is_file() { entry.metadata.len() } else { 0 };
         }
+        ours.insert(entry.path.to_string_lossy().into_owned(), entry);
     }
-}
-
-impl Loss {
-    /// Compares what a volume has with a directory.
-    pub(super) fn new(
-        volume: &VolumeKey,
-        directory: &str,
-        mut rows: Vec<FileRow>,
-        entries: &[Entry],
-    ) -> Self {
-        let mut loss =
-            Self { volume: volume.to_string(), directory: directory.to_owned(), ..Self::default() };
-        let mut ours: BTreeMap<String, &Entry> = BTreeMap::new();
-        for entry in entries {
-            if !entry.metadata.is_dir() {
-                loss.files += 1;
-                loss.bytes += if entry.metadata.is_file() { entry.metadata.len() } else { 0 };
-            }
-            ours.insert(entry.path.to_string_lossy().into_owned(), entry);
-        }
-        rows.sort_by(|one, other| one.path.cmp(&other.path));
-        for row in &rows {
-            match ours.remove(&row.path) {
-                // What is in it is counted.
-                _ if row.kind == FileKind::Directory => {}
-                None => loss.only_in_volume.add(&row.path),
-                Some(entry) => {
-                    let metadata = &entry.metadata;
-                    let nanos = metadata.mtime().saturating_mul(1_000_000_000);
-                    let modified = nanos.saturating_add(metadata.mtime_nsec());
-                    let is_same = match row.kind {
-                        FileKind::File => metadata.is_file() && metadata.len() == row.size,
-                        FileKind::Link => metadata.is_symlink(),
-                        FileKind::Directory | FileKind::Other => false,
-                    };
-                    if row.modified_ns > modified {
-                        loss.newer_in_volume.add(&row.path);
-                    } else if !is_same || row.modified_ns != modified {
-                        loss.different.add(&row.path);
-                    }
+    rows.sort_by(|one, other| one.path.cmp(&other.path));
+    for row in &rows {
+        match ours.remove(&row.path) {
+            // What is in it is counted.
+            _ if row.kind == FileKind::Directory => {}
+            None => add(&mut diff.only_in_volume, &row.path),
+            Some(entry) => {
+                let metadata = &entry.metadata;
+                let nanos = metadata.mtime().saturating_mul(1_000_000_000);
+                let modified = nanos.saturating_add(metadata.mtime_nsec());
+                let is_same = match row.kind {
+                    FileKind::File => metadata.is_file() && metadata.len() == row.size,
+                    FileKind::Link => metadata.is_symlink(),
+                    FileKind::Directory | FileKind::Other => false,
+                };
+                if row.modified_ns > modified {
+                    add(&mut diff.newer_in_volume, &row.path);
+                } else if !is_same || row.modified_ns != modified {
+                    add(&mut diff.different, &row.path);
                 }
             }
         }
-        for (path, entry) in ours {
-            if !entry.metadata.is_dir() {
-                loss.only_in_directory.add(&path);
-            }
+    }
+    for (path, entry) in ours {
+        if !entry.metadata.is_dir() {
+            add(&mut diff.only_in_directory, &path);
         }
-        loss
     }
+    diff
+}
 
-    /// Returns whether the volume has what the directory has.
-    pub(super) fn is_equal(&self) -> bool {
-        let all =
-            [&self.only_in_volume, &self.newer_in_volume, &self.different, &self.only_in_directory];
-        all.iter().all(|paths| paths.count == 0)
+fn add(files: &mut FileCount, path: &str) {
+    files.count += 1;
+    if files.first.len() < SHOWN {
+        files.first.push(path.to_owned());
     }
+}
 
-    /// Returns lines for people: what is lost, and what else changes.
-    pub(super) fn lines(&self) -> Vec<String> {
-        let mut lines = Vec::new();
-        for (paths, what) in [
-            (&self.only_in_volume, "only in the volume"),
-            (&self.newer_in_volume, "newer in the volume"),
-            (&self.different, "different"),
-            (&self.only_in_directory, "new"),
-        ] {
-            if paths.count == 0 {
-                continue;
-            }
-            lines.push(format!("  {} {what}:", paths.count));
-            lines.extend(paths.first.iter().map(|path| format!("    {path}")));
-            let left = paths.count - paths.first.len() as u64;
-            if left > 0 {
-                lines.push(format!("    and {left} more"));
-            }
+fn counts(diff: &UploadDiff) -> [(&FileCount, &'static str); 4] {
+    [
+        (&diff.only_in_volume, "only in the volume"),
+        (&diff.newer_in_volume, "newer in the volume"),
+        (&diff.different, "different"),
+        (&diff.only_in_directory, "new"),
+    ]
+}
+
+/// Returns whether the volume has what the directory has.
+pub(super) fn is_equal(diff: &UploadDiff) -> bool {
+    counts(diff).iter().all(|(files, _)| files.count == 0)
+}
+
+/// Returns lines for people: what is lost, and what else changes.
+pub(super) fn lines(diff: &UploadDiff) -> Vec<String> {
+    let mut lines = Vec::new();
+    for (files, what) in counts(diff).into_iter().filter(|(files, _)| files.count > 0) {
+        lines.push(format!("  {} {what}:", files.count));
+        lines.extend(files.first.iter().map(|path| format!("    {path}")));
+        let left = files.count - files.first.len() as u64;
+        if left > 0 {
+            lines.push(format!("    and {left} more"));
         }
-        lines
     }
+    lines
 }
 
 /// Asks for a list of files. Returns it, and when an upload began that it is of.
@@ -150,16 +123,16 @@ pub(super) async fn files(
     }
 }
 
-/// Returns what would be lost if a directory replaced what a volume has.
-pub(super) async fn loss(
+/// Compares what a volume has now with a directory.
+pub(super) async fn with_volume(
     session: &mut Session,
     volume: &VolumeKey,
     directory: &str,
     entries: &[Entry],
-) -> Result<Loss> {
+) -> Result<UploadDiff> {
     let request = Request::VolumeFiles { volume: volume.clone() };
     let (rows, _) = files(session, &request).await?;
-    Ok(Loss::new(volume, directory, rows, entries))
+    Ok(compare(volume, directory, rows, entries))
 }
 
 #[cfg(test)]
@@ -195,13 +168,13 @@ mod tests {
         let gone = (0..12).map(|number| row(&format!("gone{number:02}"), FileKind::File, 1, 1));
         rows.extend(gone);
         let key = "shop/app".parse().expect("a volume");
-        let loss = Loss::new(&key, "./app", rows, &entries);
-        assert_eq!(loss.only_in_volume.count, 12);
-        assert_eq!(loss.newer_in_volume.first, ["dir/newer"]);
-        assert_eq!(loss.different.first, ["older"]);
-        assert_eq!(loss.only_in_directory.first, ["added"]);
-        assert_eq!((loss.files, loss.bytes, loss.is_equal()), (4, 16, false));
-        let lines = loss.lines();
+        let diff = compare(&key, "./app", rows, &entries);
+        assert_eq!(diff.only_in_volume.count, 12);
+        assert_eq!(diff.newer_in_volume.first, ["dir/newer"]);
+        assert_eq!(diff.different.first, ["older"]);
+        assert_eq!(diff.only_in_directory.first, ["added"]);
+        assert_eq!((diff.files, diff.bytes, is_equal(&diff)), (4, 16, false));
+        let lines = lines(&diff);
         assert_eq!(lines[..2], ["  12 only in the volume:", "    gone00"]);
         assert_eq!(lines[11], "    and 2 more");
     }

@@ -13,13 +13,12 @@ use sha2::{Digest as _, Sha256};
 use vc_client::{Session, SessionError, expect_reply};
 use vc_compose::Upload;
 use vc_protocol::control::{
-    Change, FileRow, NodeRow, NodeStatus, Reply, Request, UploadTarget, VolumeRow,
+    Change, FileRow, NodeRow, NodeStatus, Reply, Request, UploadDiff, UploadTarget, VolumeRow,
 };
 use vc_protocol::spec::Deployment;
 use vc_protocol::volume::Origin;
 use vc_protocol::{ApiError, ErrorCode, Millis, NodeId, ServiceKey, VolumeKey};
 
-pub(super) use self::diff::Loss;
 use self::pack::{Format, Packing};
 pub(super) use self::replace::Replacement;
 use self::tree::{Entry, UploadError, list};
@@ -45,7 +44,7 @@ pub(super) struct Pending<'a> {
 struct Replaces {
     node: NodeId,
     services: Vec<ServiceKey>,
-    loss: Loss,
+    diff: UploadDiff,
 }
 
 impl std::fmt::Display for Pending<'_> {
@@ -61,14 +60,14 @@ impl std::fmt::Display for Pending<'_> {
 }
 
 impl Pending<'_> {
-    /// Returns what the volume loses, if there is one.
-    pub(super) fn loss(&self) -> Option<&Loss> {
-        self.replaces.as_ref().map(|it| &it.loss)
+    /// Returns how it differs from what it replaces, if there is something.
+    pub(super) fn diff(&self) -> Option<&UploadDiff> {
+        self.replaces.as_ref().map(|it| &it.diff)
     }
 
-    /// Shows what the volume loses.
-    pub(super) fn show_loss(&self) {
-        for line in self.loss().into_iter().flat_map(Loss::lines) {
+    /// Shows how it differs from what it replaces.
+    pub(super) fn show_diff(&self) {
+        for line in self.diff().into_iter().flat_map(diff::lines) {
             render::indented_note(&line);
         }
     }
@@ -103,12 +102,12 @@ pub(super) async fn pending<'a>(
             }
             Some(row) => {
                 let entries = entries.as_deref().ok_or_else(|| no_directory(path))?;
-                let loss = diff::loss(session, volume, path, entries).await?;
-                if loss.is_equal() {
+                let diff = diff::with_volume(session, volume, path, entries).await?;
+                if diff::is_equal(&diff) {
                     note(&format!("volume {volume} has what {path} has: nothing to upload"));
                     continue;
                 }
-                Some(Replaces { node: row.node, services: row.services.clone(), loss })
+                Some(Replaces { node: row.node, services: row.services.clone(), diff })
             }
             None if is_empty(&entries) => continue,
             None => None,
