@@ -18,6 +18,8 @@ pub struct Rules {
     pub disconnect: bool,
     /// Whether volumes have copies on several nodes.
     pub copies: bool,
+    /// Whether volumes say how long a node with a copy may be down.
+    pub volume_lost_after: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -39,6 +41,7 @@ pub const RULES: &[Rules] = &[
         faults: false,
         disconnect: false,
         copies: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 2,
@@ -47,6 +50,7 @@ pub const RULES: &[Rules] = &[
         faults: false,
         disconnect: false,
         copies: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 3,
@@ -55,6 +59,7 @@ pub const RULES: &[Rules] = &[
         faults: true,
         disconnect: false,
         copies: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 4,
@@ -63,6 +68,7 @@ pub const RULES: &[Rules] = &[
         faults: true,
         disconnect: true,
         copies: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 5,
@@ -71,6 +77,16 @@ pub const RULES: &[Rules] = &[
         faults: true,
         disconnect: true,
         copies: true,
+        volume_lost_after: false,
+    },
+    Rules {
+        version: 6,
+        tie_break: combine,
+        fit: Fit::Policy,
+        faults: true,
+        disconnect: true,
+        copies: true,
+        volume_lost_after: true,
     },
 ];
 
