@@ -35,6 +35,8 @@ const MAX_PENDING_LISTS: usize = 2;
 const WANTED_TIMEOUT: Duration = Duration::from_secs(15);
 const USERS_TIMEOUT: Duration = Duration::from_secs(150);
 const USERS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the last snapshot of a volume may be waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The uploads that are received.
 static ACTIVE: Mutex<BTreeMap<VolumeKey, Active>> = Mutex::new(BTreeMap::new());
@@ -242,10 +244,14 @@ impl ControlService {
             let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, &key));
             let wanted = row.services.iter().any(|service| view.cluster.replicas(service) > 0);
             let users = docker.volume_users(&key, &place).await.map_err(VolumeError::from)?;
-            if !wanted && users == 0 {
-                break place;
-            }
             let waited = started.elapsed();
+            if !wanted && users == 0 {
+                // The last snapshot of what was written comes first, where the volume has one.
+                let copy = self.copy(&store, &key).await?;
+                if copy.closed || copy.written.is_none() || waited > CLOSE_TIMEOUT {
+                    break place;
+                }
+            }
             if waited > USERS_TIMEOUT || (wanted && waited > WANTED_TIMEOUT) {
                 let (volume, services) = (key, row.services);
                 return Err(VolumeError::InUse { volume, services }.into());

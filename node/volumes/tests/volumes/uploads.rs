@@ -9,6 +9,7 @@ use tar::EntryType;
 use vc_protocol::control::FileRow;
 use vc_volumes::{Error, Source, Uploading};
 
+use crate::faults::SmallDisk;
 use crate::support::Node;
 
 const DAY: u64 = 24 * 3_600_000;
@@ -196,6 +197,43 @@ async fn a_volume_is_replaced_by_an_upload_and_what_it_had_can_be_restored() {
     assert_eq!(staged(&node, "a").await, None);
     let before = Source::Snapshot(replaced.before);
     node.volume.restore(before, &node.working(), 3, 3000).await.unwrap();
+    assert_eq!(node.read("state"), "written by the service");
+}
+
+#[tokio::test]
+async fn a_volume_that_cannot_be_replaced_is_as_it_was() {
+    let parent = tempfile::tempdir().unwrap();
+    let disk = SmallDisk::mount(&parent.path().join("working"), "4m");
+    let node = Node::at(parent);
+    node.begin(3, None).await;
+    node.write("state", "written by the service");
+    let large = "0123456789".repeat(800_000);
+    let items = [dir("."), file("a-new", "1"), file("state", &large), end()];
+    stage(&node, &archive(&items)).await.unwrap();
+    let failed = node.volume.replace_with_upload("a", &node.working(), 2000).await.unwrap_err();
+    assert!(matches!(failed, Error::NoSpace { .. }), "{failed}");
+    assert_eq!(node.read("state"), "written by the service");
+    assert!(!node.working().join("a-new").exists());
+    assert!(staged(&node, "a").await.is_some(), "it can be tried again");
+    drop((node, disk));
+}
+
+#[tokio::test]
+async fn a_volume_that_was_being_replaced_when_the_node_was_killed_is_as_it_was() {
+    let node = Node::new();
+    node.begin(3, None).await;
+    node.write("state", "written by the service");
+    let before = node.take(3).await;
+    node.volume.close(&node.working(), 3, 2000).await.unwrap();
+    // As it is in the middle.
+    let path = node.volume_dir().join("state.json");
+    let mut json: serde_json::Value = serde_json::from_slice(&fs::read(&path).unwrap()).unwrap();
+    json["replacing"] = true.into();
+    fs::write(&path, json.to_string()).unwrap();
+    node.write("state", "half");
+    let node = node.restart();
+    let begun = node.begin(4, Some(before.id)).await;
+    assert!(begun.conflict.is_none());
     assert_eq!(node.read("state"), "written by the service");
 }
 
