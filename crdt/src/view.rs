@@ -130,7 +130,7 @@ impl View {
             false => volumes(&cluster, &nodes),
         };
         let wanted = match rules.copies {
-            true => copies_wanted(&input, &copies, &orders),
+            true => copies_wanted(&input, &copies, &orders, rules),
             false => WantedCopies::default(),
         };
         if rules.copies {

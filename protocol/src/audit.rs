@@ -79,6 +79,8 @@ pub enum AuditAction {
     SnapshotTaken,
     /// A volume was made equal to an earlier content.
     VolumeRestored,
+    /// Files were copied into a volume.
+    VolumeChanged,
     /// A removed volume was taken out of the trash.
     VolumeUndeleted,
     /// A volume was created with data.

@@ -6,6 +6,7 @@
 //! output.
 
 mod changes;
+mod files;
 mod rows;
 
 use serde::{Deserialize, Serialize};
@@ -19,6 +20,9 @@ use crate::volume::SnapshotId;
 use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 pub use changes::Change;
+pub use files::{
+    FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
+};
 pub use rows::{
     ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
     LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
@@ -160,11 +164,47 @@ pub enum Request {
     Images,
     /// Uploads an image, which follows on the stream. Deployer.
     PushImage(ImagePush),
-    /// Uploads the directory with which a volume begins that no node has yet. After [`Reply::Ready`] the client sends a tar archive
-    /// in frames of bytes, the last of them empty; then the node answers [`Reply::Uploaded`] or [`Reply::Error`]. Deployer.
+    /// Uploads the directory with which a volume begins that no node has yet, or that is to replace what it has. After
+    /// [`Reply::Ready`] the client sends a tar archive, perhaps compressed with zstd, in frames of bytes, the last of them empty; then
+    /// the node answers [`Reply::Uploaded`] or [`Reply::Error`]. Deployer.
     UploadVolume {
         /// The volume as `project/volume`.
         volume: VolumeKey,
+        /// How the upload may be continued; `None` of one that begins at zero each time, with any archive of tar.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        upload: Option<UploadTarget>,
+    },
+    /// Lists what a node has of an upload that broke off, in [`Reply::Files`]. Deployer.
+    StagedUpload {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// The node.
+        node: NodeId,
+        /// As in [`UploadTarget`].
+        directory: String,
+    },
+    /// Makes a volume that no instance uses equal to what was uploaded for it, on the node that writes it. Waits for instances that are
+    /// about to stop. Deployer.
+    ReplaceVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// As in [`UploadTarget`].
+        directory: String,
+    },
+    /// Lists the files that a volume has now on the node that writes it, in [`Reply::Files`]. Deployer.
+    VolumeFiles {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+    },
+    /// Copies a file or directory into a volume, on the node that writes it; instances may run. After [`Reply::Ready`] the client sends
+    /// an archive as for [`Request::UploadVolume`]; then the node answers [`Reply::Done`] or [`Reply::Error`]. Deployer.
+    CopyIntoVolume {
+        /// The volume as `project/volume`.
+        volume: VolumeKey,
+        /// Where to, relative to the volume: a directory that gets the copy under its name, or the name of the copy.
+        path: String,
+        /// The name of the copy; `.` for what is in a directory.
+        name: String,
     },
     /// Lists named volumes and the nodes that hold them. Viewer.
     Volumes,
@@ -501,6 +541,8 @@ pub enum Reply {
     /// To [`Request::UploadVolume`]: the node that has the data, which the deployment names as the
     /// [origin](crate::volume::Origin::Uploaded).
     Uploaded(NodeId),
+    /// To [`Request::StagedUpload`] and [`Request::VolumeFiles`]: some of the files, until `more` is false.
+    Files(FileList),
     /// The answer to [`Request::Snapshots`].
     Snapshots(Vec<SnapshotRow>),
     /// The answer to [`Request::Projects`].

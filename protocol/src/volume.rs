@@ -25,6 +25,9 @@ pub struct VolumeSpec {
     /// What happens when the node is lost that writes it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub on_loss: OnLoss,
+    /// How long a node with a copy may be down before another one gets a copy, in milliseconds; 0 for the default.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub lost_after_ms: Millis,
     /// The snapshots that stay.
     #[serde(default, skip_serializing_if = "is_default")]
     pub keep: Keep,

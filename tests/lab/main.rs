@@ -29,6 +29,7 @@ mod preparation;
 mod restarts;
 mod secrets;
 mod updates;
+mod uploads;
 mod volume_archives;
 mod volume_replicas;
 mod volumes;

@@ -116,7 +116,7 @@ impl Args {
 }
 
 /// Returns the name of a file for the archive; `.` when only the contents of a directory are meant.
-fn name_of(path: &Path) -> std::result::Result<String, SystemError> {
+pub(super) fn name_of(path: &Path) -> std::result::Result<String, SystemError> {
     let cannot = || SystemError::doing(format!("read {}", path.display()));
     std::fs::metadata(path).map_err(cannot())?;
     if path.as_os_str().as_encoded_bytes().ends_with(b"/.") || path == Path::new(".") {

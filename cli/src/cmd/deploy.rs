@@ -1,15 +1,17 @@
 //! `vc deploy`: deploys the services of a Compose file.
 
-use vc_protocol::control::{Reply, Request};
+use vc_protocol::control::{Reply, Request, UploadPlan};
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::project::{ProjectArgs, warn};
+use super::upload::{Pending, Replacement};
 use super::wait::{ServiceTarget, WaitArgs, until_running};
 use super::{image, upload};
 use crate::app::App;
 use crate::docker::DockerArgs;
 use crate::error::Result;
 use crate::render::{self, note};
+use crate::terminal::{Confirmation, confirmed};
 use vc_client::{Session, SessionError, expect_reply};
 
 /// Arguments of `vc deploy`.
@@ -20,12 +22,14 @@ Examples:
   vc deploy compose.yaml --dry-run           only shows the changes
   vc deploy compose.yaml -p staging --wait --timeout 2m
   vc deploy compose.yaml --pull              takes what the tags name in the registry now
+  vc deploy compose.yaml --upload=./site     replaces what the volume of ./site has by the directory
   envsubst < compose.yaml | vc deploy - -p shop
 
 A service keeps the image that it is pinned to, until its tag is pushed with 'vc image push', pulled with --pull, or changed in
 the file. Which node you deploy through makes no difference.
-Directories of the file are volumes. Those on this computer are uploaded when their volume is new, and not again; absolute paths are
-looked up on the nodes.
+Directories of the file are volumes. Those on this computer are uploaded when their volume is new; an upload that broke off goes on
+with the next 'vc deploy' within 24 hours. What services write stays, unless --upload replaces it: their services stop for that, and
+what the volume had is a snapshot. Absolute paths are looked up on the nodes.
 Services of the project that are not in the file are not changed; remove them with 'vc rm'.
 Images with 'build:' are built by your local Docker and pushed to the cluster first.
 With --wait and --output json, prints the instances once all of them run.")]
@@ -49,6 +53,17 @@ pub(crate) struct Args {
     /// The node whose directories count, for volumes that begin with a directory which several nodes have
     #[arg(long, value_name = "NODE")]
     data_from: Option<String>,
+    /// Upload a directory again, by its path or volume, or all of them, in place of what their volumes have; asks on a terminal
+    #[arg(
+        long,
+        value_name = "VOLUME|DIR",
+        num_args = 0..=1,
+        require_equals = true,
+        default_missing_value = ""
+    )]
+    upload: Vec<String>,
+    #[command(flatten)]
+    confirmation: Confirmation,
     #[command(flatten)]
     wait: WaitArgs,
 }
@@ -74,10 +89,18 @@ impl Args {
             return app
                 .in_session(async |session| {
                     let rows = expect_reply!(session.ask(&diff).await?, Diff)?;
-                    for pending in upload::pending(session, &project.uploads).await? {
+                    let all = upload::pending(session, &project.uploads, &self.upload).await?;
+                    for pending in &all {
                         note(&format!("would {pending}"));
+                        if !app.out.is_json() {
+                            pending.show_diff();
+                        }
                     }
                     warn(&project);
+                    if !self.upload.is_empty() && app.out.is_json() {
+                        let uploads = all.iter().filter_map(Pending::diff).cloned().collect();
+                        return app.out.json(&UploadPlan { services: rows, uploads });
+                    }
                     app.out.show(rows.as_slice(), render::diff)
                 })
                 .await;
@@ -100,18 +123,35 @@ impl Args {
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
             }
-            let pending = upload::pending(session, &project.uploads).await?;
+            let pending = upload::pending(session, &project.uploads, &self.upload).await?;
+            let replaces = pending.iter().any(|it| it.diff().is_some());
+            for pending in pending.iter().filter(|it| it.diff().is_some()) {
+                note(&pending.to_string());
+                pending.show_diff();
+            }
+            if replaces
+                && self.confirmation.is_needed()
+                && !confirmed("Replace what these volumes have? Their services stop meanwhile.")?
+            {
+                note("nothing was changed");
+                return Ok(());
+            }
             if !pending.is_empty() {
                 // What is refused is not uploaded first.
                 session.ask(&diff).await?;
             }
             let mut deployments = deployments;
-            for pending in pending {
-                note(&pending.to_string());
+            for pending in &pending {
+                if pending.diff().is_none() {
+                    note(&pending.to_string());
+                }
                 upload::send(app, session, pending, &mut deployments).await?;
             }
             let deploy = Request::Deploy { deployments, files, pull, force, data_from };
-            let changes = session.change(&deploy).await?;
+            let changes = match replaces {
+                true => Replacement::default().perform(app, session, &pending, &deploy).await?,
+                false => session.change(&deploy).await?,
+            };
             warn(&project);
             if !(self.wait.wait && app.out.is_json()) {
                 app.out.changes(&changes)?;

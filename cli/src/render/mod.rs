@@ -190,3 +190,9 @@ pub(crate) fn note(text: &str) {
     // It fails when standard error is closed; the result counts.
     let _ = writeln!(io::stderr(), "{}", one_line(text));
 }
+
+/// As [`note`], for a line that belongs to the one before.
+pub(crate) fn indented_note(text: &str) {
+    let indent = text.len() - text.trim_start().len();
+    let _ = writeln!(io::stderr(), "{}{}", &text[..indent], one_line(text.trim_start()));
+}

@@ -7,11 +7,11 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    Change, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, MoveRow,
-    NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState, Reply,
-    Rollout, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport,
-    TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport,
-    VoterRow,
+    Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, LogRow, LogStream, LostLines,
+    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState,
+    Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow,
+    StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UploadDiff, UploadPlan, VersionRow,
+    VersionState, VolumeRow, VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
@@ -128,6 +128,17 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     let moved =
         MoveRow { service: service(), replica: 1, from: None, to: None, reason: String::new() };
     let status = status_report();
+    let files = FileCount::default;
+    let upload = UploadDiff {
+        volume: "shop/data".parse().expect("a volume"),
+        directory: String::new(),
+        files: 1,
+        bytes: 1,
+        only_in_volume: files(),
+        newer_in_volume: files(),
+        different: files(),
+        only_in_directory: files(),
+    };
     let detail = ServiceDetail {
         row: service_row(),
         deployed_by: "ada".into(),
@@ -311,6 +322,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("AuditRow", fields(&audit)),
         ("ChangeRef", fields(&change)),
         ("AuditCheck", fields(&check)),
+        ("UploadPlan", fields(&UploadPlan { services: vec![], uploads: vec![] })),
+        ("UploadDiff", fields(&upload)),
     ])
 }
 
@@ -358,6 +371,8 @@ fn every_row_has_an_example() {
         ("AuditRow", examples::<AuditRow>("AuditRow").len()),
         ("ChangeRef", examples::<ChangeRef>("ChangeRef").len()),
         ("AuditCheck", examples::<AuditCheck>("AuditCheck").len()),
+        ("UploadPlan", examples::<UploadPlan>("UploadPlan").len()),
+        ("UploadDiff", examples::<UploadDiff>("UploadDiff").len()),
     ];
     assert_eq!(BTreeMap::from(counts), rows().into_keys().map(|name| (name, 1)).collect());
 }
@@ -388,6 +403,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::VolumeForgotten { .. }
             | Change::SnapshotTaken { .. }
             | Change::VolumeRestored { .. }
+            | Change::VolumeReplaced { .. }
+            | Change::VolumeChanged { .. }
             | Change::VolumeCreated { .. }
             | Change::VolumeUndeleted { .. }
             | Change::TokenRevoked { .. }
@@ -410,7 +427,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 29, "an example of each change");
+    assert_eq!(names.len(), 31, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

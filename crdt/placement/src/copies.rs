@@ -15,9 +15,10 @@ use crate::homes::{Copies, Orders, may_run_all, suits_all, volume_spec};
 use crate::input::PlanInput;
 use crate::order::{Service, Shared, services};
 use crate::rendezvous::rendezvous;
+use crate::rules::Rules;
 use crate::volumes::groups;
 
-/// For how long a node may be down before its copies are made anew elsewhere, in milliseconds.
+/// For how long a node may be down before its copies are made anew elsewhere, in milliseconds, unless the volume says it.
 pub const LOST_AFTER: Millis = 5 * 60 * 1000;
 
 /// The nodes that are to have copies.
@@ -46,6 +47,8 @@ struct Volume {
     count: usize,
     /// Bytes that it reserves on each: as it says, or what it takes by now if that is more.
     size: u64,
+    /// How long a node with a copy may be down.
+    lost_after: Millis,
 }
 
 impl Together<'_, '_> {
@@ -80,9 +83,14 @@ impl Together<'_, '_> {
 }
 
 /// Returns the nodes that are to have a copy of each volume. `input` has the homes.
-pub fn copies_wanted(input: &PlanInput, copies: &Copies, orders: &Orders) -> WantedCopies {
+pub fn copies_wanted(
+    input: &PlanInput,
+    copies: &Copies,
+    orders: &Orders,
+    rules: Rules,
+) -> WantedCopies {
     let services = services(input);
-    let mut sets = together(input, &services, copies);
+    let mut sets = together(input, &services, copies, rules);
     let room = input.nodes.iter().filter_map(|(&id, node)| Some((id, node.volume_room?)));
     let mut wanted = WantedCopies { nodes: BTreeMap::new(), room: room.collect() };
     let mut load: BTreeMap<NodeId, usize> = BTreeMap::new();
@@ -112,7 +120,11 @@ pub fn copies_wanted(input: &PlanInput, copies: &Copies, orders: &Orders) -> Wan
                 let has_room = wanted.room.get(id).is_none_or(|&room| room >= size);
                 let is_new =
                     **id != set.home && !set.ordered.contains(id) && !set.others.contains(id);
-                is_new && has_room && node.up && node.faults.node.is_none() && keeps(input, **id)
+                is_new
+                    && has_room
+                    && node.up
+                    && node.faults.node.is_none()
+                    && keeps(input, set, **id)
             });
             let free = free.filter(|(id, _)| !beyond || may_run(set, **id));
             let next = free.min_by_key(|&(&id, _)| {
@@ -155,6 +167,7 @@ fn together<'s, 'a>(
     input: &PlanInput,
     services: &'s [Service<'a>],
     copies: &Copies,
+    rules: Rules,
 ) -> Vec<Together<'s, 'a>> {
     let mut sets = Vec::new();
     let mut open: BTreeSet<VolumeKey> =
@@ -169,7 +182,7 @@ fn together<'s, 'a>(
             };
             let held = copies.get(&key).and_then(|it| it.get(&home)?.copy.as_ref());
             let size = held.map_or(0, |copy| copy.disk_bytes).max(spec.size_bytes);
-            Volume { key, count, size }
+            Volume { key, count, size, lost_after: lost_after(&spec, rules) }
         });
         let (volumes, ordered) = (volumes.collect(), BTreeSet::new());
         sets.push(Together { volumes, services: mounting, home, ordered, others: Vec::new() });
@@ -214,8 +227,9 @@ fn keep(input: &PlanInput, copies: &Copies, orders: &Orders, set: &mut Together<
             *all += 1;
         }
     }
-    let is_kept =
-        |node: &NodeId| *node != set.home && !set.ordered.contains(node) && keeps(input, *node);
+    let is_kept = |node: &NodeId| {
+        *node != set.home && !set.ordered.contains(node) && keeps(input, set, *node)
+    };
     let mut held: Vec<_> = held.into_iter().filter(|(node, _)| is_kept(node)).collect();
     held.sort_by_cached_key(|&(node, (whole, all))| {
         let suits = input.nodes.get(&node).is_some_and(|it| suits_all(node, it, &set.services));
@@ -244,6 +258,15 @@ pub fn readable(input: &PlanInput, copies: &Copies) -> BTreeMap<VolumeKey, BTree
         .collect()
 }
 
+/// Returns for how long a node with a copy of a volume may be down before another node gets one, in milliseconds.
+#[must_use]
+pub fn lost_after(spec: &VolumeSpec, rules: Rules) -> Millis {
+    match spec.lost_after_ms {
+        ms if ms > 0 && rules.volume_lost_after => ms,
+        _ => LOST_AFTER,
+    }
+}
+
 /// Returns whether a volume is copied: it is no network file system, and no service writes it on both sides of a partition.
 fn is_copied(spec: &VolumeSpec, mounting: &[&Service<'_>], volume: &VolumeKey) -> bool {
     let writes =
@@ -254,9 +277,11 @@ fn is_copied(spec: &VolumeSpec, mounting: &[&Service<'_>], volume: &VolumeKey) -
 }
 
 /// Returns whether a node may keep copies: it runs containers, is not drained, and has not been down for long.
-fn keeps(input: &PlanInput, node: NodeId) -> bool {
+fn keeps(input: &PlanInput, set: &Together<'_, '_>, node: NodeId) -> bool {
+    // They stay together, so the longest time counts.
+    let lost_after = set.volumes.iter().map(|volume| volume.lost_after).max();
     input.nodes.get(&node).is_some_and(|it| {
-        let lost = !it.up && it.silent_ms >= LOST_AFTER;
+        let lost = !it.up && it.silent_ms >= lost_after.unwrap_or(LOST_AFTER);
         it.runtime == RuntimeKind::Docker && !it.draining && it.runtime_error.is_none() && !lost
     })
 }

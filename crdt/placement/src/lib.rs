@@ -91,7 +91,7 @@ mod scheduler;
 mod score;
 mod volumes;
 
-pub use copies::{LOST_AFTER, WantedCopies, copies_wanted, readable};
+pub use copies::{LOST_AFTER, WantedCopies, copies_wanted, lost_after, readable};
 pub use decision::{Move, Placement, Plan, Refusal, Relocation};
 pub use feasibility::may_run;
 pub use homes::{Copies, CopyView, Orders, homes, volume_spec};

@@ -20,6 +20,8 @@ pub struct Rules {
     pub copies: bool,
     /// Whether services with the network of another one run on its node.
     pub joined: bool,
+    /// Whether volumes say how long a node with a copy may be down.
+    pub volume_lost_after: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -42,6 +44,7 @@ pub const RULES: &[Rules] = &[
         disconnect: false,
         copies: false,
         joined: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 2,
@@ -51,6 +54,7 @@ pub const RULES: &[Rules] = &[
         disconnect: false,
         copies: false,
         joined: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 3,
@@ -60,6 +64,7 @@ pub const RULES: &[Rules] = &[
         disconnect: false,
         copies: false,
         joined: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 4,
@@ -69,6 +74,7 @@ pub const RULES: &[Rules] = &[
         disconnect: true,
         copies: false,
         joined: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 5,
@@ -78,6 +84,7 @@ pub const RULES: &[Rules] = &[
         disconnect: true,
         copies: true,
         joined: false,
+        volume_lost_after: false,
     },
     Rules {
         version: 6,
@@ -87,6 +94,7 @@ pub const RULES: &[Rules] = &[
         disconnect: true,
         copies: true,
         joined: true,
+        volume_lost_after: true,
     },
 ];
 

@@ -7,8 +7,8 @@ mod support;
 use std::collections::BTreeSet;
 
 use vc_placement::{
-    Copies, CopyView, LOST_AFTER, Node, Orders, PlanInput, Rules, ServiceDemand, copies_wanted,
-    homes, plan,
+    Copies, CopyView, LOST_AFTER, Node, Orders, PlanInput, RULES, Rules, ServiceDemand,
+    copies_wanted, homes, plan,
 };
 use vc_protocol::spec::{Attribute, Constraint, ContainerSpec, OnPartition, ServiceSpec};
 use vc_protocol::volume::{OnLoss, Origin, SnapshotId, VolumeCopy, VolumeSpec};
@@ -72,7 +72,7 @@ impl Cluster {
 
     fn wanted(&mut self, name: &str) -> BTreeSet<usize> {
         self.input.volumes = homes(&self.input, &self.copies, &self.orders);
-        let wanted = copies_wanted(&self.input, &self.copies, &self.orders);
+        let wanted = copies_wanted(&self.input, &self.copies, &self.orders, Rules::newest());
         wanted.nodes[&volume(name)].iter().map(|id| self.index(*id)).collect()
     }
 }
@@ -190,6 +190,27 @@ fn copies_are_on_as_many_nodes_as_asked_and_stay_there() {
 }
 
 #[test]
+fn a_volume_says_how_long_a_node_with_a_copy_may_be_down() {
+    let mut cluster = Cluster::new(&[&["data"]]);
+    cluster.copy("data", 1, 5, Some(1));
+    let two = cluster.wanted("data");
+    let other = *two.iter().find(|it| **it != 1).expect("a second");
+    cluster.copy("data", other, 4, None);
+    cluster.spec("data", VolumeSpec { lost_after_ms: 2 * LOST_AFTER, ..VolumeSpec::default() });
+    cluster.node(other).up = false;
+    cluster.node(other).silent_ms = LOST_AFTER;
+    assert_eq!(cluster.wanted("data"), two);
+    // Nodes that do not know the option wait as long as for all.
+    let before = copies_wanted(&cluster.input, &cluster.copies, &cluster.orders, RULES[4]);
+    assert!(!before.nodes[&volume("data")].contains(&cluster.ids[other]), "{before:?}");
+    cluster.node(other).silent_ms = 2 * LOST_AFTER;
+    assert!(!cluster.wanted("data").contains(&other));
+    cluster.spec("data", VolumeSpec { lost_after_ms: 1000, ..VolumeSpec::default() });
+    cluster.node(other).silent_ms = 1000;
+    assert!(!cluster.wanted("data").contains(&other), "and sooner");
+}
+
+#[test]
 fn copies_of_what_is_mounted_together_are_on_the_same_nodes() {
     let mut cluster = Cluster::new(&[&["data", "logs"], &["logs", "mail"], &["other"]]);
     for name in ["data", "logs", "mail", "other"] {
@@ -254,7 +275,8 @@ fn a_volume_reserves_its_room_on_every_node_with_a_copy() {
     }
     cluster.spec("data", VolumeSpec { size_bytes: 10, ..VolumeSpec::default() });
     assert_eq!(cluster.wanted("data"), BTreeSet::from([0, 2]), "the only node with room");
-    let room = copies_wanted(&cluster.input, &cluster.copies, &cluster.orders).room;
+    let room =
+        copies_wanted(&cluster.input, &cluster.copies, &cluster.orders, Rules::newest()).room;
     let left: Vec<u64> = cluster.ids.iter().map(|id| room[id]).collect();
     assert_eq!(left, [40, 9, 0, 9]);
     cluster.spec("data", VolumeSpec { size_bytes: 11, ..VolumeSpec::default() });

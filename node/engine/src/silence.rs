@@ -4,7 +4,7 @@
 use std::collections::BTreeMap;
 
 use vc_crdt::{NodeState, Silence, View};
-use vc_placement::LOST_AFTER;
+use vc_placement::{lost_after, volume_spec};
 use vc_protocol::{Millis, NodeId};
 
 use crate::failure_detector::FailureDetector;
@@ -74,8 +74,10 @@ impl SilenceReports {
 
 /// Returns the times for which the services of a node's slots let it be down, and its copies of volumes.
 fn asked_for(view: &View, node: NodeId) -> impl Iterator<Item = Millis> {
-    let has_copies = view.nodes.get(&node).is_some_and(|state| !state.volumes.is_empty());
-    let of_copies = (view.rules.copies && has_copies).then_some(LOST_AFTER);
+    let volumes = view.nodes.get(&node).into_iter().flat_map(|state| state.volumes.keys());
+    let of_copies = volumes
+        .filter(|_| view.rules.copies)
+        .map(|volume| lost_after(&volume_spec(&view.input, volume), view.rules));
     let claims = view.nodes.get(&node).into_iter().flat_map(|state| state.claims.keys());
     let specs = claims.filter_map(|id| view.spec(&id.slot.service));
     specs.map(|spec| spec.disconnect.lost_after_ms).filter(|&time| time > 0).chain(of_copies)

@@ -133,6 +133,7 @@ impl Forwarder {
             client.send(&reply).await.map_err(Lost::Client)?;
             match reply {
                 Reply::KeepAlive | Reply::Note(_) => {}
+                Reply::Files(list) if list.more => {}
                 Reply::Ready if matches!(request, Request::ExportVolume { .. }) => {
                     let name = self.snapshot.borrow().view.name(member);
                     let down = exec::node_down(self.snapshot.clone(), member);

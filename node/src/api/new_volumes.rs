@@ -21,9 +21,18 @@ use crate::clock;
 /// The epoch of a first snapshot: before the first lease, so that the first node that writes the volume begins with it.
 pub(super) const FIRST_EPOCH: Epoch = 0;
 
+/// Whether services that are to run may mount a volume that is made.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Mounted {
+    /// They would begin it empty at any moment.
+    No,
+    /// They are deployed again with it.
+    Yes,
+}
+
 impl ControlService {
     /// Errors: a node has the volume, or a service that is to run mounts it and may begin it empty at any moment.
-    pub(super) fn check_new(&self, key: &VolumeKey) -> Result<(), VolumeError> {
+    pub(super) fn check_new(&self, key: &VolumeKey, mounted: Mounted) -> Result<(), VolumeError> {
         let view = self.cluster.latest().view;
         if !view.rules.copies {
             return Err(VolumeError::OlderMembers);
@@ -31,6 +40,9 @@ impl ControlService {
         let home = view.input.volumes.get(key);
         if let Some(node) = home.or_else(|| view.copies.get(key)?.first()) {
             return Err(VolumeError::Exists { volume: key.clone(), node: view.name(*node) });
+        }
+        if mounted == Mounted::Yes {
+            return Ok(());
         }
         // Also after a rollback.
         let mounting = vc_engine::mounting(&view.cluster, key).cloned();
@@ -49,7 +61,7 @@ impl ControlService {
         snapshot: SnapshotId,
         to: VolumeKey,
     ) -> Result<Reply, ApiError> {
-        self.check_new(&to)?;
+        self.check_new(&to, Mounted::No)?;
         let store = self.store()?;
         let cloned = store
             .volume(&to)
@@ -57,7 +69,7 @@ impl ControlService {
             .await;
         let manifest = cloned.map_err(VolumeError::from)?;
         let from = format!("snapshot {snapshot} of {key}");
-        self.announce(user, &store, to, from, &manifest).await
+        self.announce(user, &store, to, from, &manifest, Mounted::No).await
     }
 
     /// Makes a volume of what a volume of Docker's, or a directory, on this node has.
@@ -75,7 +87,7 @@ impl ControlService {
         let Runtime::Docker(docker) = &self.runtime else {
             return Err(VolumeError::NoDocker.into());
         };
-        self.check_new(&key)?;
+        self.check_new(&key, Mounted::No)?;
         let directory = match path {
             Some(path) => {
                 docker.directory_source(path.as_ref(), user.rights.projects().is_none()).await
@@ -99,7 +111,7 @@ impl ControlService {
             Some(path) => format!("the directory {path}"),
             None => format!("Docker's volume {source}"),
         };
-        self.announce(user, &store, key, from, &manifest).await
+        self.announce(user, &store, key, from, &manifest, Mounted::No).await
     }
 
     /// Says in the document of this node that it has a new volume, unless another node has begun it meanwhile.
@@ -110,8 +122,9 @@ impl ControlService {
         volume: VolumeKey,
         from: String,
         manifest: &Manifest,
+        mounted: Mounted,
     ) -> Result<Reply, ApiError> {
-        if let Err(error) = self.check_new(&volume) {
+        if let Err(error) = self.check_new(&volume, mounted) {
             // Not what an instance of this node has begun to write.
             if self.copy(store, &volume).await?.written.is_none() {
                 store.volume(&volume).trash(None, clock::now()).await.map_err(VolumeError::from)?;

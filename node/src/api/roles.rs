@@ -62,6 +62,12 @@ fn needs(request: &Request) -> Needs {
         | Request::CopyIn(_)
         | Request::SnapshotVolume { .. }
         | Request::RestoreVolume { .. }
+        | Request::ReplaceVolume { .. }
+        | Request::VolumeFiles { .. }
+        | Request::CopyIntoVolume { .. }
+        | Request::StagedUpload { .. }
+        // It names the node.
+        | Request::UploadVolume { upload: Some(_), .. }
         | Request::UndeleteVolume { .. }
         | Request::ExportVolume { .. }
         | Request::ImportVolume { .. }
@@ -173,6 +179,13 @@ mod tests {
             r#""snapshot_volume","volume":"shop/data""#.to_owned(),
             r#""forget_volume","volume":"shop/data""#.to_owned(),
             r#""upload_volume","volume":"shop/data""#.to_owned(),
+            format!(
+                r#""upload_volume","volume":"shop/data","upload":{{"node":"{NODE}","directory":"a","begun":1,"bytes":2}}"#
+            ),
+            format!(r#""staged_upload","volume":"shop/data","node":"{NODE}","directory":"a""#),
+            r#""replace_volume","volume":"shop/data","directory":"a""#.to_owned(),
+            r#""volume_files","volume":"shop/data""#.to_owned(),
+            r#""copy_into_volume","volume":"shop/data","path":"/","name":"a""#.to_owned(),
             format!(r#""undelete_volume","volume":"shop/data","node":"{NODE}""#),
             format!(
                 r#""export_volume","volume":"shop/data","node":"{NODE}","snapshot":{{"epoch":1,"number":2}}"#

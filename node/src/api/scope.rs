@@ -65,7 +65,11 @@ fn touches(request: &mut Request) -> Touches<'_> {
         }
         Request::RemoveVolume { volume }
         | Request::ForgetVolume { volume }
-        | Request::UploadVolume { volume }
+        | Request::UploadVolume { volume, .. }
+        | Request::StagedUpload { volume, .. }
+        | Request::ReplaceVolume { volume, .. }
+        | Request::VolumeFiles { volume }
+        | Request::CopyIntoVolume { volume, .. }
         | Request::Snapshots { volume, .. }
         | Request::SnapshotVolume { volume }
         | Request::RestoreVolume { volume, .. }
@@ -206,6 +210,10 @@ mod tests {
             | Request::RemoveVolume { .. }
             | Request::ForgetVolume { .. }
             | Request::UploadVolume { .. }
+            | Request::StagedUpload { .. }
+            | Request::ReplaceVolume { .. }
+            | Request::VolumeFiles { .. }
+            | Request::CopyIntoVolume { .. }
             | Request::MoveVolume { .. }
             | Request::Snapshots { .. }
             | Request::SnapshotVolume { .. }
@@ -278,6 +286,12 @@ mod tests {
             json!({"op": "snapshot_volume", "volume": format!("{project}/data")}),
             json!({"op": "forget_volume", "volume": format!("{project}/data")}),
             json!({"op": "upload_volume", "volume": format!("{project}/data")}),
+            json!({"op": "staged_upload", "volume": format!("{project}/data"), "node": node,
+                   "directory": "a"}),
+            json!({"op": "replace_volume", "volume": format!("{project}/data"), "directory": "a"}),
+            json!({"op": "volume_files", "volume": format!("{project}/data")}),
+            json!({"op": "copy_into_volume", "volume": format!("{project}/data"), "path": "/",
+                   "name": "a"}),
             json!({"op": "snapshots", "volume": format!("{project}/data"), "node": node}),
             json!({"op": "undelete_volume", "volume": format!("{project}/data"), "node": node}),
             json!({"op": "export_volume", "volume": format!("{project}/data"), "node": node,
@@ -386,7 +400,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 57, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 61, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -30,7 +30,7 @@ use vc_runtime::images::Images;
 pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// How often a client that waits for an answer is sent a frame.
-const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What follows a request on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -174,7 +174,18 @@ impl ControlService {
                 return self.http.socket(user, request, frames).await.map(|()| Next::Request);
             }
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
-            Request::UploadVolume { volume } => self.upload_volume(&volume, frames).await?,
+            Request::UploadVolume { volume, upload } => {
+                self.upload_volume(user, volume, upload, frames).await?
+            }
+            Request::CopyIntoVolume { volume, path, name } => {
+                self.copy_into_volume(user, volume, path, name, frames).await?
+            }
+            Request::StagedUpload { volume, directory, .. } => {
+                return self.staged_upload(volume, directory, frames).await.map(|()| Next::Request);
+            }
+            Request::VolumeFiles { volume } => {
+                return self.volume_files(volume, frames).await.map(|()| Next::Request);
+            }
             Request::ImportVolume { volume, .. } => {
                 self.import_volume(user, volume, frames).await?
             }
@@ -240,6 +251,12 @@ impl ControlService {
             }
             Request::RestoreVolume { volume, snapshot, conflict } => {
                 keep_alive(frames, true, self.restore(user, volume, snapshot, conflict)).await?
+            }
+            Request::ReplaceVolume { volume, directory } => {
+                let (service, user) = (self.clone(), user.clone());
+                let replaced =
+                    async move { service.replace_volume(&user, volume, &directory).await };
+                to_the_end(frames, replaced).await?
             }
             Request::CloneVolume { volume, snapshot, to, .. } => {
                 let (service, user) = (self.clone(), user.clone());

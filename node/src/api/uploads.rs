@@ -1,255 +1,394 @@
-//! Uploads of the directories with which volumes begin.
+//! Uploads of the directories that volumes are, and of files into volumes.
 //!
-//! The archive is unpacked where the instances of this node will find the volume, which no node has yet. Beside it a mark says that
-//! what is there is from an upload, so that one that was interrupted, or never deployed, is replaced by the next.
+//! An upload is staged on the node that gets it, and goes on where it broke off: the client asks what is there, and sends the rest. What
+//! is whole becomes the first snapshot of a new volume, or replaces what a volume has.
 
-use std::io;
-use std::path::{Path, PathBuf};
-use std::process::Stdio;
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
-use tokio::process::{ChildStderr, Command};
-use tokio::sync::Semaphore;
-use tokio::time::timeout;
-use vc_crdt::View;
-use vc_protocol::control::Reply;
-use vc_protocol::{ApiError, ErrorCode, VolumeKey};
+use tokio::sync::{Notify, mpsc};
+use tokio::task::{JoinHandle, spawn_blocking};
+use tokio::time::{Instant, sleep, timeout};
+use vc_engine::Input;
+use vc_protocol::audit::AuditAction;
+use vc_protocol::control::{Change, FileList, FileRow, MAX_DIRECTORY_ID, Reply, UploadTarget};
+use vc_protocol::{ApiError, Millis, VolumeKey};
+use vc_runtime::Runtime;
 use vc_runtime::docker::VolumePlace;
-use vc_runtime::{Runtime, RuntimeError};
+use vc_volumes::Uploading;
 
 use super::ControlService;
+use super::new_volumes::{FIRST_EPOCH, Mounted};
+use super::service::KEEPALIVE_INTERVAL;
+use super::volume_archives::{Chunks, MAX_PATH, Received, permit, receive, unreadable};
+use super::volume_error::VolumeError;
+use crate::auth::User;
+use crate::clock;
 use crate::frames::{Duplex, FrameError, Frames};
 
-/// One at a time: two of one volume would mix, and the disk is what limits them.
-static UPLOADS: Semaphore = Semaphore::const_new(1);
 /// How long a client may send nothing.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(60);
-/// How long tar may take to finish, once it has the whole archive.
-const FINISH_TIMEOUT: Duration = Duration::from_secs(120);
-/// The most bytes of what tar says that are read.
-const MAX_SAID: u64 = 4096;
-/// Beside the directory of Docker's volume, which it removes with the volume.
-const MARK: &str = "vc-upload";
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
+/// Lists of files between the disk and the client.
+const MAX_PENDING_LISTS: usize = 2;
+/// How long a volume that is to be replaced may be in use: until this node knows that its services are to stop, and until they have.
+const WANTED_TIMEOUT: Duration = Duration::from_secs(15);
+const USERS_TIMEOUT: Duration = Duration::from_secs(150);
+const USERS_INTERVAL: Duration = Duration::from_millis(250);
+/// How long the last snapshot of a volume may be waited for.
+const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
-/// A directory was not uploaded. The volume has no data that counts.
-#[derive(Debug, thiserror::Error)]
-enum UploadError {
-    #[error("the volume {0} exists: an upload would replace what its services wrote")]
-    Exists(VolumeKey),
-    #[error("another directory is uploaded through this node")]
-    Busy,
-    #[error("this node runs processes, which have no volumes")]
-    NoDocker,
-    #[error("Docker has data of a former volume {volume} on this node, at {}", directory.display())]
-    Occupied { volume: VolumeKey, directory: PathBuf },
-    #[error(transparent)]
-    Runtime(#[from] RuntimeError),
-    #[error("cannot run tar: {0}")]
-    NoTar(io::Error),
-    #[error("cannot write the files: {0}")]
-    Files(io::Error),
-    #[error("tar cannot unpack the archive: {0}")]
-    Tar(String),
-    #[error(transparent)]
-    Stream(#[from] FrameError),
+/// The uploads that are received.
+static ACTIVE: Mutex<BTreeMap<VolumeKey, Active>> = Mutex::new(BTreeMap::new());
+
+/// An upload that is received. A client that has lost its connection goes on in another session: the first one, which may not know
+/// of that yet, ends.
+#[derive(Clone)]
+struct Active {
+    directory: String,
+    superseded: Arc<Notify>,
 }
 
-impl From<UploadError> for ApiError {
-    fn from(error: UploadError) -> Self {
-        let (code, hint) = match &error {
-            UploadError::Exists(_) => {
-                (ErrorCode::AlreadyExists, "copy files into a running service with 'vc cp'")
+/// Ends with the upload.
+struct Permit {
+    volume: VolumeKey,
+    superseded: Arc<Notify>,
+}
+
+impl Active {
+    fn all() -> std::sync::MutexGuard<'static, BTreeMap<VolumeKey, Self>> {
+        ACTIVE.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// Ends the upload of a directory. Errors: that of another one goes on.
+    fn supersede(volume: &VolumeKey, directory: &str) -> Result<(), VolumeError> {
+        match Self::all().get(volume) {
+            Some(active) if active.directory != directory => {
+                Err(VolumeError::Uploading(volume.clone()))
             }
-            UploadError::Busy => {
-                (ErrorCode::Unavailable, "try again later, or use another node with --peer")
+            Some(active) => {
+                active.superseded.notify_one();
+                Ok(())
             }
-            UploadError::NoDocker => {
-                (ErrorCode::FailedPrecondition, "use a node that runs Docker with --peer")
-            }
-            UploadError::Occupied { .. } => (
-                ErrorCode::FailedPrecondition,
-                "remove it with 'docker volume rm' there, or use another node with --peer",
-            ),
-            UploadError::NoTar(_) => (ErrorCode::FailedPrecondition, "install tar on the node"),
-            _ => (ErrorCode::Internal, "see the log of the node"),
-        };
-        Self::new(code, error.to_string()).with_hint(hint)
+            None => Ok(()),
+        }
+    }
+
+    fn begin(volume: &VolumeKey, directory: &str) -> Result<Permit, VolumeError> {
+        Self::supersede(volume, directory)?;
+        let superseded = Arc::new(Notify::new());
+        let active = Self { directory: directory.to_owned(), superseded: Arc::clone(&superseded) };
+        Self::all().insert(volume.clone(), active);
+        Ok(Permit { volume: volume.clone(), superseded })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        let mut all = Active::all();
+        if all.get(&self.volume).is_some_and(|it| Arc::ptr_eq(&it.superseded, &self.superseded)) {
+            all.remove(&self.volume);
+        }
     }
 }
 
 impl ControlService {
-    /// Receives the directory with which a volume begins.
+    /// Receives a directory. Without a target, from a client of an older version, that begins at zero.
     ///
     /// # Errors
-    /// The stream is closed, or the upload was refused: what the client still sends is no request.
+    /// The stream is closed, or the archive was refused before its end: what the client still sends is no request.
     pub(super) async fn upload_volume(
         &self,
-        volume: &VolumeKey,
+        user: &User,
+        key: VolumeKey,
+        target: Option<UploadTarget>,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Result<Reply, ApiError>, FrameError> {
-        match self.receive_volume(volume, frames).await {
-            Ok(()) => Ok(Ok(Reply::Uploaded(self.cluster.membership().node))),
-            Err(UploadError::Stream(error)) => Err(error),
-            Err(error) => {
-                tracing::warn!(%volume, %error, "a directory was not uploaded");
-                frames.send(&Reply::Error(error.into())).await?;
-                Err(FrameError::Closed)
+        let Some(target) = target else { return self.upload_at_once(user, key, frames).await };
+        let UploadTarget { directory, begun, bytes, replace, .. } = target;
+        let prepared = (|| {
+            check_directory(&directory)?;
+            let permit = permit()?;
+            if !replace {
+                self.check_new(&key, Mounted::Yes)?;
             }
-        }
-    }
-
-    async fn receive_volume(
-        &self,
-        volume: &VolumeKey,
-        frames: &mut Frames<impl Duplex>,
-    ) -> Result<(), UploadError> {
-        let _permit = UPLOADS.try_acquire().map_err(|_| UploadError::Busy)?;
-        let Runtime::Docker(docker) = &self.runtime else { return Err(UploadError::NoDocker) };
-        check_new(&self.cluster.latest().view, volume)?;
-        let directory = docker.volume_directory(volume, &VolumePlace::Volume).await?;
-        prepare(&directory).await.map_err(UploadError::Files)?.then_some(()).ok_or_else(|| {
-            UploadError::Occupied { volume: volume.clone(), directory: directory.clone() }
-        })?;
+            let store = self.store()?;
+            Ok::<_, VolumeError>((permit, store, Active::begin(&key, &directory)?))
+        })();
+        let (permit, store, active) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Err(error.into())),
+        };
         frames.send(&Reply::Ready).await?;
-        let unpacked = unpack(&directory, frames).await;
-        if unpacked.is_err()
-            && let Err(error) = clear(&directory).await
-        {
-            tracing::warn!(%volume, %error, "what was uploaded of a directory is not removed");
+        let (service, user, volume) = (self.clone(), user.clone(), store.volume(&key));
+        let importing = async move |reader: Chunks| {
+            let _permit = permit;
+            let uploading = Uploading { directory: directory.clone(), begun, bytes };
+            volume.stage(uploading, reader, clock::now()).await.map_err(unreadable)?;
+            let node = service.cluster.membership().node;
+            if !replace {
+                let made = volume.begin_with_upload(&directory, FIRST_EPOCH, clock::now()).await;
+                let (manifest, from) =
+                    (made.map_err(VolumeError::from)?, "an uploaded directory".to_owned());
+                service.announce(&user, &store, key, from, &manifest, Mounted::Yes).await?;
+            }
+            Ok(Reply::Uploaded(node))
+        };
+        let received = tokio::select! {
+            received = receive(frames, IDLE_TIMEOUT, importing) => received?,
+            () = active.superseded.notified() => Received::Part(VolumeError::Superseded.into()),
+        };
+        finish(received, frames).await
+    }
+
+    /// Receives a directory with which a volume begins, in an archive of any kind.
+    async fn upload_at_once(
+        &self,
+        user: &User,
+        key: VolumeKey,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<Result<Reply, ApiError>, FrameError> {
+        let prepared = (|| {
+            let permit = permit()?;
+            self.check_new(&key, Mounted::Yes)?;
+            Ok::<_, VolumeError>((permit, self.store()?))
+        })();
+        let (permit, store) = match prepared {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Err(error.into())),
+        };
+        frames.send(&Reply::Ready).await?;
+        let (service, user, volume) = (self.clone(), user.clone(), store.volume(&key));
+        let importing = async move |reader: Chunks| {
+            let _permit = permit;
+            let made = volume.import(reader, FIRST_EPOCH, clock::now()).await;
+            let (manifest, from) = (made.map_err(unreadable)?, "an uploaded directory".to_owned());
+            service.announce(&user, &store, key, from, &manifest, Mounted::Yes).await?;
+            Ok(Reply::Uploaded(service.cluster.membership().node))
+        };
+        finish(receive(frames, IDLE_TIMEOUT, importing).await?, frames).await
+    }
+
+    /// Lists what is here of an upload that broke off.
+    pub(super) async fn staged_upload(
+        &self,
+        key: VolumeKey,
+        directory: String,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        let prepared = (|| {
+            check_directory(&directory)?;
+            Active::supersede(&key, &directory)?;
+            self.store()
+        })();
+        let volume = match prepared {
+            Ok(store) => store.volume(&key),
+            Err(error) => return frames.send(&Reply::Error(error.into())).await,
+        };
+        let (to, lists) = mpsc::channel(MAX_PENDING_LISTS);
+        let listing = tokio::spawn(async move {
+            let each = move |files| to.blocking_send(files).is_ok();
+            Ok(volume.list_staged(&directory, each).await?.unwrap_or(0))
+        });
+        send_lists(lists, listing, frames).await
+    }
+
+    /// Lists what a volume has that this node writes, or wrote last.
+    pub(super) async fn volume_files(
+        &self,
+        key: VolumeKey,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<(), FrameError> {
+        let found = async {
+            let store = self.store()?;
+            let Runtime::Docker(docker) = &self.runtime else { return Err(VolumeError::NoDocker) };
+            let view = self.cluster.latest().view;
+            if !view.input.volumes.contains_key(&key) {
+                return Err(VolumeError::NoVolume(key.clone()));
+            }
+            let node = self.cluster.membership().node;
+            let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, &key));
+            Ok((store.volume(&key), docker.volume_directory(&key, &place).await?))
+        };
+        let (volume, working) = match found.await {
+            Ok(found) => found,
+            Err(error) => return frames.send(&Reply::Error(error.into())).await,
+        };
+        let (to, lists) = mpsc::channel(MAX_PENDING_LISTS);
+        let listing = spawn_blocking(move || {
+            volume.list_files(&working, |files| to.blocking_send(files).is_ok())?;
+            Ok(0)
+        });
+        send_lists(lists, listing, frames).await
+    }
+
+    /// Makes a volume equal to what was uploaded, once no instance uses it any more.
+    pub(super) async fn replace_volume(
+        &self,
+        user: &User,
+        key: VolumeKey,
+        directory: &str,
+    ) -> Result<Reply, ApiError> {
+        check_directory(directory)?;
+        let store = self.store()?;
+        let Runtime::Docker(docker) = &self.runtime else {
+            return Err(VolumeError::NoDocker.into());
+        };
+        let started = Instant::now();
+        let place = loop {
+            let (view, row) = self.volume(&key)?;
+            let node = self.cluster.membership().node;
+            let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, &key));
+            let wanted = row.services.iter().any(|service| view.cluster.replicas(service) > 0);
+            let users = docker.volume_users(&key, &place).await.map_err(VolumeError::from)?;
+            let waited = started.elapsed();
+            if !wanted && users == 0 {
+                // The last snapshot of what was written comes first, where the volume has one.
+                let copy = self.copy(&store, &key).await?;
+                if copy.closed || copy.written.is_none() || waited > CLOSE_TIMEOUT {
+                    break place;
+                }
+            }
+            if waited > USERS_TIMEOUT || (wanted && waited > WANTED_TIMEOUT) {
+                let (volume, services) = (key, row.services);
+                return Err(VolumeError::InUse { volume, services }.into());
+            }
+            sleep(USERS_INTERVAL).await;
+        };
+        let working = docker.volume_directory(&key, &place).await.map_err(VolumeError::from)?;
+        let volume = store.volume(&key);
+        let replaced = volume.replace_with_upload(directory, &working, clock::now()).await;
+        let replaced = replaced.map_err(VolumeError::from)?;
+        let copy = self.copy(&store, &key).await?;
+        match copy.written {
+            Some(_) => self.report_snapshot(&store, &key).await?,
+            None => self.cluster.input(Input::Volume(key.clone(), copy)).await?,
         }
-        unpacked?;
-        // An instance may have started meanwhile, from another deployment.
-        check_new(&self.cluster.latest().view, volume)
+        let (before, snapshot) = (replaced.before.to_string(), replaced.manifest.id.to_string());
+        let change = Change::VolumeReplaced { volume: key, before, snapshot };
+        self.audit.record(AuditAction::VolumeRestored, user, None, change.to_string());
+        Ok(Reply::Done(vec![change]))
+    }
+
+    /// Receives a file or directory into a volume that this node writes, or wrote last.
+    ///
+    /// # Errors
+    /// The stream is closed, or the archive was refused before its end: what the client still sends is no request.
+    pub(super) async fn copy_into_volume(
+        &self,
+        user: &User,
+        key: VolumeKey,
+        path: String,
+        name: String,
+        frames: &mut Frames<impl Duplex>,
+    ) -> Result<Result<Reply, ApiError>, FrameError> {
+        let prepared = async {
+            if path.len() > MAX_PATH || name.len() > MAX_PATH {
+                return Err(VolumeError::LongPath.into());
+            }
+            let permit = permit()?;
+            let store = self.store()?;
+            let Runtime::Docker(docker) = &self.runtime else {
+                return Err(VolumeError::NoDocker.into());
+            };
+            let view = self.cluster.latest().view;
+            if !view.input.volumes.contains_key(&key) {
+                return Err(VolumeError::NoVolume(key.clone()).into());
+            }
+            let node = self.cluster.membership().node;
+            let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, &key));
+            let copy = self.copy(&store, &key).await?;
+            let epoch = copy.written.ok_or_else(|| VolumeError::NotWritten(key.clone()))?;
+            let working = docker.volume_directory(&key, &place).await.map_err(VolumeError::from)?;
+            Ok::<_, ApiError>((permit, store, working, epoch, copy.closed))
+        };
+        let (permit, store, working, epoch, closed) = match prepared.await {
+            Ok(prepared) => prepared,
+            Err(error) => return Ok(Err(error)),
+        };
+        frames.send(&Reply::Ready).await?;
+        let (service, user) = (self.clone(), user.clone());
+        let importing = async move |reader: Chunks| {
+            let _permit = permit;
+            let volume = store.volume(&key);
+            let what = (path.as_str(), name.as_str());
+            let copied = volume.copy_in(&working, what, reader, epoch, clock::now()).await;
+            if closed {
+                service.report_snapshot(&store, &key).await?;
+            }
+            copied.map_err(unreadable)?;
+            let node_name = service.cluster.latest().view.name(service.cluster.membership().node);
+            let change = Change::VolumeChanged { volume: key, path, node_name };
+            service.audit.record(AuditAction::VolumeChanged, &user, None, change.to_string());
+            Ok(Reply::Done(vec![change]))
+        };
+        finish(receive(frames, IDLE_TIMEOUT, importing).await?, frames).await
     }
 }
 
-/// Errors: a node has data of the volume.
-fn check_new(view: &View, volume: &VolumeKey) -> Result<(), UploadError> {
-    match view.nodes.values().any(|state| state.volumes.contains_key(volume)) {
-        true => Err(UploadError::Exists(volume.clone())),
-        false => Ok(()),
+/// Errors: the name of a directory is too long.
+fn check_directory(directory: &str) -> Result<(), VolumeError> {
+    match directory.len() <= MAX_DIRECTORY_ID {
+        true => Ok(()),
+        false => Err(VolumeError::LongDirectory),
     }
 }
 
-/// Empties the directory if what it has is from an upload, and marks it. Returns `false` if it has something else.
-async fn prepare(directory: &Path) -> io::Result<bool> {
-    let mark = directory.parent().unwrap_or(directory).join(MARK);
-    if tokio::fs::read_dir(directory).await?.next_entry().await?.is_some() {
-        if !tokio::fs::try_exists(&mark).await? {
-            return Ok(false);
+/// Answers a client whose archive was received. What it still sends of one that was refused is no request.
+async fn finish(
+    received: Received,
+    frames: &mut Frames<impl Duplex>,
+) -> Result<Result<Reply, ApiError>, FrameError> {
+    match received {
+        Received::Whole(reply) => Ok(reply),
+        Received::Part(error) => {
+            frames.send(&Reply::Error(error)).await?;
+            Err(FrameError::Closed)
         }
-        clear(directory).await?;
     }
-    tokio::fs::write(&mark, b"").await?;
-    Ok(true)
 }
 
-/// Removes what is in a directory.
-async fn clear(directory: &Path) -> io::Result<()> {
-    let mut entries = tokio::fs::read_dir(directory).await?;
-    while let Some(entry) = entries.next_entry().await? {
-        match entry.file_type().await?.is_dir() {
-            true => tokio::fs::remove_dir_all(entry.path()).await?,
-            false => tokio::fs::remove_file(entry.path()).await?,
-        }
-    }
-    Ok(())
-}
-
-/// Unpacks the archive that follows in frames, the last of them empty. GNU tar leaves `..` and links that lead out alone.
-async fn unpack(directory: &Path, frames: &mut Frames<impl Duplex>) -> Result<(), UploadError> {
-    let mut command = Command::new("tar");
-    command.args(["--extract", "--file=-", "--numeric-owner", "--same-permissions", "--directory"]);
-    command.arg(directory).kill_on_drop(true);
-    command.stdin(Stdio::piped()).stdout(Stdio::null()).stderr(Stdio::piped());
-    let mut child = command.spawn().map_err(UploadError::NoTar)?;
-    let (Some(mut to), Some(stderr)) = (child.stdin.take(), child.stderr.take()) else {
-        return Err(UploadError::NoTar(io::ErrorKind::BrokenPipe.into()));
-    };
-    // Read all along: it would wait when the pipe is full.
-    let saying = tokio::spawn(said(stderr));
+/// Sends lists of files, and the end with what the listing returns.
+async fn send_lists(
+    mut lists: mpsc::Receiver<Vec<FileRow>>,
+    listing: JoinHandle<Result<Millis, VolumeError>>,
+    frames: &mut Frames<impl Duplex>,
+) -> Result<(), FrameError> {
     loop {
-        let received = timeout(IDLE_TIMEOUT, frames.receive_bytes()).await;
-        let bytes = received.unwrap_or(Err(FrameError::Closed))?;
-        if bytes.is_empty() {
-            break;
-        }
-        if to.write_all(&bytes).await.is_err() {
-            // It has ended, and says why.
-            break;
+        match timeout(KEEPALIVE_INTERVAL, lists.recv()).await {
+            Ok(Some(files)) => {
+                frames.send(&Reply::Files(FileList { files, more: true, begun: 0 })).await?;
+            }
+            Ok(None) => break,
+            Err(_) => frames.send(&Reply::KeepAlive).await?,
         }
     }
-    drop(to);
-    let ended = timeout(FINISH_TIMEOUT, child.wait()).await;
-    let ended = ended.unwrap_or_else(|_| Err(io::ErrorKind::TimedOut.into()));
-    let status = ended.map_err(UploadError::Files)?;
-    if status.success() {
-        return Ok(());
-    }
-    let said = saying.await.ok().filter(|said| !said.is_empty());
-    Err(UploadError::Tar(said.unwrap_or_else(|| status.to_string())))
-}
-
-/// Returns the beginning of what tar says, in one line.
-async fn said(mut stderr: ChildStderr) -> String {
-    let mut said = Vec::new();
-    let _ = (&mut stderr).take(MAX_SAID).read_to_end(&mut said).await;
-    let _ = tokio::io::copy(&mut stderr, &mut tokio::io::sink()).await;
-    String::from_utf8_lossy(&said).trim().replace('\n', "; ")
+    let reply = match listing.await {
+        Ok(Ok(begun)) => Reply::Files(FileList { files: Vec::new(), more: false, begun }),
+        Ok(Err(error)) => Reply::Error(error.into()),
+        Err(_) => Reply::Error(VolumeError::Stopping.into()),
+    };
+    frames.send(&reply).await
 }
 
 #[cfg(test)]
 mod tests {
-    use tokio_util::compat::TokioAsyncReadCompatExt as _;
-
     use super::*;
 
-    fn archive(files: &[(&str, &str)]) -> Vec<u8> {
-        let mut builder = tar::Builder::new(Vec::new());
-        for (path, content) in files {
-            let mut header = tar::Header::new_gnu();
-            header.set_size(content.len() as u64);
-            header.set_mode(0o640);
-            // As another program could write it.
-            header.as_gnu_mut().expect("GNU").name[..path.len()].copy_from_slice(path.as_bytes());
-            header.set_cksum();
-            builder.append(&header, content.as_bytes()).expect("appended");
-        }
-        builder.into_inner().expect("finished")
-    }
-
-    async fn unpacked(directory: &Path, archive: &[u8]) -> Result<(), UploadError> {
-        let (ours, theirs) = tokio::io::duplex(1 << 16);
-        let mut client = Frames::new(theirs.compat(), 1 << 20);
-        let mut node = Frames::new(ours.compat(), 1 << 20);
-        let send = async {
-            for part in archive.chunks(1000) {
-                client.send_bytes(part.to_vec()).await.expect("sent");
-            }
-            client.send_bytes(Vec::new()).await.expect("sent");
-        };
-        let (result, ()) = tokio::join!(unpack(directory, &mut node), send);
-        result
+    fn volume(name: &str) -> VolumeKey {
+        format!("uploads/{name}").parse().expect("a volume")
     }
 
     #[tokio::test]
-    async fn an_archive_is_unpacked_and_nothing_outside_is_written() {
-        let parent = tempfile::tempdir().expect("a directory");
-        let directory = parent.path().join("_data");
-        std::fs::create_dir(&directory).expect("made");
-        assert!(prepare(&directory).await.expect("empty"));
-        unpacked(&directory, &archive(&[("a/b.txt", "hello"), ("c", "")])).await.expect("unpacked");
-        assert_eq!(std::fs::read_to_string(directory.join("a/b.txt")).expect("there"), "hello");
-        let refused = unpacked(&directory, &archive(&[("../out", "x")])).await;
-        assert!(matches!(refused, Err(UploadError::Tar(_))), "{refused:?}");
-        assert!(!parent.path().join("out").exists());
-        // What an upload left is replaced, what something else left is not.
-        assert!(prepare(&directory).await.expect("marked"));
-        assert_eq!(std::fs::read_dir(&directory).expect("read").count(), 0);
-        std::fs::remove_file(parent.path().join(MARK)).expect("removed");
-        std::fs::write(directory.join("precious"), "").expect("written");
-        assert!(!prepare(&directory).await.expect("looked"));
-        assert!(directory.join("precious").exists());
+    async fn an_upload_that_goes_on_ends_the_session_before_and_another_directory_waits() {
+        let key = volume("one");
+        let first = Active::begin(&key, "a").expect("nothing is uploaded");
+        assert!(matches!(Active::begin(&key, "b"), Err(VolumeError::Uploading(_))));
+        let second = Active::begin(&key, "a").expect("it goes on");
+        first.superseded.notified().await;
+        drop(first);
+        assert!(Active::supersede(&key, "b").is_err(), "the second goes on");
+        drop(second);
+        Active::supersede(&key, "b").expect("nothing is uploaded");
     }
 }

@@ -17,7 +17,7 @@ use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, VolumeKey};
 
 use super::ControlService;
-use super::new_volumes::FIRST_EPOCH;
+use super::new_volumes::{FIRST_EPOCH, Mounted};
 use super::service::keep_alive;
 use super::volume_error::VolumeError;
 use crate::auth::User;
@@ -37,7 +37,7 @@ pub(super) const MAX_PATH: usize = 4096;
 /// Bytes of an archive between tar and the client.
 const BUFFER: usize = 256 * 1024;
 
-fn permit() -> Result<SemaphorePermit<'static>, VolumeError> {
+pub(super) fn permit() -> Result<SemaphorePermit<'static>, VolumeError> {
     ARCHIVES.try_acquire().map_err(|_| VolumeError::TooMany)
 }
 
@@ -106,7 +106,7 @@ impl ControlService {
     ) -> Result<Result<Reply, ApiError>, FrameError> {
         let begun = async {
             let permit = permit()?;
-            self.check_new(&key)?;
+            self.check_new(&key, Mounted::No)?;
             let store = self.store()?;
             Ok::<_, VolumeError>((permit, store))
         };
@@ -120,9 +120,10 @@ impl ControlService {
             let _permit = permit;
             let imported = volume.import(reader, FIRST_EPOCH, clock::now()).await;
             let manifest = imported.map_err(unreadable)?;
-            service.announce(&user, &store, key, "an archive".to_owned(), &manifest).await
+            let from = "an archive".to_owned();
+            service.announce(&user, &store, key, from, &manifest, Mounted::No).await
         };
-        match receive(frames, importing).await? {
+        match receive(frames, IDLE_TIMEOUT, importing).await? {
             Received::Whole(reply) => Ok(reply),
             Received::Part(error) => {
                 frames.send(&Reply::Error(error)).await?;
@@ -133,7 +134,7 @@ impl ControlService {
 }
 
 /// Returns why an archive was refused.
-fn unreadable(error: vc_volumes::Error) -> ApiError {
+pub(super) fn unreadable(error: vc_volumes::Error) -> ApiError {
     match error {
         vc_volumes::Error::Stream { source, .. } => VolumeError::Archive(source).into(),
         error => VolumeError::from(error).into(),
@@ -141,10 +142,10 @@ fn unreadable(error: vc_volumes::Error) -> ApiError {
 }
 
 /// The bytes of an archive as they arrive.
-type Chunks = StreamReader<ReceiverStream<io::Result<Bytes>>, Bytes>;
+pub(super) type Chunks = StreamReader<ReceiverStream<io::Result<Bytes>>, Bytes>;
 
 /// What became of an archive.
-enum Received {
+pub(super) enum Received {
     /// The client has sent all of it.
     Whole(Result<Reply, ApiError>),
     /// It was refused before its end.
@@ -153,8 +154,9 @@ enum Received {
 
 /// Receives the archive that follows in frames, the last of them empty, and has `import` read it. That goes on to its end when the
 /// client is gone: what is whole counts, and a stream that ends before its end leaves nothing.
-async fn receive<F>(
+pub(super) async fn receive<F>(
     frames: &mut Frames<impl Duplex>,
+    idle: Duration,
     import: impl FnOnce(Chunks) -> F,
 ) -> Result<Received, FrameError>
 where
@@ -165,7 +167,7 @@ where
     let ended =
         |joined: Result<_, JoinError>| joined.unwrap_or_else(|_| Err(VolumeError::Stopping.into()));
     {
-        let mut receiving = Box::pin(receive_chunks(frames, chunks));
+        let mut receiving = Box::pin(receive_chunks(frames, idle, chunks));
         tokio::select! {
             biased;
             imported = &mut importing => match ended(imported) {
@@ -185,10 +187,11 @@ where
 /// Passes the bytes of an archive on up to the empty frame.
 async fn receive_chunks(
     frames: &mut Frames<impl Duplex>,
+    idle: Duration,
     chunks: mpsc::Sender<io::Result<Bytes>>,
 ) -> Result<(), FrameError> {
     loop {
-        let received = timeout(IDLE_TIMEOUT, frames.receive_bytes()).await;
+        let received = timeout(idle, frames.receive_bytes()).await;
         match received.unwrap_or(Err(FrameError::Closed)) {
             Ok(bytes) if bytes.is_empty() => return Ok(()),
             // A failed send means that the archive was refused; its error arrives on its own.
@@ -247,7 +250,7 @@ mod tests {
             client.send_bytes(archive()[..1000].to_vec()).await.expect("sent");
             drop(client);
         };
-        let (received, ()) = tokio::join!(receive(&mut node, import), send);
+        let (received, ()) = tokio::join!(receive(&mut node, IDLE_TIMEOUT, import), send);
         // Either the helper has failed first, or the stream.
         assert!(!matches!(received, Ok(Received::Whole(_))));
         ended.await.expect("it goes on to its end");
@@ -262,14 +265,14 @@ mod tests {
         let (chunks, mut pending) = mpsc::channel(100);
         client.send_bytes(b"one".to_vec()).await.expect("sent");
         client.send_bytes(Vec::new()).await.expect("sent");
-        receive_chunks(&mut node, chunks).await.expect("whole");
+        receive_chunks(&mut node, IDLE_TIMEOUT, chunks).await.expect("whole");
         assert_eq!(pending.recv().await.expect("a chunk").expect("bytes"), b"one"[..]);
         assert!(pending.recv().await.is_none());
 
         let (chunks, mut pending) = mpsc::channel(100);
         client.send_bytes(b"two".to_vec()).await.expect("sent");
         drop(client);
-        receive_chunks(&mut node, chunks).await.expect_err("broken");
+        receive_chunks(&mut node, IDLE_TIMEOUT, chunks).await.expect_err("broken");
         assert_eq!(pending.recv().await.expect("a chunk").expect("bytes"), b"two"[..]);
         pending.recv().await.expect("an error").expect_err("the end is not the end of the archive");
     }

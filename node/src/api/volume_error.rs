@@ -3,6 +3,7 @@
 use std::io;
 use std::path::PathBuf;
 
+use vc_protocol::control::MAX_DIRECTORY_ID;
 use vc_protocol::volume::SnapshotId;
 use vc_protocol::{ApiError, ErrorCode, ServiceKey, VolumeKey};
 use vc_runtime::docker::SourceError;
@@ -42,6 +43,12 @@ pub(super) enum VolumeError {
     InUse { volume: VolumeKey, services: Vec<ServiceKey> },
     #[error("this node has never written volume {0}")]
     NotWritten(VolumeKey),
+    #[error("another directory is uploaded for volume {0}")]
+    Uploading(VolumeKey),
+    #[error("the upload goes on in another session")]
+    Superseded,
+    #[error("the name of the directory has more than {MAX_DIRECTORY_ID} bytes")]
+    LongDirectory,
     #[error("the node is stopping")]
     Stopping,
     #[error("cannot look for containers of the volume: {0}")]
@@ -66,6 +73,11 @@ impl From<VolumeError> for ApiError {
     fn from(error: VolumeError) -> Self {
         let message = error.to_string();
         let (code, hint) = match error {
+            VolumeError::Uploading(_) => {
+                (ErrorCode::Unavailable, "try again when that has ended".to_owned())
+            }
+            VolumeError::Superseded => (ErrorCode::Aborted, "see how that ends".to_owned()),
+            VolumeError::LongDirectory => (ErrorCode::InvalidArgument, "shorten it".to_owned()),
             VolumeError::Moving => (ErrorCode::Unavailable, "try again".to_owned()),
             VolumeError::NoDocker | VolumeError::Starting | VolumeError::Stopping => {
                 (ErrorCode::Unavailable, "try again, or use another node with --peer".to_owned())
@@ -114,6 +126,9 @@ impl From<VolumeError> for ApiError {
             }
             VolumeError::Store(vc_volumes::Error::Exists { volume }) => {
                 (ErrorCode::AlreadyExists, format!("remove it first: 'vc volume rm {volume}'"))
+            }
+            VolumeError::Store(vc_volumes::Error::Unpack { .. }) => {
+                (ErrorCode::InvalidArgument, "correct that, and try again".to_owned())
             }
             VolumeError::Archive(_)
             | VolumeError::Store(vc_volumes::Error::Failed { program: "tar", .. }) => (

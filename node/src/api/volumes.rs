@@ -1,10 +1,12 @@
 //! Requests about named volumes, and about what this node keeps of them.
 
+use std::sync::Arc;
+
 use vc_crdt::View;
 use vc_engine::{Input, WallClocks, find_node, report};
 use vc_placement::Node;
 use vc_protocol::audit::AuditAction;
-use vc_protocol::control::{Change, Reply, Request, SnapshotKind, SnapshotRow};
+use vc_protocol::control::{Change, Reply, Request, SnapshotKind, SnapshotRow, VolumeRow};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
 use vc_protocol::{ApiError, InstanceId, Millis, NodeId, VolumeKey};
@@ -27,6 +29,15 @@ impl ControlService {
         Reply::Volumes(report::volumes(&self.cluster.view_of(user), clocks))
     }
 
+    /// Returns the latest view, and a volume in it. Errors: there is no such volume.
+    pub(super) fn volume(&self, key: &VolumeKey) -> Result<(Arc<View>, VolumeRow), VolumeError> {
+        let Snapshot { view, vitals, .. } = self.cluster.latest();
+        let clocks = WallClocks { now: clock::now(), vitals: &vitals };
+        let row = report::volumes(&view, clocks).into_iter().find(|row| row.volume == *key);
+        let row = row.ok_or_else(|| VolumeError::NoVolume(key.clone()))?;
+        Ok((view, row))
+    }
+
     /// Returns the node that performs a request about one copy of a volume, if that is another one.
     pub(super) fn volume_node(&self, request: &mut Request) -> Result<Option<NodeId>, ApiError> {
         let view = self.cluster.latest().view;
@@ -36,9 +47,13 @@ impl ControlService {
             | Request::UndeleteVolume { node, .. }
             | Request::ExportVolume { node, .. }
             | Request::CloneVolume { node, .. } => *node,
-            Request::RestoreVolume { volume, .. } | Request::SnapshotVolume { volume } => {
-                *view.input.volumes.get(volume).unwrap_or(&own)
-            }
+            Request::StagedUpload { node, .. } => *node,
+            Request::UploadVolume { upload: Some(upload), .. } => upload.node,
+            Request::RestoreVolume { volume, .. }
+            | Request::ReplaceVolume { volume, .. }
+            | Request::VolumeFiles { volume }
+            | Request::CopyIntoVolume { volume, .. }
+            | Request::SnapshotVolume { volume } => *view.input.volumes.get(volume).unwrap_or(&own),
             Request::AdoptVolume { node, .. } | Request::ImportVolume { node: Some(node), .. } => {
                 find_node(&view, node)?
             }
@@ -169,10 +184,7 @@ impl ControlService {
         let Runtime::Docker(docker) = &self.runtime else {
             return Err(VolumeError::NoDocker.into());
         };
-        let Snapshot { view, vitals, .. } = self.cluster.latest();
-        let clocks = WallClocks { now: clock::now(), vitals: &vitals };
-        let row = report::volumes(&view, clocks).into_iter().find(|row| row.volume == *key);
-        let row = row.ok_or_else(|| VolumeError::NoVolume(key.clone()))?;
+        let (view, row) = self.volume(key)?;
         let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, key));
         let users = docker.volume_users(key, &place).await.map_err(VolumeError::from)?;
         let wanted = row.services.iter().any(|service| view.cluster.replicas(service) > 0);
@@ -193,7 +205,11 @@ impl ControlService {
 
     /// Says in the document of this node that its copy has a new snapshot, with all that was written. What else the document says
     /// of it is the copy's task to say.
-    async fn report_snapshot(&self, store: &Store, key: &VolumeKey) -> Result<(), ApiError> {
+    pub(super) async fn report_snapshot(
+        &self,
+        store: &Store,
+        key: &VolumeKey,
+    ) -> Result<(), ApiError> {
         let view = self.cluster.latest().view;
         let said = view.nodes.get(&self.cluster.membership().node).and_then(|it| it.copy(key));
         let error = said.and_then(|copy| copy.error.clone());

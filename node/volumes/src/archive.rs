@@ -10,7 +10,7 @@ use std::process::Stdio;
 use std::sync::Arc;
 
 use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _};
-use tokio::process::ChildStdout;
+use tokio::process::{ChildStdin, ChildStdout};
 use vc_protocol::Millis;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
@@ -135,7 +135,7 @@ impl Volume {
             }
         };
         let (finished, written) = tokio::join!(child.finish(), writing);
-        self.ended(finished, written)
+        self.ended("tar", finished, written)
     }
 
     /// Reads an archive, compressed with zstd or not at all, as the first snapshot of a volume that has none. Nothing outside the
@@ -175,69 +175,40 @@ impl Volume {
             nice: true,
             connect: false,
         };
+        self.feed(command, reader, &data, hold).await
+    }
+
+    /// Runs what reads an archive and writes to the disk of `to`, and gives it the archive, decompressed.
+    pub(crate) async fn feed<R>(
+        &self,
+        command: Command,
+        reader: &mut R,
+        to: &Path,
+        hold: &Hold,
+    ) -> Result<(), Error>
+    where
+        R: AsyncRead + Unpin + Send,
+    {
+        let program = command.program;
         let mut child =
             self.spawn(command, Stdio::piped(), Stdio::null(), Arc::clone(hold)).await?;
         let stdin = child.stdin();
         let decompressing = async {
-            let Some(mut stdin) = stdin else { return Ok(()) };
-            let mut chunk = vec![0; ZSTD_MAGIC.len()];
-            reader.read_exact(&mut chunk).await?;
-            if chunk.starts_with(&GZIP_MAGIC) {
-                return Err(io::Error::new(io::ErrorKind::InvalidData, ArchiveError::Gzip));
-            }
-            let mut stream = match chunk.starts_with(&ZSTD_MAGIC) {
-                true => Some(Zstd::new(Decoder::new()?)),
-                false => None,
-            };
-            let (mut zeros, mut unchecked) = (0, ROOM_STEP);
-            loop {
-                let last = chunk.is_empty();
-                if let Some(decoder) = &mut stream {
-                    decoder.feed(std::mem::take(&mut chunk));
-                }
-                loop {
-                    let output = match stream.take() {
-                        Some(decoder) => {
-                            let (next, output) = decoder.run().await?;
-                            stream = Some(next);
-                            output
-                        }
-                        None => std::mem::take(&mut chunk),
-                    };
-                    zeros = trailing_zeros(zeros, &output);
-                    unchecked += output.len() as u64;
-                    if unchecked >= ROOM_STEP {
-                        unchecked = 0;
-                        if tree::spare_bytes(&data) < ROOM_STEP {
-                            return Err(io::ErrorKind::StorageFull.into());
-                        }
-                    }
-                    if stdin.write_all(&output).await.is_err() {
-                        // It says itself why it has ended.
-                        return Ok(());
-                    }
-                    if !stream.as_ref().is_some_and(Zstd::has_more) {
-                        break;
-                    }
-                }
-                if last {
-                    return match zeros < LAST_BLOCK {
-                        true => {
-                            Err(io::Error::new(io::ErrorKind::UnexpectedEof, ArchiveError::CutOff))
-                        }
-                        false => Ok(()),
-                    };
-                }
-                chunk = vec![0; CHUNK];
-                let length = reader.read(&mut chunk).await?;
-                chunk.truncate(length);
+            match stdin {
+                Some(stdin) => decompress(reader, stdin, to).await,
+                None => Ok(()),
             }
         };
         let (finished, decompressed) = tokio::join!(child.finish(), decompressing);
-        self.ended(finished, decompressed)
+        self.ended(program, finished, decompressed)
     }
 
-    fn ended(&self, finished: io::Result<Finished>, streamed: io::Result<()>) -> Result<(), Error> {
+    fn ended(
+        &self,
+        program: &'static str,
+        finished: io::Result<Finished>,
+        streamed: io::Result<()>,
+    ) -> Result<(), Error> {
         streamed.map_err(|source| match source.kind() {
             io::ErrorKind::StorageFull => {
                 self.expect_bytes(ROOM_STEP);
@@ -245,8 +216,65 @@ impl Volume {
             }
             _ => Error::Stream { volume: self.key().to_string(), source },
         })?;
-        let finished = finished.context("wait for tar in", self.dir())?;
-        self.check("tar", self.dir(), &finished, &[])
+        let finished = finished.context("wait for a process in", self.dir())?;
+        self.check(program, self.dir(), &finished, &[])
+    }
+}
+
+/// Passes an archive on, decompressed if zstd has compressed it.
+async fn decompress<R>(reader: &mut R, mut to: ChildStdin, disk: &Path) -> io::Result<()>
+where
+    R: AsyncRead + Unpin + Send,
+{
+    let mut chunk = vec![0; ZSTD_MAGIC.len()];
+    reader.read_exact(&mut chunk).await?;
+    if chunk.starts_with(&GZIP_MAGIC) {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, ArchiveError::Gzip));
+    }
+    let mut stream = match chunk.starts_with(&ZSTD_MAGIC) {
+        true => Some(Zstd::new(Decoder::new()?)),
+        false => None,
+    };
+    let (mut zeros, mut unchecked) = (0, ROOM_STEP);
+    loop {
+        let last = chunk.is_empty();
+        if let Some(decoder) = &mut stream {
+            decoder.feed(std::mem::take(&mut chunk));
+        }
+        loop {
+            let output = match stream.take() {
+                Some(decoder) => {
+                    let (next, output) = decoder.run().await?;
+                    stream = Some(next);
+                    output
+                }
+                None => std::mem::take(&mut chunk),
+            };
+            zeros = trailing_zeros(zeros, &output);
+            unchecked += output.len() as u64;
+            if unchecked >= ROOM_STEP {
+                unchecked = 0;
+                if tree::spare_bytes(disk) < ROOM_STEP {
+                    return Err(io::ErrorKind::StorageFull.into());
+                }
+            }
+            if to.write_all(&output).await.is_err() {
+                // It says itself why it has ended.
+                return Ok(());
+            }
+            if !stream.as_ref().is_some_and(Zstd::has_more) {
+                break;
+            }
+        }
+        if last {
+            return match zeros < LAST_BLOCK {
+                true => Err(io::Error::new(io::ErrorKind::UnexpectedEof, ArchiveError::CutOff)),
+                false => Ok(()),
+            };
+        }
+        chunk = vec![0; CHUNK];
+        let length = reader.read(&mut chunk).await?;
+        chunk.truncate(length);
     }
 }
 

@@ -138,6 +138,14 @@ pub enum Error {
         /// The end of what it wrote to stderr.
         message: String,
     },
+    /// What a client sends could not be unpacked.
+    #[error("cannot unpack into volume {volume}: {message}")]
+    Unpack {
+        /// The volume.
+        volume: String,
+        /// What is wrong with it.
+        message: String,
+    },
     /// The instances could not be paused.
     #[error("no snapshot of volume {volume}: {source}")]
     Pause {

@@ -15,7 +15,6 @@ use crate::layout;
 use crate::listing;
 use crate::manifest::Manifest;
 use crate::rsync::{Copy, Pass};
-use crate::snapshot::Outcome;
 use crate::state::State;
 use crate::tree;
 use crate::volume::{Volume, read_manifest, write_manifest};
@@ -132,10 +131,39 @@ impl Volume {
         if !tokio::fs::try_exists(&from).await.unwrap_or(false) {
             return Err(self.missing(what));
         }
-        self.take_still(working, epoch, now, Arc::clone(&hold)).await?;
-        self.equalize(&from, working, &hold).await?;
-        let outcome: Outcome = self.take_still(working, epoch, now, hold).await?;
-        Ok(outcome.manifest().clone())
+        Ok(self.restore_from(&from, working, epoch, now, hold).await?.1)
+    }
+
+    /// Makes the working directory equal to a tree on the disk of the store, or leaves it as it is; after a crash the next
+    /// [`Volume::begin`] makes it what it was. Returns the snapshots before and after.
+    pub(crate) async fn restore_from(
+        &self,
+        from: &Path,
+        working: &Path,
+        epoch: Epoch,
+        now: Millis,
+        hold: Hold,
+    ) -> Result<(SnapshotId, Manifest), Error> {
+        let before = self.take_still(working, epoch, now, Arc::clone(&hold)).await?;
+        let before = before.manifest().id;
+        self.set_replacing(true).await?;
+        let replaced = match self.equalize(from, working, &hold).await {
+            Ok(()) => self.take_still(working, epoch, now, Arc::clone(&hold)).await,
+            Err(error) => Err(error),
+        };
+        if replaced.is_err() {
+            self.equalize(&self.layout().data(before), working, &hold).await?;
+        }
+        self.set_replacing(false).await?;
+        Ok((before, replaced?.manifest().clone()))
+    }
+
+    async fn set_replacing(&self, replacing: bool) -> Result<(), Error> {
+        self.update(move |state| {
+            state.replacing = replacing;
+            Ok(())
+        })
+        .await
     }
 
     /// Makes a working directory equal to a snapshot, after its own content was put aside where it is in no snapshot. Returns
@@ -160,11 +188,7 @@ impl Volume {
             true => None,
             false => self.put_aside(working, id, state, now, hold).await?,
         };
-        self.update(|state| {
-            state.replacing = true;
-            Ok(())
-        })
-        .await?;
+        self.set_replacing(true).await?;
         self.equalize(&data, working, hold).await?;
         self.update(move |state| {
             state.base = Some(id);

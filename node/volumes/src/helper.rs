@@ -2,6 +2,7 @@
 //!
 //! `PROGRAM volume-helper confine PARENT [--nice] [--connect] [--read DIR]… [--write DIR]… -- COMMAND ARGUMENTS…` restricts itself
 //! to these directories and the libraries of the system (Landlock) and becomes the command. It is killed with its parent.
+//! The command [`UNPACK`] is none of the system: the program itself unpacks an archive ([`crate::unpack`]) from its standard input.
 //! With `--connect`, rsync gets an `--rsh` that runs `PROGRAM volume-helper connect HOST rsync --server …`, which sends the two
 //! ends of rsync's connection over the socket that is its stderr, and ends.
 
@@ -10,6 +11,7 @@ use std::fs::{self, File, OpenOptions};
 use std::io::{self, IoSlice, Write as _};
 use std::mem::MaybeUninit;
 use std::os::fd::{AsFd as _, AsRawFd as _};
+use std::os::unix::ffi::OsStrExt as _;
 use std::os::unix::fs::OpenOptionsExt as _;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -22,9 +24,12 @@ use landlock::{
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::capabilities::Capabilities;
+use crate::unpack::{Into, unpack};
 
 /// The first argument of a re-executed program.
 pub(crate) const SUBCOMMAND: &str = "volume-helper";
+/// The command that unpacks what clients upload: `unpack-upload DIR [PATH NAME]`.
+pub(crate) const UNPACK: &str = "unpack-upload";
 /// What the `connect` helper sends before the letters of [`Capabilities`].
 pub(crate) const CONNECTED: &[u8] = b"\0connected ";
 /// Exit code of a child that could not be confined or started.
@@ -96,7 +101,9 @@ fn confine(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     if rustix::process::getppid().map(|it| it.as_raw_nonzero().get()) != Some(parent) {
         return Err(io::Error::other("the node has ended"));
     }
-    let program = find(&arguments.next().ok_or_else(malformed)?)?;
+    let program = arguments.next().ok_or_else(malformed)?;
+    let unpacks = program == UNPACK;
+    let program = if unpacks { PathBuf::from("/proc/self/exe") } else { find(&program)? };
     let mut command = Command::new(&program);
     // Descriptors of std are closed by exec, this copy is not.
     let own = OpenOptions::new()
@@ -109,8 +116,18 @@ fn confine(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
         rsh.push(format!(" {SUBCOMMAND} connect"));
         command.arg(rsh);
     }
+    let arguments: Vec<OsString> = arguments.collect();
+    let programs = program.parent().filter(|_| !unpacks);
+    restrict(&own, programs, &read, &write).map_err(io::Error::other)?;
+    if unpacks {
+        let (dir, into) = match &arguments[..] {
+            [dir] => (dir, Into::Mirror),
+            [dir, path, name] => (dir, Into::Path { path: path.as_bytes(), name: name.as_bytes() }),
+            _ => return Err(malformed()),
+        };
+        return unpack(io::stdin().lock(), Path::new(dir), into).map_err(io::Error::other);
+    }
     command.args(arguments);
-    restrict(&own, &program, &read, &write).map_err(io::Error::other)?;
     Err(command.exec())
 }
 
@@ -125,7 +142,7 @@ fn find(name: &OsStr) -> io::Result<PathBuf> {
 /// Restricts this process to directories, if the kernel can.
 fn restrict(
     own: &File,
-    program: &Path,
+    programs: Option<&Path>,
     read: &[PathBuf],
     write: &[PathBuf],
 ) -> Result<(), RulesetError> {
@@ -135,7 +152,7 @@ fn restrict(
     let mut rules =
         required.set_compatibility(CompatLevel::BestEffort).handle_access(all)?.create()?;
     rules = rules.add_rule(PathBeneath::new(own, run & AccessFs::from_file(ABI::V3)))?;
-    for path in SYSTEM.iter().map(Path::new).chain(program.parent()) {
+    for path in SYSTEM.iter().map(Path::new).chain(programs) {
         rules = allow(rules, path, run)?;
     }
     for path in SYSTEM_FILES {

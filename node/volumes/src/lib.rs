@@ -35,6 +35,8 @@ mod store;
 mod transfer;
 mod trash;
 mod tree;
+mod unpack;
+mod upload;
 mod volume;
 
 pub use conflict::Conflict;
@@ -46,4 +48,5 @@ pub use pause::{NoPause, Pause, PauseError};
 pub use snapshot::Outcome;
 pub use store::Store;
 pub use trash::Trashed;
+pub use upload::{Replaced, Uploading};
 pub use volume::Volume;

@@ -6,6 +6,7 @@ use std::process::Stdio;
 
 use crate::child::{Child, Command, Finished, Hold};
 use crate::error::{Context as _, Error};
+use crate::helper::UNPACK;
 use crate::tree;
 use crate::volume::Volume;
 
@@ -96,7 +97,9 @@ impl Volume {
         stdout: Stdio,
         hold: Hold,
     ) -> Result<Child, Error> {
-        self.require(command.program).await?;
+        if command.program != UNPACK {
+            self.require(command.program).await?;
+        }
         let program = self.program();
         Child::spawn(program, command, stdin, stdout, hold).context("execute", program)
     }
@@ -120,6 +123,9 @@ impl Volume {
         }
         let volume = self.key().to_string();
         let (status, message) = (finished.status.to_string(), finished.stderr.clone());
+        if program == UNPACK {
+            return Err(Error::Unpack { volume, message });
+        }
         Err(Error::Failed { volume, program, status, message })
     }
 

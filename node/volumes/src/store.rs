@@ -72,6 +72,7 @@ impl Store {
             volume.keep_partial()?;
             tree::remove(&volume.layout().sending())?;
         }
+        this.drop_old_uploads()?;
         Ok(this)
     }
 
@@ -85,6 +86,7 @@ impl Store {
                 layout: Layout(self.dir_of(key)),
                 shared: Arc::clone(&self.0),
                 exclusive: Arc::default(),
+                upload: Arc::default(),
                 state: Mutex::default(),
                 sending: Mutex::default(),
                 standby: Mutex::default(),

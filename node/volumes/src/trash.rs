@@ -147,7 +147,7 @@ impl Store {
         tree::publish(&from, volume.dir())
     }
 
-    /// Deletes what was removed 24 hours ago. Blocks.
+    /// Deletes what was removed 24 hours ago, and uploads that broke off then. Blocks.
     ///
     /// # Errors
     /// The directory could not be read or changed.
@@ -157,7 +157,7 @@ impl Store {
             // The directory of the volume, if nothing else of it is in the trash.
             let _ = std::fs::remove_dir(self.trash_of(&old.key));
         }
-        Ok(())
+        self.expire_uploads(now)
     }
 
     fn trash_of(&self, key: &VolumeKey) -> PathBuf {

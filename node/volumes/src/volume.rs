@@ -32,6 +32,8 @@ pub(crate) struct Inner {
     pub(crate) shared: Arc<Shared>,
     /// Held by the operation that changes the copy, and by its processes.
     pub(crate) exclusive: Arc<tokio::sync::Mutex<()>>,
+    /// Held by what changes the staged upload, and by its processes.
+    pub(crate) upload: Arc<tokio::sync::Mutex<()>>,
     /// Held while the state is read and written.
     pub(crate) state: Mutex<()>,
     /// How often each snapshot is being sent.

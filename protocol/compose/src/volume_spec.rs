@@ -7,7 +7,7 @@ use super::target::absolute;
 use super::volumes::is_of_host;
 use super::walk::{At, Fields};
 use super::yaml::Node;
-use super::{environment, service};
+use super::{duration, environment, service};
 use vc_protocol::spec::validate::{FILE_SYSTEMS, MAX_KEPT};
 use vc_protocol::volume::{DriverOptions, Hooks, Keep, MAX_REPLICAS, OnLoss, Origin, VolumeSpec};
 use vc_protocol::{Name, parse_memory};
@@ -109,6 +109,10 @@ pub(super) fn read(mut fields: Fields<'_>) -> VolumeSpec {
         replicas: fields.take("replicas").and_then(|at| at.read(replicas)),
         size_bytes: fields.take("size").and_then(|at| at.read(size)).unwrap_or_default(),
         on_loss: fields.take("on_loss").and_then(|at| at.read(on_loss)).unwrap_or_default(),
+        lost_after_ms: fields
+            .take("lost_after")
+            .and_then(|at| at.read(duration::parse))
+            .unwrap_or_default(),
         keep: fields.take("keep").map(|at| keep(&at)).unwrap_or_default(),
         hooks: fields.take("hooks").map(|at| hooks(&at)).unwrap_or_default(),
         ..VolumeSpec::default()

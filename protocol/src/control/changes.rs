@@ -199,6 +199,24 @@ pub enum Change {
         /// The snapshot with the result.
         snapshot: String,
     },
+    /// The volume is equal to a directory that was uploaded.
+    VolumeReplaced {
+        /// The volume.
+        volume: VolumeKey,
+        /// The snapshot with what it had before.
+        before: String,
+        /// The snapshot with the result.
+        snapshot: String,
+    },
+    /// Files were copied into the volume.
+    VolumeChanged {
+        /// The volume.
+        volume: VolumeKey,
+        /// Where to, in the volume.
+        path: String,
+        /// Display name of the node.
+        node_name: String,
+    },
     /// A snapshot of the volume has all that was written before the command.
     SnapshotTaken {
         /// The volume.
@@ -317,6 +335,13 @@ impl fmt::Display for Change {
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRestored { volume, from, snapshot } => {
                 write!(f, "volume {volume} restored from {from}, as snapshot {snapshot}")
+            }
+            Self::VolumeReplaced { volume, before, snapshot } => write!(
+                f,
+                "volume {volume} replaced by what was uploaded, as snapshot {snapshot}; it was as in snapshot {before}"
+            ),
+            Self::VolumeChanged { volume, path, node_name } => {
+                write!(f, "copied to {path} of volume {volume}, on {node_name}")
             }
             Self::SnapshotTaken { volume, snapshot, node_name } => {
                 write!(f, "volume {volume} has snapshot {snapshot} on {node_name}")

@@ -55,7 +55,7 @@ enum Command {
     Clone(clone::Clone),
     /// Make a new volume of what Docker or a directory has on a node
     Adopt(adopt::Adopt),
-    /// Copy files out of a volume
+    /// Copy files out of a volume, or into it
     Cp(cp::Cp),
     /// Remove volumes that no service uses, with their data
     Rm(Rm),

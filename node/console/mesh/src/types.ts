@@ -502,6 +502,8 @@ export type Change =
   | { change: 'snapshot_taken'; volume: string; snapshot: string; node_name: string }
   | { change: 'volume_created'; volume: string; from: string; node_name: string; snapshot: string; bytes: number }
   | { change: 'volume_restored'; volume: string; from: string; snapshot: string }
+  | { change: 'volume_replaced'; volume: string; before: string; snapshot: string }
+  | { change: 'volume_changed'; volume: string; path: string; node_name: string }
   | { change: 'volume_undeleted'; volume: string; node_name: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }

@@ -39,6 +39,10 @@ export function changeLine(change: Change): string {
       return `${change.reference} unchanged`
     case 'volume_restored':
       return `volume ${change.volume} restored from ${change.from}, as snapshot ${change.snapshot}`
+    case 'volume_replaced':
+      return `volume ${change.volume} replaced by what was uploaded, as snapshot ${change.snapshot}; it was as in snapshot ${change.before}`
+    case 'volume_changed':
+      return `copied to ${change.path} of volume ${change.volume}, on ${change.node_name}`
     case 'volume_undeleted':
       return `volume ${change.volume} is on ${change.node_name} again`
     case 'snapshot_taken':

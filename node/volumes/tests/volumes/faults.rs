@@ -232,10 +232,10 @@ fn kill_in(dir: &Path) {
 }
 
 /// A filesystem in memory that is soon full.
-struct SmallDisk(PathBuf);
+pub struct SmallDisk(PathBuf);
 
 impl SmallDisk {
-    fn mount(at: &Path, size: &str) -> Self {
+    pub fn mount(at: &Path, size: &str) -> Self {
         fs::create_dir_all(at).unwrap();
         let size = format!("size={size}");
         let status =

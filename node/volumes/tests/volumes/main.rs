@@ -9,4 +9,5 @@ mod hostile;
 mod snapshots;
 mod support;
 mod transfers;
+mod uploads;
 mod working;

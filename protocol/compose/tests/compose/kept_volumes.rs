@@ -18,9 +18,9 @@ fn kept(declaration: &str) -> Value {
 
 #[test]
 fn what_a_declaration_says_of_a_volume_is_in_each_service_that_mounts_it() {
-    let all = "{x-vc: {replicas: 3, size: 20G, on_loss: wait, keep: {last: 5, daily: 0}, hooks: {before: [sh, -c, sync], after: echo a 'b c'}}}";
+    let all = "{x-vc: {replicas: 3, size: 20G, on_loss: wait, lost_after: 1h, keep: {last: 5, daily: 0}, hooks: {before: [sh, -c, sync], after: echo a 'b c'}}}";
     let expected = json!({"v": {
-        "replicas": 3, "size_bytes": 20_u64 << 30, "on_loss": "wait", "keep": {"last": 5, "hourly": 24, "daily": 0},
+        "replicas": 3, "size_bytes": 20_u64 << 30, "on_loss": "wait", "lost_after_ms": 3_600_000, "keep": {"last": 5, "hourly": 24, "daily": 0},
         "hooks": {"before": ["sh", "-c", "sync"], "after": ["echo", "a", "b c"]}
     }});
     assert_eq!(kept(all), expected);

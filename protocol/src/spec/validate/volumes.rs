@@ -26,6 +26,8 @@ impl ServiceSpec {
 
 impl VolumeSpec {
     fn validate(&self, field: &str) -> Result<(), SpecError> {
+        let short = self.lost_after_ms <= super::MAX_DURATION;
+        check(short, &format!("{field}.lost_after_ms"), "is longer than a year")?;
         let Self { replicas, keep, hooks: Hooks { before, after }, driver, origin, .. } = self;
         let copies = replicas.is_none_or(|count| (1..=MAX_REPLICAS).contains(&count));
         check(copies, &format!("{field}.replicas"), "is not a number of copies from 1 to 7")?;
