@@ -24,7 +24,7 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
             match value.node {
                 Node::Text(text) => pairs.push((key.to_owned(), Some(text.clone()), value)),
                 Node::Null => pairs.push((key.to_owned(), None, value)),
-                Node::List(_) | Node::Map(_) => value.refuse("must be a text"),
+                _ => value.refuse("must be a text"),
             }
         }
     }

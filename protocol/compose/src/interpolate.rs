@@ -143,7 +143,8 @@ fn closing(text: &str) -> Option<usize> {
 /// Replaces the variables in every value of a tree; keys are kept. Problems are recorded in `walk`.
 pub(super) fn tree(node: &mut Node, path: &str, scope: &mut Scope<'_>, walk: &Walk<'_>) {
     match node {
-        Node::Null => {}
+        Node::Null | Node::Reset => {}
+        Node::Override(node) => tree(node, path, scope, walk),
         Node::Text(text) if !text.contains('$') => {}
         Node::Text(text) => match scope.expand(text) {
             Ok(expanded) => *text = expanded,

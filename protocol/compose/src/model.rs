@@ -32,9 +32,19 @@ pub enum Entry {
     Other,
 }
 
+/// A Compose file.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Its name, for messages: of problems in other files than the first.
+    pub name: &'a str,
+    /// Its text.
+    pub text: &'a str,
+}
+
 /// The inputs of a Compose file beside its text.
 pub struct Context<'a> {
-    /// The project's name as given by the user (`-p`); it takes precedence over the file's `name:`.
+    /// The project's name as given by the user (`-p`); it takes precedence over `COMPOSE_PROJECT_NAME`, and that over the
+    /// file's `name:`.
     pub project: Option<Name>,
     /// The name of the file's directory: the project's name where nothing else gives one, in lower case and without
     /// characters that a [`Name`] cannot contain.
@@ -42,7 +52,7 @@ pub struct Context<'a> {
     /// The environment, for `${VAR}` and for variables that the file names without a value. In Compose a `.env` file
     /// beside the file adds variables that the process does not set; [`parse_env_file`](crate::parse_env_file) reads it.
     pub env: &'a BTreeMap<String, String>,
-    /// Reads an `env_file`; paths are relative to the Compose file. `NotFound` is distinguished: such a file may be optional.
+    /// Reads an `env_file`, or a file of `include` or `extends`; paths are relative to the Compose file. `NotFound` is distinguished: such a file may be optional.
     pub read: &'a dyn Fn(&str) -> io::Result<String>,
     /// Opens a path relative to the Compose file, for secrets, configs and bind mounts.
     pub open: &'a dyn Fn(&str) -> io::Result<Entry>,
@@ -110,6 +120,14 @@ pub enum ComposeError {
         column: usize,
         /// What is wrong there.
         message: String,
+    },
+    /// In a file that has a name.
+    #[error("{}: {error}", OneLine(.name))]
+    File {
+        /// Its name.
+        name: String,
+        /// What is wrong in it.
+        error: Box<ComposeError>,
     },
     /// Unsupported or invalid values; each problem begins with its path.
     #[error("{}", OneLine(&.0.join("; ")))]

@@ -20,10 +20,9 @@ use vc_protocol::spec::{
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 8] = [
+const REFUSED: [(&str, &str); 7] = [
     ("develop", " is not supported: it is for docker compose watch"),
     ("domainname", " is not supported: write the whole name into hostname"),
-    ("extends", " is not supported: write the service out, or use a YAML anchor"),
     ("external_links", " is not supported: projects do not see each other"),
     (
         "network_mode",
@@ -39,7 +38,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let mut fields = if *at.node == Node::Null { Fields::none() } else { at.fields() };
     // Already evaluated by `profiles::is_active`.
     fields.take("profiles");
-    let (image, build) = (fields.take("image"), fields.take("build"));
+    let (image, build) = (fields.take_text("image"), fields.take("build"));
     if image.is_none() && build.is_none() {
         at.refuse("has no image: name one with image:, or say how to build it with build:");
     }
@@ -55,8 +54,8 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
     let mut container = ContainerSpec {
         image: image.unwrap_or_default(),
-        command: fields.take("command").map(|at| command(&at)),
-        entrypoint: fields.take("entrypoint").map(|at| command(&at)),
+        command: fields.take_text("command").map(|at| command(&at)),
+        entrypoint: fields.take_text("entrypoint").map(|at| command(&at)),
         environment: environment::read(fields.take("env_file"), fields.take("environment")),
         labels: fields.take("labels").map(|at| environment::labels(&at)).unwrap_or_default(),
         healthcheck: fields.take("healthcheck").and_then(|at| health::read(&at)),

@@ -12,6 +12,7 @@ mod networks;
 mod ports;
 mod refused;
 mod services;
+mod several_files;
 mod top;
 mod volumes;
 

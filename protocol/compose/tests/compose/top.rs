@@ -39,13 +39,16 @@ fn unsupported_top_level_keys_are_refused() {
         ("volumes: [a]\nservices: {a: {image: i}}", "volumes must be a map"),
         (
             "include: [b.yaml]\nservices: {a: {image: i}}",
-            "include is not supported: deploy each file",
+            "include[0]: cannot read 'b.yaml': no such file",
         ),
         (
             "x-vc: {}\nservices: {a: {image: i}}",
             "x-vc is not supported here: write it in a service",
         ),
-        ("a: 1\n---\nb: 2", "line 3, column 1: a second document begins: deploy one at a time"),
+        (
+            "services: {a: {image: i}}\n---\n[1]",
+            "the file has no services: write services: at the top",
+        ),
         (
             "services: {a: {image: i, depends_on: [b]}, b: {image: i, depends_on: [c]}, c: {image: i, depends_on: [b]}}",
             "services.b.depends_on is a cycle: b -> c -> b",
