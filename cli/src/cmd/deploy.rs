@@ -1,4 +1,4 @@
-//! `vc deploy`: deploys the services of a Compose file.
+//! `vc deploy`: deploys the services of Compose files.
 
 use vc_protocol::control::{Reply, Request};
 use vc_protocol::{ApiError, ErrorCode};
@@ -16,7 +16,8 @@ use vc_client::{Session, SessionError, expect_reply};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc deploy compose.yaml                     on a terminal, shows the changes first
+  vc deploy                                  compose.yaml of this directory; on a terminal, shows the changes first
+  vc deploy -f compose.yaml -f prod.yaml     the second is merged over the first
   vc deploy compose.yaml --dry-run           only shows the changes
   vc deploy compose.yaml -p staging --wait --timeout 2m
   vc deploy compose.yaml --pull              takes what the tags name in the registry now

@@ -187,14 +187,14 @@ impl Loader<'_, '_> {
             // As beside the first file, it need not be there.
             None => {
                 let path = join(&directory, ".env");
-                if let Ok(text) = (self.walk.context.read)(&path) {
-                    self.add_env(item, &path, &text, &mut env);
+                if let Ok(content) = (self.walk.context.read)(&path) {
+                    self.add_env(item, &path, &content, &mut env);
                 }
             }
         }
         let mut files = Vec::new();
         for (name, at) in names.iter().zip(&paths) {
-            files.extend(self.read(at, name).map(|text| (Rc::from(name.as_str()), text)));
+            files.extend(self.read_text(at, name).map(|text| (Rc::from(name.as_str()), text)));
         }
         if files.len() < names.len() {
             return Ok(None);
@@ -218,14 +218,14 @@ impl Loader<'_, '_> {
     fn env_file(&self, at: &At<'_>, place: &Place, env: &mut Env) {
         let Some(path) = at.text().filter(|path| *path != "/dev/null") else { return };
         let path = join(&place.directory, path);
-        if let Some(text) = self.read(at, &path) {
-            self.add_env(at, &path, &text, env);
+        if let Some(content) = self.read(at, &path) {
+            self.add_env(at, &path, &content, env);
         }
     }
 
     /// Adds the variables of an env file that are not set.
-    fn add_env(&self, at: &At<'_>, path: &str, text: &str, env: &mut Env) {
-        match env_file::read(text, env) {
+    fn add_env(&self, at: &At<'_>, path: &str, content: &[u8], env: &mut Env) {
+        match env_file::read(content, env) {
             Ok((found, _)) => {
                 for (key, value) in found {
                     env.entry(key).or_insert(value);
@@ -235,7 +235,13 @@ impl Loader<'_, '_> {
         }
     }
 
-    fn read(&self, at: &At<'_>, path: &str) -> Option<String> {
+    /// Reads a Compose file.
+    fn read_text(&self, at: &At<'_>, path: &str) -> Option<String> {
+        let text = String::from_utf8(self.read(at, path)?);
+        text.map_err(|_| at.invalid(format!("'{path}' is not UTF-8 text"))).ok()
+    }
+
+    fn read(&self, at: &At<'_>, path: &str) -> Option<Vec<u8>> {
         if path.contains("://") || path.starts_with("git@") {
             at.invalid(format!("'{path}' is not on this computer: download it, and name the file"));
             return None;
@@ -314,7 +320,7 @@ impl Loader<'_, '_> {
             None => None,
             Some((at, path)) => {
                 let path = join(&file.directory, path);
-                let Some(text) = self.read(at, &path) else { return Ok(None) };
+                let Some(text) = self.read_text(at, &path) else { return Ok(None) };
                 let name: Rc<str> = path.as_str().into();
                 let there = Place { directory: parent(&path), env: place.env.clone() };
                 let documents = self.documents(&name, &text, &there)?;

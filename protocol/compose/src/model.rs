@@ -53,7 +53,7 @@ pub struct Context<'a> {
     /// beside the file adds variables that the process does not set; [`parse_env_file`](crate::parse_env_file) reads it.
     pub env: &'a BTreeMap<String, String>,
     /// Reads an `env_file`, or a file of `include` or `extends`; paths are relative to the Compose file. `NotFound` is distinguished: such a file may be optional.
-    pub read: &'a dyn Fn(&str) -> io::Result<String>,
+    pub read: &'a dyn Fn(&str) -> io::Result<Vec<u8>>,
     /// Opens a path relative to the Compose file, for secrets, configs and bind mounts.
     pub open: &'a dyn Fn(&str) -> io::Result<Entry>,
 }

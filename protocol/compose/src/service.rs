@@ -20,7 +20,7 @@ use vc_protocol::spec::{
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 7] = [
+const REFUSED: [(&str, &str); 6] = [
     ("develop", " is not supported: it is for docker compose watch"),
     ("domainname", " is not supported: write the whole name into hostname"),
     ("external_links", " is not supported: projects do not see each other"),
@@ -30,7 +30,6 @@ const REFUSED: [(&str, &str); 7] = [
     ),
     ("pid", " is not supported: an instance sees its own processes only"),
     ("volumes_from", " is not supported: name the same volume in both services"),
-    ("label_file", " is not supported: write labels"),
 ];
 
 /// Reads the service at `at`.
@@ -57,7 +56,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         command: fields.take_text("command").map(|at| command(&at)),
         entrypoint: fields.take_text("entrypoint").map(|at| command(&at)),
         environment: environment::read(fields.take("env_file"), fields.take("environment")),
-        labels: fields.take("labels").map(|at| environment::labels(&at)).unwrap_or_default(),
+        labels: environment::all_labels(fields.take("label_file"), fields.take("labels")),
         healthcheck: fields.take("healthcheck").and_then(|at| health::read(&at)),
         reservation: deploy.reservation,
         limit: deploy.limit,

@@ -10,7 +10,7 @@ use crate::pieces::{Pieces, piece};
 /// Runs a file: the environment, what other files contain, and the text.
 pub(crate) fn run(data: &[u8]) {
     let mut pieces = Pieces(data);
-    let env_file = String::from_utf8_lossy(pieces.piece()).into_owned();
+    let env_file = pieces.piece().to_vec();
     let text = String::from_utf8_lossy(pieces.0);
     let mut env = BTreeMap::from([("TAG".to_owned(), "1.2".to_owned())]);
     env.extend(vc_compose::parse_env_file(&env_file, &env).unwrap_or_default());
@@ -18,7 +18,7 @@ pub(crate) fn run(data: &[u8]) {
         0 => Err(io::ErrorKind::NotFound.into()),
         1 => Ok(Entry::Directory),
         2 => Ok(Entry::Other),
-        _ => Ok(Entry::File { content: env_file.clone().into_bytes(), mode: 0o644 }),
+        _ => Ok(Entry::File { content: env_file.clone(), mode: 0o644 }),
     };
     let read = |path: &str| match path.len() % 3 {
         0 => Err(io::ErrorKind::NotFound.into()),

@@ -21,7 +21,7 @@ fn read(files: &[(&str, &str)], given: usize, env: &[(&str, &str)]) -> Result<Pr
         project: None,
         directory: Some("shop"),
         env: &env,
-        read: &find,
+        read: &|path| find(path).map(String::into_bytes),
         open: &|path| find(path).map(|text| Entry::File { content: text.into_bytes(), mode: 0 }),
     };
     let sources: Vec<Source<'_>> =
