@@ -1,7 +1,10 @@
 //! Service specs, as a Compose file describes them.
 
+mod cgroup;
+mod devices;
 mod disconnect;
 mod mounts;
+mod namespaces;
 mod policy;
 mod ports;
 mod privileges;
@@ -19,8 +22,11 @@ use crate::stored::Stored;
 use crate::volume::VolumeSpec;
 use crate::{Millis, Name, Resources, ServiceKey};
 
+pub use cgroup::{Blkio, Cgroup};
+pub use devices::{CDI, DeviceRequest};
 pub use disconnect::{DisconnectPolicy, Reconcile};
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
+pub use namespaces::{CgroupNamespace, IpcNamespace, Namespaces};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
     Expose, Port, PortProtocol, ProxyProtocol, Publish, port_of_address, share_an_address,
@@ -70,6 +76,9 @@ pub struct ServiceSpec {
     /// What happens to the slots of nodes that are down or isolated.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disconnect: DisconnectPolicy,
+    /// Whether a deployment asks the registry which image the reference names.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pull_policy: PullPolicy,
 }
 
 impl ServiceSpec {
@@ -125,6 +134,17 @@ pub enum PlacementPolicy {
     Pack,
     /// The least loaded node.
     Spread,
+}
+
+/// Whether a deployment of a service asks the registry which image its reference names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// Only if the cluster does not know it.
+    #[default]
+    Missing,
+    /// Each time.
+    Always,
 }
 
 /// A service to deploy.
@@ -295,6 +315,9 @@ pub struct Healthcheck {
     /// Time after the start in which failures do not count; `None` for the default of Docker.
     #[serde(default, skip_serializing_if = "is_default")]
     pub start_period_ms: Option<Millis>,
+    /// Time between two checks in that time; `None` for the interval. Engines before Docker 25 do not know it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start_interval_ms: Option<Millis>,
 }
 
 /// What happens when an instance exits by itself.

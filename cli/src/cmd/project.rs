@@ -108,8 +108,9 @@ impl ProjectArgs {
             }
         })?;
         for build in &mut project.builds {
-            if !is_url(&build.context) {
-                build.context = directory.join(&build.context).to_string_lossy().into_owned();
+            let contexts = build.contexts.values_mut().chain([&mut build.context]);
+            for context in contexts.filter(|context| !is_url(context)) {
+                *context = directory.join(&*context).to_string_lossy().into_owned();
             }
         }
         for upload in &mut project.uploads {

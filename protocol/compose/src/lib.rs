@@ -12,6 +12,7 @@ mod build;
 mod declared;
 mod dependencies;
 mod deploy;
+mod devices;
 mod directories;
 mod duration;
 mod env_file;
@@ -20,10 +21,13 @@ mod extension;
 mod files;
 mod health;
 mod interpolate;
+mod limits;
 mod links;
 mod load;
+mod logging;
 mod merge;
 mod model;
+mod namespaces;
 mod networks;
 mod paths;
 mod ports;
@@ -38,6 +42,7 @@ mod tree;
 mod update;
 mod volume_spec;
 mod volumes;
+mod volumes_from;
 mod walk;
 mod yaml;
 
@@ -161,8 +166,10 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
             " all have profiles that are not enabled: name one in COMPOSE_PROFILES",
         );
     }
+    volumes_from::apply(&mut services, walk);
     volumes::say_how_kept(&mut services, &top);
     links::apply(&mut services, walk);
+    dependencies::leave_out(&mut services);
     dependencies::allow_exit(&mut services, walk);
     dependencies::check(&services, &inactive, walk);
     ports::check(&services, walk);

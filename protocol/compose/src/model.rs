@@ -1,9 +1,10 @@
 //! The input and output of the parser: context, project, errors, limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, io};
 
 use super::links::Link;
+use super::volumes_from::VolumesFrom;
 use vc_protocol::spec::{Deployment, FileContent};
 use vc_protocol::{Name, ServiceKey, VolumeKey};
 
@@ -101,6 +102,10 @@ pub struct Build {
     pub args: BTreeMap<String, String>,
     /// The stage to stop at.
     pub target: Option<String>,
+    /// More contexts by their names: directories, relative to the file, and URLs.
+    pub contexts: BTreeMap<String, String>,
+    /// Further options of `docker build`, as `("network", "host")` for `--network=host`.
+    pub options: Vec<(&'static str, String)>,
     /// The image's tag, which is the service's `image`.
     pub tag: String,
 }
@@ -151,6 +156,10 @@ pub(super) struct Service {
     pub(super) build: Option<Build>,
     /// Its links to other services.
     pub(super) links: Vec<Link>,
+    /// Services whose mounts it gets.
+    pub(super) volumes_from: Vec<VolumesFrom>,
+    /// Dependencies that need not be in the file.
+    pub(super) optional: BTreeSet<Name>,
     /// Whether the file sets a restart policy.
     pub(super) sets_restart: bool,
 }

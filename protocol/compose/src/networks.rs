@@ -48,10 +48,15 @@ fn options(key: &str, at: &At<'_>) {
     if fields.take("internal").and_then(|at| at.bool()) == Some(true) {
         at.warn("has a way out: 'internal' is not supported, and does not keep its services from the internet");
     }
-    fields.finish(&[
-        ("ipam", " is not supported: each node gives out its own addresses"),
-        ("driver_opts", " is not supported: the cluster makes the network"),
-    ]);
+    if fields.take("ipam").is_some() {
+        at.warn("has ipam, which has no effect: each node gives out its own addresses, and services are found by name");
+    }
+    // The nodes' networks have no IPv6.
+    if fields.take("enable_ipv6").and_then(|at| at.bool()) == Some(true) {
+        at.warn("has enable_ipv6, which has no effect: instances reach each other over IPv4");
+    }
+    fields.take("enable_ipv4").and_then(|at| at.bool());
+    fields.finish(&[("driver_opts", " is not supported: the cluster makes the network")]);
 }
 
 /// Returns the name of the network of services that name none.
@@ -100,8 +105,15 @@ fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
             let mut fields = at.fields();
             let items = fields.take("aliases").map(|at| at.items()).unwrap_or_default();
             aliases.extend(items.iter().filter_map(|item| item.read(alias)));
-            let fixed = " is not supported: services are found by name";
-            fields.finish(&[("ipv4_address", fixed), ("ipv6_address", fixed)]);
+            let ids = ["ipv4_address", "ipv6_address", "link_local_ips", "mac_address"];
+            for id in ids.into_iter().filter_map(|key| fields.take(key)) {
+                id.warn("has no effect: each node gives out its own addresses; services that name this one by it need its name instead");
+            }
+            let others = ["priority", "gw_priority", "interface_name", "driver_opts"];
+            for other in others.into_iter().filter_map(|key| fields.take(key)) {
+                other.warn("has no effect: the cluster makes the networks");
+            }
+            fields.finish(&[]);
         }
         found.push((name, aliases, at));
     }

@@ -22,8 +22,9 @@ pub(super) fn parent(path: &str) -> String {
     }
 }
 
+/// Returns whether a build context is not a directory: `https://…`, `git@host:repository`, `service:web`.
 fn is_url(path: &str) -> bool {
-    path.contains("://") || path.starts_with("git@")
+    path.contains("://") || path.starts_with("git@") || path.starts_with("service:")
 }
 
 /// Makes the relative paths of a document relative to where `directory` is: those of builds, env files, mounts, secrets,
@@ -57,6 +58,17 @@ pub(super) fn rebase(document: &mut Node, directory: &str) {
             match build {
                 Node::Map(_) => {
                     field(build, "context").map(path);
+                    match field(build, "additional_contexts") {
+                        Some(Node::Map(contexts)) => contexts.values_mut().for_each(path),
+                        Some(Node::List(items)) => items.iter_mut().for_each(|item| {
+                            if let Node::Text(text) = item
+                                && let Some((name, value)) = text.split_once('=')
+                            {
+                                *text = format!("{name}={}", join(directory, value));
+                            }
+                        }),
+                        _ => {}
+                    }
                 }
                 build => path(build),
             }

@@ -11,25 +11,30 @@ use super::walk::{At, Fields};
 use super::yaml::Node;
 use super::{
     build, dependencies, deploy, duration, environment, extension, health, links, networks, ports,
-    settings, shell_words, volumes,
+    settings, shell_words, volumes, volumes_from,
 };
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, ServiceSpec, UpdateOrder,
+    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, PullPolicy, ServiceSpec,
+    UpdateOrder,
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 6] = [
-    ("develop", " is not supported: it is for docker compose watch"),
-    ("domainname", " is not supported: write the whole name into hostname"),
+const REFUSED: [(&str, &str); 7] = [
+    ("cpu_count", " is for Windows: write cpus"),
+    ("cpu_percent", " is for Windows: write cpus"),
+    ("isolation", " is for Windows: leave it out"),
+    ("credential_spec", " is for Windows: leave it out"),
     ("external_links", " is not supported: projects do not see each other"),
     (
         "network_mode",
         " is not supported: leave bridge and default out; instead of host write ports",
     ),
-    ("pid", " is not supported: an instance sees its own processes only"),
-    ("volumes_from", " is not supported: name the same volume in both services"),
+    (
+        "provider",
+        " is not supported: it runs a program on your computer; run it before 'vc deploy'",
+    ),
 ];
 
 /// Reads the service at `at`.
@@ -51,6 +56,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
     let (mounts, files) = mounts(&mut fields, top, hosts);
     let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
+    let settings = settings::take(&mut fields, &deploy);
     let mut container = ContainerSpec {
         image: image.unwrap_or_default(),
         command: fields.take_text("command").map(|at| command(&at)),
@@ -67,16 +73,15 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         networks: networks::read(networks.as_ref(), container_name.as_ref(), &top.networks),
         mounts,
         files,
-        settings: settings::take(&mut fields),
+        settings,
         stop_grace_ms: DEFAULT_GRACE_MS,
         ..ContainerSpec::default()
     };
     if let Some(grace) = fields.take("stop_grace_period").and_then(|at| at.read(duration::parse)) {
         container.stop_grace_ms = grace;
     }
-    if let Some(at) = fields.take("pull_policy") {
-        pull_policy(&at);
-    }
+    let pull_policy =
+        fields.take("pull_policy").map(|at| pull_policy(&at, build.is_some())).unwrap_or_default();
     let mut ports_of = ports::PublishedPorts::default();
     if let Some(at) = fields.take("ports") {
         ports_of.publish(&at, extension.publish, extension.proxy_protocol);
@@ -88,18 +93,25 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     if extension.proxy_protocol.is_some() && ports.iter().all(|it| it.proxy_protocol.is_none()) {
         at.refuse("has x-vc.proxy_protocol, but publishes no TCP port that would use it");
     }
-    let depends_on =
+    let dependencies =
         fields.take("depends_on").map(|at| dependencies::read(&at)).unwrap_or_default();
+    let volumes_from =
+        fields.take("volumes_from").map(|at| volumes_from::read(&at)).unwrap_or_default();
     let links = fields.take("links").map(|at| links::read(&at)).unwrap_or_default();
-    if let Some(at) = fields.take("logging") {
-        logging(&at);
+    // The logs of all instances are there: `attach` says which `docker compose up` shows.
+    fields.take("attach");
+    if let Some(at) = fields.take("mac_address") {
+        at.warn("has no effect: each node gives out its own addresses");
+    }
+    if let Some(at) = fields.take("develop") {
+        at.warn("has no effect: it is for docker compose watch");
     }
     fields.finish(&REFUSED);
 
     let mut spec = ServiceSpec {
         container,
         constraints: deploy.constraints,
-        depends_on,
+        depends_on: dependencies.on,
         on_partition: extension.on_partition,
         volumes: BTreeMap::new(),
         placement: extension.placement,
@@ -107,6 +119,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         ports,
         expose,
         update: deploy.update,
+        pull_policy,
     };
     // The file was written for what does not know leases.
     let is_default = spec.on_partition.is_none() && spec.is_exclusive();
@@ -119,7 +132,8 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));
     }
     let deployment = Deployment { service: key, replicas: deploy.replicas, spec: spec.into() };
-    Service { deployment, build, links, sets_restart: deploy.sets_restart }
+    let optional = dependencies.optional;
+    Service { deployment, build, links, volumes_from, optional, sets_restart: deploy.sets_restart }
 }
 
 /// Docker's default, as in [`ContainerSpec`].
@@ -170,31 +184,24 @@ fn mounts(
     (mounts, files)
 }
 
-fn pull_policy(at: &At<'_>) {
+/// Reads `pull_policy`. An image that is built here is not pulled.
+fn pull_policy(at: &At<'_>, is_built: bool) -> PullPolicy {
+    let always = if is_built { PullPolicy::Missing } else { PullPolicy::Always };
     match at.text() {
         None | Some("missing" | "if_not_present") => {}
-        Some("always" | "daily" | "weekly") => at.warn(
-            "has no effect: the image is pinned when it is deployed; 'vc deploy --pull' asks the registry anew",
-        ),
-        Some(other) => at.invalid(format!(
-            "'{other}' is not supported: the image is pinned when it is deployed; write missing"
-        )),
-    }
-}
-
-/// Reads `logging`. What keeps the logs on the host makes no difference; what sends them elsewhere would be missed.
-fn logging(at: &At<'_>) {
-    let mut fields = at.fields();
-    let driver = fields.take("driver").and_then(|at| at.text().map(|text| (at.clone(), text)));
-    // Of a driver that is not used.
-    fields.take("options");
-    fields.finish(&[]);
-    match driver {
-        None | Some((_, "json-file" | "local" | "journald" | "none")) => {
-            at.warn("has no effect: the cluster keeps the logs, see 'vc logs'");
+        Some("always") => return always,
+        Some(text) if matches!(text, "daily" | "weekly") || text.starts_with("every_") => {
+            at.warn("is as always: each deployment asks the registry, and nothing does between them");
+            return always;
         }
-        Some((at, other)) => at.invalid(format!(
-            "'{other}' is not supported: the cluster keeps the logs, see 'vc logs'; leave it out"
+        Some("never") => at.warn(
+            "keeps a deployment from asking a registry; a node that lacks the image asks one if no other node has it",
+        ),
+        Some("build") if is_built => {}
+        Some("build") => at.invalid("build is not possible: the service has no build"),
+        Some(other) => at.invalid(format!(
+            "'{other}' is not known: write missing, always, never or build"
         )),
     }
+    PullPolicy::Missing
 }

@@ -303,11 +303,7 @@ impl Reader<'_, '_> {
     }
 
     fn add(&mut self, at: &At<'_>, mount: Mount) {
-        let (Mount::Volume { target, .. }
-        | Mount::Anonymous { target }
-        | Mount::Bind { target, .. }
-        | Mount::Tmpfs { target, .. }) = &mount;
-        self.targets.take(at, target);
+        self.targets.take(at, mount.target());
         self.mounts.push(mount);
     }
 }

@@ -147,7 +147,16 @@ impl<'a> At<'a> {
 
     /// Reads `true` or `false`.
     pub(super) fn bool(&self) -> Option<bool> {
-        self.read(|text| text.parse().map_err(|_| format!("'{text}' is neither true nor false")))
+        self.read(|text| {
+            text.parse().map_err(|_| {
+                let meant = match text.to_ascii_lowercase().as_str() {
+                    "yes" | "y" | "on" | "1" => ": write true",
+                    "no" | "n" | "off" | "0" => ": write false",
+                    _ => "",
+                };
+                format!("'{text}' is neither true nor false{meant}")
+            })
+        })
     }
 
     /// Reads an integer of type `T`.

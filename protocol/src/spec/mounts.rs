@@ -56,6 +56,15 @@ impl Mount {
         Self::Volume { name, target: target.into(), read_only, nocopy: false, subpath: None }
     }
 
+    /// Returns its path in the container.
+    pub fn target(&self) -> &str {
+        let (Self::Volume { target, .. }
+        | Self::Anonymous { target }
+        | Self::Bind { target, .. }
+        | Self::Tmpfs { target, .. }) = self;
+        target
+    }
+
     /// Returns whether two instances running at once would write to the same place.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Volume { read_only: false, .. } | Self::Bind { read_only: false, .. })

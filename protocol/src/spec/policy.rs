@@ -140,7 +140,7 @@ impl ProjectPolicy {
     pub fn allows(&self, privilege: &Privilege) -> bool {
         self.privileged
             || match privilege {
-                Privilege::Privileged => false,
+                Privilege::Privileged | Privilege::HostNamespace(_) => false,
                 Privilege::Device(_) => self.devices,
                 Privilege::Capability(_) => self.capabilities,
                 Privilege::SecurityOption(_) => self.security_options,

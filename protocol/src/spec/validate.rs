@@ -1,6 +1,7 @@
 //! The rules that every spec satisfies that a node accepts. The Compose reader applies them too, so that a file and a request
 //! that was made otherwise are held to the same.
 
+mod settings;
 mod volumes;
 
 use std::collections::BTreeSet;
@@ -8,11 +9,12 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
-    Mount, Port, PortProtocol, ServiceSpec, Settings, UpdateOrder, share_an_address,
+    Mount, Port, PortProtocol, ServiceSpec, UpdateOrder, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
 
+pub use settings::{LOG_OPTIONS, is_device_rule};
 pub use volumes::{FILE_SYSTEMS, MAX_KEPT};
 
 /// The longest duration in a spec, in milliseconds: a year.
@@ -152,7 +154,9 @@ impl Healthcheck {
         );
         check(shape, &field, "is not CMD and a program, CMD-SHELL and a text, or NONE")?;
         check(self.test.iter().all(|word| is_text(word)), &field, HAS_NUL)?;
-        for time in [self.interval_ms, self.timeout_ms, self.start_period_ms] {
+        for time in
+            [self.interval_ms, self.timeout_ms, self.start_period_ms, self.start_interval_ms]
+        {
             duration("healthcheck", time.unwrap_or(0))?;
         }
         Ok(())
@@ -162,10 +166,7 @@ impl Healthcheck {
 impl Mount {
     /// Returns the target.
     fn validate(&self) -> Result<&str, SpecError> {
-        let (Self::Volume { target, .. }
-        | Self::Anonymous { target }
-        | Self::Bind { target, .. }
-        | Self::Tmpfs { target, .. }) = self;
+        let target = self.target();
         check(is_target(target), &at("mounts", target), NOT_A_TARGET)?;
         if let Self::Volume { subpath: Some(path), .. } = self {
             let inside = is_target(&format!("/{path}"));
@@ -192,64 +193,6 @@ impl FileMount {
         check(named, &at("files", &self.file.name), "is not the name of a secret or config")?;
         check(is_target(&self.target), &at("files", &self.target), NOT_A_TARGET)?;
         check(self.mode <= 0o777, &at("files", &self.target), "has a mode beyond 0777")
-    }
-}
-
-impl Settings {
-    fn validate(&self) -> Result<(), SpecError> {
-        let hostname = self.hostname.as_ref().is_none_or(|name| is_host_name(name));
-        check(hostname, &"settings.hostname", "is not a host name")?;
-        let capabilities = [&self.cap_add, &self.cap_drop].into_iter().flatten();
-        for capability in capabilities {
-            check(
-                is_capability(capability),
-                &at("settings.cap_add", capability),
-                "is no capability",
-            )?;
-        }
-        texts("settings.sysctls", &self.sysctls)?;
-        let signal = self.stop_signal.as_ref().is_none_or(|signal| is_signal(signal));
-        check(signal, &"settings.stop_signal", "is not a signal")?;
-        for device in &self.devices {
-            let field = at("settings.devices", device);
-            check(is_device(device), &field, "is not HOST:CONTAINER:rwm with absolute paths")?;
-        }
-        let groups = self.group_add.iter().all(|group| is_line(group));
-        check(groups, &"settings.group_add", NOT_A_LINE)?;
-        let options = self.security_opt.iter().all(|option| is_text(option));
-        check(options, &"settings.security_opt", HAS_NUL)?;
-        for host in &self.extra_hosts {
-            let fits = host
-                .split_once(':')
-                .is_some_and(|(name, address)| is_host_name(name) && is_host_address(address));
-            check(fits, &at("settings.extra_hosts", host), "is not NAME:IP")?;
-        }
-        for domain in &self.dns_search {
-            let field = at("settings.dns_search", domain);
-            check(is_search_domain(domain), &field, "is not a domain")?;
-        }
-        for option in &self.dns_opt {
-            let field = at("settings.dns_opt", option);
-            check(
-                is_resolver_option(option),
-                &field,
-                "is not an option of resolv.conf that may be set",
-            )?;
-        }
-        let runtime = self.runtime.as_ref().is_none_or(|name| is_line(name));
-        check(runtime, &"settings.runtime", NOT_A_LINE)?;
-        check(self.pids_limit >= 0, &"settings.pids_limit", "is negative")?;
-        let swap = self.memory_swap_bytes >= -1;
-        check(swap, &"settings.memory_swap_bytes", "is neither an amount nor -1")?;
-        for (name, &(soft, hard)) in &self.ulimits {
-            let field = at("settings.ulimits", name);
-            let named =
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            check(named, &field, "is not the name of a limit")?;
-            let range = soft >= -1 && hard >= -1 && (hard == -1 || (soft >= 0 && soft <= hard));
-            check(range, &field, "is not a soft limit of at most the hard one, or -1")?;
-        }
-        Ok(())
     }
 }
 
@@ -362,16 +305,6 @@ pub fn is_file_name(text: &str) -> bool {
 fn is_target(text: &str) -> bool {
     let component = |part: &str| !matches!(part, "" | "." | "..");
     is_line(text) && text.strip_prefix('/').is_some_and(|path| path.split('/').all(component))
-}
-
-fn is_device(text: &str) -> bool {
-    let mut parts = text.splitn(3, ':');
-    let path = |part: Option<&str>| part.is_none_or(is_target);
-    let (host, inside, access) = (parts.next(), parts.next(), parts.next());
-    let access = access.is_none_or(|access| {
-        !access.is_empty() && access.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'))
-    });
-    path(host) && path(inside) && access
 }
 
 /// Returns whether a path is that of a directory with secrets, in one, or above one. What symbolic links make of it only

@@ -180,7 +180,7 @@ impl DockerClient {
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
             self.protected.check(&spec.mounts)?;
-            self.check_subpaths(&client, spec).await?;
+            self.check_engine(&client, id, spec).await?;
             // Before the permit: a server may have to be asked for them.
             let files = tokio::select! {
                 () = cancel.cancelled() => return Err(StartError::Cancelled),
@@ -325,19 +325,29 @@ impl DockerClient {
         Ok(spec)
     }
 
-    /// Errors: the container mounts a directory of a volume, which the engine cannot.
-    async fn check_subpaths(
+    /// Warns of what the engine leaves out. Errors: the container mounts a directory of a volume, which the engine cannot.
+    async fn check_engine(
         &self,
         client: &bollard::Docker,
+        id: &InstanceId,
         spec: &ContainerSpec,
     ) -> Result<(), StartError> {
+        let start_interval = spec.healthcheck.as_ref().and_then(|check| check.start_interval_ms);
         let subpath = spec.mounts.iter().find_map(|mount| match mount {
             Mount::Volume { subpath, .. } => subpath.clone(),
             _ => None,
         });
-        let Some(subpath) = subpath else { return Ok(()) };
+        if start_interval.is_none() && subpath.is_none() {
+            return Ok(());
+        }
         let info = self.info.get(client, &self.host).await.map_err(DockerError::Engine)?;
-        if info.subpaths { Ok(()) } else { Err(StartError::Subpath(subpath)) }
+        if start_interval.is_some() && !info.start_interval {
+            tracing::warn!(instance = %id, "healthcheck.start_interval has no effect: the Docker engine is older than 25");
+        }
+        match subpath {
+            Some(subpath) if !info.subpaths => Err(StartError::Subpath(subpath)),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the spec with the host paths of its mounts resolved, where a policy limits them.

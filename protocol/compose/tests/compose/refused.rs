@@ -10,23 +10,36 @@ fn unsupported_keys_are_refused_with_a_reason() {
             "network_mode: host",
             "services.s.network_mode is not supported: leave bridge and default out; instead of host write ports",
         ),
-        (
-            "logging: {driver: gelf, options: {gelf-address: 'udp://1.2.3.4:1'}}",
-            "services.s.logging.driver: 'gelf' is not supported: the cluster keeps the logs, see 'vc logs'; leave it out",
-        ),
-        (
-            "domainname: a.b",
-            "services.s.domainname is not supported: write the whole name into hostname",
-        ),
         ("extends: {service: a}", "services.s.extends names 'a', which is no service of the file"),
         (
-            "pull_policy: never",
-            "services.s.pull_policy: 'never' is not supported: the image is pinned when it is deployed; write missing",
+            "pull_policy: build",
+            "services.s.pull_policy: build is not possible: the service has no build",
         ),
-        ("userns_mode: host", "services.s.userns_mode is not supported"),
         (
-            "healthcheck: {test: x, start_interval: 1s}",
-            "services.s.healthcheck.start_interval is not supported: interval counts from the start",
+            "pull_policy: sometimes",
+            "services.s.pull_policy: 'sometimes' is not known: write missing, always, never or build",
+        ),
+        (
+            "pid: 'service:t'",
+            "services.s.pid: 'service:t' is not supported: instances share only those of their host; write host or leave it out",
+        ),
+        (
+            "ipc: 'service:t'",
+            "services.s.ipc: 'service:t' is not supported: two instances may be on two nodes; write host, private or shareable",
+        ),
+        ("credential_spec: {file: x}", "services.s.credential_spec is for Windows: leave it out"),
+        ("cpu_percent: 5", "services.s.cpu_percent is for Windows: write cpus"),
+        (
+            "build: {context: ., secrets: [x]}",
+            "services.s.build.secrets is not supported: build the image with your own command, push it with 'vc image push' and write image",
+        ),
+        (
+            "build: {context: ., platforms: [a/b, c/d]}",
+            "services.s.build.platforms must be one: a deployment runs the image that was built here",
+        ),
+        (
+            "deploy: {resources: {reservations: {generic_resources: []}}}",
+            "services.s.deploy.resources.reservations.generic_resources is not supported: give the nodes a label, and write placement.constraints",
         ),
     ]);
 }
@@ -48,7 +61,10 @@ fn invalid_values_are_refused_by_path() {
             "services.s.x-vc.reconcile: 'newest' is not known: write one of keep_original, keep_replacement, best_score, \
              longest_running",
         ),
-        ("x-vc: {replace: no}", "services.s.x-vc.replace: 'no' is neither true nor false"),
+        (
+            "x-vc: {replace: no}",
+            "services.s.x-vc.replace: 'no' is neither true nor false: write false",
+        ),
         (
             "x-vc: {lost_after: 10}",
             "services.s.x-vc.lost_after: '10' is not a duration: write 10s, 1m30s or 500ms",
@@ -123,7 +139,7 @@ fn invalid_values_are_refused_by_path() {
         ),
         (
             "healthcheck: {test: x, disable: no}",
-            "services.s.healthcheck.disable: 'no' is neither true nor false",
+            "services.s.healthcheck.disable: 'no' is neither true nor false: write false",
         ),
         (
             "stop_grace_period: 9999999h",
@@ -140,12 +156,40 @@ fn invalid_values_are_refused_by_path() {
 fn what_has_no_effect_here_is_warned_of() {
     for (lines, warning) in [
         (
-            "logging: {driver: json-file, options: {max-size: 1m}}",
-            "services.s.logging has no effect: the cluster keeps the logs, see 'vc logs'",
+            "logging: {driver: gelf, options: {gelf-address: 'udp://1.2.3.4:1'}}",
+            "services.s.logging has no effect: the cluster keeps the logs, see 'vc logs', and 'gelf' gets none",
         ),
         (
-            "pull_policy: always",
-            "services.s.pull_policy has no effect: the image is pinned when it is deployed; 'vc deploy --pull' asks the registry anew",
+            "logging: {options: {max-size: 1m, tag: x}}",
+            "services.s.logging.options.tag has no effect: logs are as 'vc logs' shows them",
+        ),
+        (
+            "pull_policy: daily",
+            "services.s.pull_policy is as always: each deployment asks the registry, and nothing does between them",
+        ),
+        (
+            "pull_policy: never",
+            "services.s.pull_policy keeps a deployment from asking a registry; a node that lacks the image asks one if no other \
+             node has it",
+        ),
+        (
+            "develop: {watch: []}",
+            "services.s.develop has no effect: it is for docker compose watch",
+        ),
+        (
+            "deploy: {labels: {a: b}}",
+            "services.s.deploy.labels has no effect: no program here reads labels of services; those of containers are 'labels' of \
+             the service",
+        ),
+        (
+            "deploy: {placement: {preferences: [{spread: node.labels.zone}]}}",
+            "services.s.deploy.placement.preferences[0] has no effect: instances are spread over the nodes, whatever \
+             'node.labels.zone' is",
+        ),
+        (
+            "networks: {default: {ipv4_address: 10.0.0.2}}",
+            "services.s.networks.default.ipv4_address has no effect: each node gives out its own addresses; services that name \
+             this one by it need its name instead",
         ),
         (
             "deploy: {restart_policy: {condition: unless-stopped, window: 5s}}",
