@@ -301,7 +301,7 @@ fn write_canonical(value: &Value, to: &mut String) {
 /// A healthcheck in the terms of Compose, run by Docker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthcheck {
-    /// Test command in Docker's form: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
+    /// Test command in Docker's form: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`; empty for that of the image.
     pub test: Vec<String>,
     /// Time between two checks; `None` for the default of Docker.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Service;
+use super::names;
 use super::problem::Problem;
 use super::walk::{At, Walk};
 use super::yaml::Node;
@@ -23,12 +24,12 @@ pub(super) struct Dependencies {
 pub(super) fn read(at: &At<'_>) -> Dependencies {
     let mut found = Dependencies::default();
     if let Node::List(_) = at.node {
-        let names = at.items().into_iter().filter_map(|item| item.read(str::parse));
+        let names = at.items().into_iter().filter_map(|item| item.read(names::parse));
         found.on = names.map(|name| (name, Dependency::ServiceStarted)).collect();
         return found;
     }
     for (name, at) in at.entries() {
-        let Ok(name) = name.parse::<Name>().map_err(|why| at.invalid(why)) else { continue };
+        let Ok(name) = names::parse(name).map_err(|why| at.invalid(why)) else { continue };
         let mut fields = at.fields();
         let condition = match fields.take("condition") {
             None => {
@@ -88,7 +89,7 @@ pub(super) fn allow_exit(services: &mut [Service], walk: &Walk<'_>) {
 }
 
 /// Refuses dependencies that no start order satisfies: cycles, unknown services and `inactive` ones (profiles not enabled).
-pub(super) fn check(services: &[Service], inactive: &BTreeSet<&str>, walk: &Walk<'_>) {
+pub(super) fn check(services: &[Service], inactive: &BTreeSet<Name>, walk: &Walk<'_>) {
     let by_name: BTreeMap<&Name, &Deployment> =
         services.iter().map(|it| (&it.deployment.service.service, &it.deployment)).collect();
     for (name, deployment) in &by_name {
@@ -97,7 +98,7 @@ pub(super) fn check(services: &[Service], inactive: &BTreeSet<&str>, walk: &Walk
             let Some(on) = by_name.get(on) else {
                 walk.refuse(
                     &path,
-                    if inactive.contains(on.as_str()) {
+                    if inactive.contains(on) {
                         " names a service whose profiles are not enabled: name one in COMPOSE_PROFILES"
                     } else {
                         " names no service of the file"

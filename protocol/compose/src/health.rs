@@ -24,10 +24,20 @@ pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {
         }
         Some(test) => check(&test),
         None if disable => vec!["NONE".to_owned()],
-        None => {
-            at.refuse("has no test: write the command that checks");
+        None if [
+            interval_ms,
+            timeout_ms,
+            start_period_ms,
+            start_interval_ms,
+            retries.map(u64::from),
+        ]
+        .iter()
+        .all(Option::is_none) =>
+        {
             return None;
         }
+        // That of the image, at other times.
+        None => Vec::new(),
     };
     Some(Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms, start_interval_ms })
 }

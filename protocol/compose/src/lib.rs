@@ -27,6 +27,7 @@ mod load;
 mod logging;
 mod merge;
 mod model;
+mod names;
 mod namespaces;
 mod networks;
 mod paths;
@@ -145,16 +146,17 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     }
     // Without a project name services have no key; a placeholder lets their problems be listed too.
     let project = name.clone().or_else(|| "unnamed".parse().ok());
-    let (mut services, mut inactive) = (Vec::new(), BTreeSet::new());
+    let (mut services, mut inactive, mut taken) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for (name, at) in entries {
         if !profiles::is_active(&at) {
-            inactive.insert(name);
+            inactive.extend(names::parse(name));
             continue;
         }
-        match (name.parse(), &project) {
+        match (names::parse(name), &project) {
+            (Ok(service), _) if !taken.insert(service.clone()) => at.refuse(networks::TWICE),
             (Ok(service), Some(project)) => {
                 let key = ServiceKey { project: project.clone(), service };
-                services.push(service::read(key, &at, &top));
+                services.push(service::read(key, name, &at, &top));
             }
             (Err(why), _) => at.invalid(why),
             (Ok(_), None) => {}

@@ -2,21 +2,26 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::environment;
 use super::problem::Problem;
 use super::walk::At;
 use super::yaml::Node;
+use super::{environment, names};
 use vc_protocol::Name;
 use vc_protocol::spec::validate::is_alias;
 
 /// The network of services that name none; it need not be declared.
 const DEFAULT: &str = "default";
 
+/// Why a second name is refused that is the same in lower case.
+pub(super) const TWICE: &str =
+    "has the name of another one: in lower case, with '-' for each dot, they are the same";
+
 /// Reads `networks:` at the top.
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeSet<Name> {
     let mut found = BTreeSet::new();
     for (key, at) in at.map(At::entries).unwrap_or_default() {
-        match key.parse::<Name>() {
+        match names::parse(key) {
+            Ok(name) if found.contains(&name) => at.refuse(TWICE),
             Ok(name) => drop(found.insert(name)),
             Err(why) => at.invalid(why),
         }
@@ -65,15 +70,16 @@ pub(super) fn default_name() -> Option<Name> {
 }
 
 /// Reads the networks of a service and its aliases on each, from `networks` and `container_name`. Empty: the default
-/// network, without aliases.
+/// network, without aliases. `written` is the name of the service in the file, if it has another one here.
 pub(super) fn read(
     networks: Option<&At<'_>>,
     container_name: Option<&At<'_>>,
+    written: Option<&str>,
     declared: &BTreeSet<Name>,
 ) -> BTreeMap<Name, BTreeSet<String>> {
     let mut found: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
     for (name, aliases, at) in networks.map(entries).unwrap_or_default() {
-        match name.parse::<Name>() {
+        match names::parse(name) {
             Ok(name) if declared.contains(&name) || name.as_str() == DEFAULT => {
                 found.entry(name).or_default().extend(aliases);
             }
@@ -83,7 +89,9 @@ pub(super) fn read(
             Err(why) => at.invalid(why),
         }
     }
-    if let Some(alias) = container_name.and_then(|at| at.read(alias)) {
+    let written = written.and_then(|name| alias(name).ok());
+    let named = container_name.and_then(|at| at.read(alias));
+    for alias in named.into_iter().chain(written) {
         if found.is_empty() {
             found.extend(default_name().map(|name| (name, BTreeSet::new())));
         }

@@ -37,8 +37,8 @@ const REFUSED: [(&str, &str); 7] = [
     ),
 ];
 
-/// Reads the service at `at`.
-pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
+/// Reads the service at `at`, which the file calls `written`.
+pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -> Service {
     let mut fields = if *at.node == Node::Null { Fields::none() } else { at.fields() };
     // Already evaluated by `profiles::is_active`.
     fields.take("profiles");
@@ -56,6 +56,12 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
     let (mounts, files) = mounts(&mut fields, top, hosts);
     let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
+    // DNS ignores case.
+    let alias = Some(written).filter(|it| !it.eq_ignore_ascii_case(key.service.as_str()));
+    if written != key.service.as_str() {
+        let alias = alias.map(|it| format!("; '{}' is an alias", it.to_ascii_lowercase()));
+        at.warn(format!("is named '{}' here{}", key.service, alias.unwrap_or_default()));
+    }
     let settings = settings::take(&mut fields, &deploy);
     let mut container = ContainerSpec {
         image: image.unwrap_or_default(),
@@ -70,7 +76,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         restart: deploy.restart,
         working_dir: fields.take("working_dir").and_then(|at| at.text()).map(str::to_owned),
         user: fields.take("user").and_then(|at| at.text()).map(str::to_owned),
-        networks: networks::read(networks.as_ref(), container_name.as_ref(), &top.networks),
+        networks: networks::read(networks.as_ref(), container_name.as_ref(), alias, &top.networks),
         mounts,
         files,
         settings,

@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use super::directories;
 use super::files::MissingContent;
 use super::model::Service;
+use super::names;
 use super::problem::Problem;
 use super::target::{Targets, absolute};
 use super::top::Top;
@@ -226,7 +227,7 @@ impl Reader<'_, '_> {
     }
 
     fn volume(&mut self, at: &At<'_>, name: &str, target: String, options: Options<'_>) {
-        match name.parse::<Name>() {
+        match names::parse(name) {
             Ok(name) if self.top.volumes.contains_key(&name) => {
                 let Options { read_only, nocopy, subpath, .. } = options;
                 self.add(at, Mount::Volume { name, target, read_only, nocopy, subpath });

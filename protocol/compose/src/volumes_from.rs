@@ -3,6 +3,7 @@
 use std::collections::BTreeSet;
 
 use super::model::Service;
+use super::names;
 use super::problem::Problem;
 use super::walk::{At, Walk};
 use vc_protocol::Name;
@@ -30,8 +31,7 @@ pub(super) fn read(at: &At<'_>) -> Vec<VolumesFrom> {
                 "ro" => true,
                 _ => return Err(Problem::new(format!("'{mode}' is not known: write ro or rw"))),
             };
-            let from =
-                from.parse().map_err(|why: vc_protocol::IdError| Problem::new(why.to_string()))?;
+            let from = names::parse(from).map_err(|why| Problem::new(why.to_string()))?;
             Ok(VolumesFrom { from, read_only, path: item.path.clone() })
         })
     };

@@ -150,9 +150,13 @@ impl Healthcheck {
         let field = "healthcheck.test";
         let shape = matches!(
             (self.test.first().map(String::as_str), self.test.len()),
-            (Some("NONE"), 1) | (Some("CMD-SHELL"), 2) | (Some("CMD"), 2..)
+            (None, _) | (Some("NONE"), 1) | (Some("CMD-SHELL"), 2) | (Some("CMD"), 2..)
         );
-        check(shape, &field, "is not CMD and a program, CMD-SHELL and a text, or NONE")?;
+        check(
+            shape,
+            &field,
+            "is not CMD and a program, CMD-SHELL and a text, NONE, or empty for that of the image",
+        )?;
         check(self.test.iter().all(|word| is_text(word)), &field, HAS_NUL)?;
         for time in
             [self.interval_ms, self.timeout_ms, self.start_period_ms, self.start_interval_ms]

@@ -135,10 +135,6 @@ fn invalid_deploy_values_are_refused_by_path() {
             "services.s.deploy.placement.constraints[0]: 'abc' is not the peer id of an Ed25519 key",
         ),
         (
-            "deploy: {placement: {preferences: []}}",
-            "services.s.deploy.placement.preferences is not supported",
-        ),
-        (
             "platform: linux",
             "services.s.platform: 'linux' is not a platform: write os/arch, as in linux/amd64",
         ),

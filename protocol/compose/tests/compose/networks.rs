@@ -36,10 +36,6 @@ fn unsupported_network_options_are_refused() {
             "services.s.networks[0] is not declared: write networks: {front: } at the top",
         ),
         (
-            "networks: [Front]",
-            "services.s.networks[0]: 'Front' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit",
-        ),
-        (
             "networks: {default: {aliases: [a b]}}",
             "services.s.networks.default.aliases[0]: 'a b' is not a host name: use letters, digits, '-', '_' and '.'",
         ),

@@ -118,10 +118,6 @@ fn invalid_values_are_refused_by_path() {
             "services.s.labels[0] is reserved: labels that begin with vc. are the cluster's",
         ),
         (
-            "healthcheck: {interval: 5s}",
-            "services.s.healthcheck has no test: write the command that checks",
-        ),
-        (
             "healthcheck: {test: x, disable: true}",
             "services.s.healthcheck.test and disable are both there: keep one",
         ),

@@ -27,9 +27,13 @@ fn unsupported_top_level_keys_are_refused() {
         ("services: {a: {image: a b}}", "services.a.image: 'a b' is not an image reference"),
         ("services: {a: {image: $NONE}}", "services.a.image is empty"),
         (
-            "services: {A: {image: i}}",
-            "services.A: 'A' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or \
+            "services: {Ä: {image: i}}",
+            "services.Ä: 'Ä' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or \
              a digit",
+        ),
+        (
+            "services: {a.b: {image: i}, A-b: {image: i}}",
+            "services.a.b has the name of another one: in lower case, with '-' for each dot, they are the same",
         ),
         (
             "servces: {a: {image: i}}",
@@ -92,5 +96,41 @@ fn a_project_is_named_by_the_user_the_file_or_the_directory() {
     );
     assert!(
         name(Some("user"), None, "name: No").unwrap_err().starts_with("name: 'No' is not a name")
+    );
+}
+
+#[test]
+fn names_with_capitals_and_dots_are_those_of_hosts() {
+    let text = "services:\n  My.Web:\n    image: i\n    depends_on: [DB]\n    links: ['DB:store']\n    networks: [Front.Net]\n    \
+                volumes: ['Data.d:/d']\n  DB: {image: i, networks: [Front.Net]}\nnetworks: {Front.Net: }\nvolumes: {Data.d: }";
+    let project = parse(text).unwrap();
+    let names: Vec<&str> = project.services.iter().map(|it| it.service.service.as_str()).collect();
+    assert_eq!(names, ["db", "my-web"]);
+    let web = serde_json::to_value(&project.services[1].spec).unwrap();
+    assert_eq!(web["container"]["networks"], serde_json::json!({"front-net": ["my.web"]}));
+    assert_eq!(web["container"]["mounts"][0]["volume"]["name"], "data-d");
+    assert!(web["depends_on"].get("db").is_some());
+    assert_eq!(
+        project.warnings,
+        [
+            "services.DB is named 'db' here",
+            "services.My.Web is named 'my-web' here; 'my.web' is an alias"
+        ]
+    );
+}
+
+#[test]
+fn a_healthcheck_without_a_test_has_that_of_the_image() {
+    let check = |lines: &str| {
+        let text = format!("services: {{a: {{image: i, healthcheck: {lines}}}}}");
+        let spec = parse(&text).unwrap().services.remove(0).spec.into_inner();
+        serde_json::to_value(spec.container.healthcheck).unwrap()
+    };
+    assert_eq!(check("{disable: false}"), serde_json::Value::Null);
+    assert_eq!(check("{interval: 5s}"), serde_json::json!({"test": [], "interval_ms": 5000}));
+    let start = check("{test: x, start_period: 1m, start_interval: 1s}");
+    assert_eq!(
+        (start["start_period_ms"].as_u64(), start["start_interval_ms"].as_u64()),
+        (Some(60_000), Some(1000))
     );
 }
