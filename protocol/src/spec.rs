@@ -215,6 +215,10 @@ pub struct ContainerSpec {
     /// the node for deployments that a project's policy allows.
     #[serde(default, skip_serializing_if = "is_default")]
     pub host_path_roots: BTreeSet<String>,
+    /// Sources of bind mounts that are made, as directories, where the host does not have them; not where `host_path_roots` limits
+    /// the mounts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub created_host_paths: BTreeSet<String>,
     /// Secrets and configs to mount.
     #[serde(default, skip_serializing_if = "is_default")]
     pub files: Vec<FileMount>,

@@ -59,6 +59,9 @@ pub(super) struct ProjectArgs {
     /// $COMPOSE_ENV_FILES]
     #[arg(long, value_name = "FILE")]
     env_file: Vec<PathBuf>,
+    /// Run all services on this node, by its name or id; absolute paths are those of that node, and are made if they are missing
+    #[arg(long, value_name = "NODE")]
+    on: Option<String>,
     /// Name of the project [default: $COMPOSE_PROJECT_NAME, else 'name:' in the file, else the name of its directory]
     #[arg(short, long, value_name = "NAME")]
     project: Option<Name>,
@@ -93,6 +96,7 @@ impl ProjectArgs {
             texts.iter().map(|(name, text)| Source { name, text }).collect();
         let context = Context {
             project: self.project,
+            node: self.on.as_deref(),
             directory: directory.file_name().and_then(|name| name.to_str()),
             env: &env,
             read: &|path| compose_files::read(&directory.join(path)),
@@ -169,7 +173,7 @@ mod tests {
         let environment =
             environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
         let (first, file, env_file) = (Some(file.to_owned()), Vec::new(), Vec::new());
-        ProjectArgs { first, file, env_file, project }.read_with(environment.collect())
+        ProjectArgs { first, file, env_file, on: None, project }.read_with(environment.collect())
     }
 
     #[test]

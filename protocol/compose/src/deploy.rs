@@ -245,6 +245,20 @@ fn constraint(text: &str) -> Result<Constraint, Problem> {
     Ok(Constraint { attribute, equal, value: value.to_owned() })
 }
 
+/// Returns the constraint of all services: the node that the operator names, else that of `x-vc` at the top of the file.
+pub(super) fn node(extension: Option<&At<'_>>, named: Option<&str>) -> Option<Constraint> {
+    let written = extension.and_then(|at| {
+        let mut fields = at.fields();
+        let node = fields.take("node").and_then(|at| at.text());
+        fields.finish(&[]);
+        node
+    });
+    let value = named.or(written)?.to_owned();
+    let is_id = value.parse::<NodeId>().is_ok();
+    let attribute = if is_id { Attribute::Id } else { Attribute::Name };
+    Some(Constraint { attribute, equal: true, value })
+}
+
 /// Returns Docker's name of an architecture.
 fn architecture(name: &str) -> &str {
     match name {

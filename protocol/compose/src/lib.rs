@@ -131,8 +131,9 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
         directories: Directories::default(),
         networks: networks::declared(fields.take("networks").as_ref()),
         files: Files::take(&mut fields, walk),
+        node: deploy::node(fields.take("x-vc").as_ref(), walk.context.node),
     };
-    fields.finish(&[("x-vc", " is not supported here: write it in a service")]);
+    fields.finish(&[]);
 
     if entries.is_empty() {
         walk.refuse("services", " is empty: name at least one service");

@@ -47,6 +47,8 @@ pub struct Context<'a> {
     /// The project's name as given by the user (`-p`); it takes precedence over `COMPOSE_PROJECT_NAME`, and that over the
     /// file's `name:`.
     pub project: Option<Name>,
+    /// The node that all services run on, by its name or id; it takes precedence over that of the file (`x-vc.node`).
+    pub node: Option<&'a str>,
     /// The name of the file's directory: the project's name where nothing else gives one, in lower case and without
     /// characters that a [`Name`] cannot contain.
     pub directory: Option<&'a str>,

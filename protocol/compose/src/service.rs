@@ -1,6 +1,6 @@
 //! One service of a Compose file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Service;
 use super::problem::Problem;
@@ -50,11 +50,12 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
     let build = build.map(|at| build::read(&key, image.as_deref(), &at));
     let image = image.or_else(|| build.as_ref().map(|build| build.tag.clone()));
 
-    let deploy = deploy::take(&mut fields);
+    let mut deploy = deploy::take(&mut fields);
+    deploy.constraints.extend(top.node.clone());
     let extension = fields.take("x-vc").map(|at| extension::read(&at)).unwrap_or_default();
     let hosts =
         HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
-    let (mounts, files) = mounts(&mut fields, top, hosts);
+    let (mounts, files, created_host_paths) = mounts(&mut fields, top, hosts);
     let (networks, container_name) = (fields.take("networks"), fields.take("container_name"));
     // DNS ignores case.
     let alias = Some(written).filter(|it| !it.eq_ignore_ascii_case(key.service.as_str()));
@@ -78,6 +79,7 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         user: fields.take("user").and_then(|at| at.text()).map(str::to_owned),
         networks: networks::read(networks.as_ref(), container_name.as_ref(), alias, &top.networks),
         mounts,
+        created_host_paths,
         files,
         settings,
         stop_grace_ms: DEFAULT_GRACE_MS,
@@ -166,7 +168,7 @@ fn mounts(
     fields: &mut Fields<'_>,
     top: &Top<'_>,
     hosts: HostPaths<'_>,
-) -> (Vec<Mount>, Vec<FileMount>) {
+) -> (Vec<Mount>, Vec<FileMount>, BTreeSet<String>) {
     let mut targets = Targets::default();
     let mut reader = volumes::Reader {
         top,
@@ -174,6 +176,7 @@ fn mounts(
         targets: &mut targets,
         mounts: Vec::new(),
         shipped: Vec::new(),
+        created: BTreeSet::new(),
     };
     if let Some(at) = fields.take("volumes") {
         reader.volumes(&at);
@@ -181,13 +184,13 @@ fn mounts(
     if let Some(at) = fields.take("tmpfs") {
         reader.tmpfs(&at);
     }
-    let (mounts, mut files) = (reader.mounts, reader.shipped);
+    let (mounts, mut files, created) = (reader.mounts, reader.shipped, reader.created);
     for (key, kind) in [("secrets", FileKind::Secret), ("configs", FileKind::Config)] {
         if let Some(at) = fields.take(key) {
             files.extend(top.files.read(kind, &at, &mut targets));
         }
     }
-    (mounts, files)
+    (mounts, files, created)
 }
 
 /// Reads `pull_policy`. An image that is built here is not pulled.

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use super::directories::Directories;
 use super::files::Files;
 use vc_protocol::Name;
+use vc_protocol::spec::Constraint;
 use vc_protocol::volume::VolumeSpec;
 
 /// What the top of the file declares.
@@ -13,4 +14,6 @@ pub(super) struct Top<'a> {
     pub(super) directories: Directories,
     pub(super) networks: BTreeSet<Name>,
     pub(super) files: Files<'a>,
+    /// The node that all services run on.
+    pub(super) node: Option<Constraint>,
 }

@@ -35,6 +35,8 @@ pub(super) struct Reader<'r, 'a> {
     pub(super) mounts: Vec<Mount>,
     /// The shipped files read so far.
     pub(super) shipped: Vec<FileMount>,
+    /// The paths of the node that are made if they are missing.
+    pub(super) created: BTreeSet<String>,
 }
 
 /// How a path or a volume is mounted.
@@ -246,6 +248,11 @@ impl Reader<'_, '_> {
         let normal = directories::normal(path);
         let is_own = self.hosts.own.iter().any(|own| is_in(&normal, own));
         if is_absolute && (self.hosts.pinned || is_own) {
+            // A file that is missing is not made a directory, nor what every host has.
+            let is_made = self.hosts.pinned && options.create != Some(false);
+            if is_made && !looks_like_file(&normal) && !is_of_host(path) {
+                self.created.insert(path.to_owned());
+            }
             return self.host_path(at, path, target, &options);
         }
         match self.top.files.ship(path, &target) {

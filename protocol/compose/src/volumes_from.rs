@@ -89,6 +89,11 @@ fn take(container: &mut ContainerSpec, from: ContainerSpec, entry: &VolumesFrom,
         }
         container.mounts.push(mount);
     }
+    let created = from.created_host_paths.into_iter().filter(|path| {
+        container.mounts.iter().any(|mount| mount.host_path() == Some(path.as_str()))
+    });
+    let created: Vec<String> = created.collect();
+    container.created_host_paths.extend(created);
     // Files of the operator's computer are mounts in the file.
     let shipped = |file: &vc_protocol::spec::FileMount| {
         file.file.kind == FileKind::Config && file.file.name.contains('/')

@@ -56,6 +56,14 @@ impl Mount {
         Self::Volume { name, target: target.into(), read_only, nocopy: false, subpath: None }
     }
 
+    /// Returns the path of the host that it is.
+    pub fn host_path(&self) -> Option<&str> {
+        match self {
+            Self::Bind { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
     /// Returns its path in the container.
     pub fn target(&self) -> &str {
         let (Self::Volume { target, .. }

@@ -133,6 +133,12 @@ impl ContainerSpec {
             let target = mount.validate()?;
             check(targets.insert(target), &at("mounts", target), MOUNTED_TWICE)?;
         }
+        for path in &self.created_host_paths {
+            let mounted =
+                |mount: &Mount| matches!(mount, Mount::Bind { source, .. } if source == path);
+            let field = at("created_host_paths", path);
+            check(self.mounts.iter().any(mounted), &field, "is the source of no bind mount")?;
+        }
         for file in &self.files {
             file.validate()?;
             let target = file.target.as_str();

@@ -24,8 +24,14 @@ pub(crate) fn run(data: &[u8]) {
         0 => Err(io::ErrorKind::NotFound.into()),
         _ => Ok(env_file.clone()),
     };
-    let context =
-        Context { project: None, directory: Some("Shop"), env: &env, read: &read, open: &open };
+    let context = Context {
+        project: None,
+        node: None,
+        directory: Some("Shop"),
+        env: &env,
+        read: &read,
+        open: &open,
+    };
     match vc_compose::parse(&text, &context) {
         Ok(project) => {
             let contents = project.files.iter().map(|it| it.base64.len() / 4 * 3).sum::<usize>();

@@ -180,6 +180,7 @@ impl DockerClient {
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
             self.protected.check(&spec.mounts)?;
+            self.create_host_paths(spec).await?;
             self.check_engine(&client, id, spec).await?;
             // Before the permit: a server may have to be asked for them.
             let files = tokio::select! {
@@ -323,6 +324,21 @@ impl DockerClient {
             };
         }
         Ok(spec)
+    }
+
+    /// Makes the directories that bind mounts lack, as Docker does for the short form of a mount. Those of another host are left to
+    /// its engine, which refuses them.
+    async fn create_host_paths(&self, spec: &ContainerSpec) -> Result<(), StartError> {
+        if !self.is_local() || !spec.host_path_roots.is_empty() {
+            return Ok(());
+        }
+        for path in &spec.created_host_paths {
+            let missing = matches!(tokio::fs::metadata(path).await, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+            if missing && let Err(error) = tokio::fs::create_dir_all(path).await {
+                return Err(StartError::Node(format!("cannot make the directory {path}: {error}")));
+            }
+        }
+        Ok(())
     }
 
     /// Warns of what the engine leaves out. Errors: the container mounts a directory of a volume, which the engine cannot.

@@ -58,6 +58,7 @@ fn the_examples_can_be_deployed() {
         let Ok(text) = fs::read_to_string(directory.join("compose.yaml")) else { continue };
         let context = Context {
             project: None,
+            node: None,
             directory: None,
             env: &BTreeMap::new(),
             read: &|path| fs::read(directory.join(path)),

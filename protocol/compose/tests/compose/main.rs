@@ -47,6 +47,7 @@ fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError
     };
     let context = Context {
         project: None,
+        node: None,
         directory: Some("My_App 2"),
         env: &env,
         read: &read,

@@ -19,6 +19,7 @@ fn read(files: &[(&str, &str)], given: usize, env: &[(&str, &str)]) -> Result<Pr
     };
     let context = Context {
         project: None,
+        node: None,
         directory: Some("shop"),
         env: &env,
         read: &|path| find(path).map(String::into_bytes),

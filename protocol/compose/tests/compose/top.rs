@@ -46,8 +46,8 @@ fn unsupported_top_level_keys_are_refused() {
             "include[0]: cannot read 'b.yaml': no such file",
         ),
         (
-            "x-vc: {}\nservices: {a: {image: i}}",
-            "x-vc is not supported here: write it in a service",
+            "x-vc: {nod: n}\nservices: {a: {image: i}}",
+            "x-vc.nod is not supported: did you mean 'node'?",
         ),
         (
             "services: {a: {image: i}}\n---\n[1]",
@@ -76,7 +76,8 @@ fn a_project_is_named_by_the_user_the_file_or_the_directory() {
     let (env, read) = (BTreeMap::new(), |_: &str| Err(io::ErrorKind::NotFound.into()));
     let name = |project: Option<&str>, directory, line: &str| {
         let project = project.map(|name| name.parse().unwrap());
-        let context = Context { project, directory, env: &env, read: &read, open: &entry };
+        let context =
+            Context { project, node: None, directory, env: &env, read: &read, open: &entry };
         let parsed = vc_compose::parse(&format!("{line}\nservices: {{a: {{image: i}}}}"), &context);
         parsed
             .map(|parsed| (parsed.name.to_string(), parsed.services[0].service.to_string()))
@@ -133,4 +134,31 @@ fn a_healthcheck_without_a_test_has_that_of_the_image() {
         (start["start_period_ms"].as_u64(), start["start_interval_ms"].as_u64()),
         (Some(60_000), Some(1000))
     );
+}
+
+#[test]
+fn a_file_is_pinned_to_a_node() {
+    let text = "x-vc: {node: attic}\nservices:\n  a:\n    image: i\n    volumes: ['/srv/a:/a', '/srv/a.conf:/b', '/run/x:/c', \
+                {type: bind, source: /srv/d, target: /d, bind: {create_host_path: false}}, './d:/e']";
+    let (env, read) = (BTreeMap::new(), |_: &str| Err(io::ErrorKind::NotFound.into()));
+    let open = |_: &str| Err(io::ErrorKind::NotFound.into());
+    let on = |node| {
+        let context = Context {
+            project: None,
+            node,
+            directory: Some("x"),
+            env: &env,
+            read: &read,
+            open: &open,
+        };
+        vc_compose::parse(text, &context).unwrap().services.remove(0).spec.into_inner()
+    };
+    let spec = on(None);
+    assert_eq!(spec.constraints[0].to_string(), "node.name == attic");
+    let sources: Vec<&str> = spec.container.mounts.iter().filter_map(|it| it.host_path()).collect();
+    assert_eq!(sources, ["/srv/a", "/srv/a.conf", "/run/x", "/srv/d"]);
+    let made: Vec<&String> = spec.container.created_host_paths.iter().collect();
+    assert_eq!(made, ["/srv/a"], "no files, and nothing of the system");
+    assert_eq!(spec.volumes().count(), 1, "a directory of the operator");
+    assert_eq!(on(Some("cellar")).constraints[0].to_string(), "node.name == cellar");
 }
