@@ -29,8 +29,8 @@ pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount
 pub use namespaces::{CgroupNamespace, IpcNamespace, Namespaces};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
-    Expose, Port, PortProtocol, ProxyProtocol, Publish, port_of_address, share_an_address,
-    split_port_of_address,
+    DYNAMIC_PORTS, DynamicPort, Expose, Port, PortProtocol, ProxyProtocol, Publish,
+    port_of_address, share_an_address, split_port_of_address,
 };
 pub use privileges::Privilege;
 pub use settings::Settings;
@@ -63,6 +63,9 @@ pub struct ServiceSpec {
     /// Published ports. Changing them does not replace instances.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ports: Vec<Port>,
+    /// Ports whose published side a deployment chooses. Those that it has chosen are in `ports`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dynamic_ports: Vec<DynamicPort>,
     /// Ports that are reachable inside the project without being published. All TCP ports are reachable under the service's
     /// name; a UDP port only if it is listed here or in `ports`.
     #[serde(default, skip_serializing_if = "is_default")]

@@ -157,3 +157,24 @@ fn the_files_of_a_directory_are_deployed_without_being_named() {
     let merged = "shop/web img:7 5 ";
     assert_eq!(requests, ["shop/web img:7 2 me", merged, "other/web img:8 2 ", merged]);
 }
+
+#[test]
+fn deploy_says_which_ports_were_chosen() {
+    let mut plan = member(OURS, 10, vec![]);
+    let row = serde_json::json!({
+        "service": "shop/web", "project": "shop", "image": "i", "replicas": 1, "running": 0, "healthy": 0,
+        "on_partition": "available", "updated": 0, "revision": 1, "ports": ["8080:80/tcp", "23456:81/tcp"]
+    });
+    plan.answer = Box::new(move |request| match request {
+        Request::Services => {
+            vec![Reply::Services(vec![serde_json::from_value(row.clone()).expect("a row")])]
+        }
+        _ => done(Change::Created { service: service("shop/web") }),
+    });
+    let node = Node::start(plan);
+    let home = Home::new();
+    home.write("compose.yaml", "services: {web: {image: i, ports: ['8080:80', '81']}}");
+    let out = home.vc(&["--token", &OURS.token(&[&node.address]), "deploy", "-p", "shop"]);
+    assert_eq!(out.stdout, "shop/web created\n");
+    assert!(out.stderr.contains("shop/web publishes 23456:81/tcp"), "{}", out.stderr);
+}

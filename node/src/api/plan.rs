@@ -52,11 +52,12 @@ impl ControlService {
     pub(super) async fn plan(
         &self,
         user: &User,
-        deployments: Vec<Deployment>,
+        mut deployments: Vec<Deployment>,
     ) -> Result<Reply, ApiError> {
         check(&deployments)?;
         let _computation = user.quota.computation().await?;
         let view = self.cluster.latest().view;
+        vc_engine::choose_ports(&view.cluster, &mut deployments)?;
         let limits = user.rights.limits.clone();
         let plan = move || {
             let mut plan = report::plan(&view, &deployments);
@@ -139,6 +140,7 @@ mod tests {
         let (env, nothing) = (std::collections::BTreeMap::new(), || std::io::Error::other("alone"));
         let context = Context {
             project: None,
+            node: None,
             directory: None,
             env: &env,
             read: &|_| Err(nothing()),

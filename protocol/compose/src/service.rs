@@ -97,8 +97,10 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
     if let Some(at) = fields.take("expose") {
         ports_of.expose(&at);
     }
-    let (ports, expose) = ports_of.finish();
-    if extension.proxy_protocol.is_some() && ports.iter().all(|it| it.proxy_protocol.is_none()) {
+    let (ports, dynamic_ports, expose) = ports_of.finish();
+    let headers = ports.iter().map(|it| it.proxy_protocol);
+    let mut headers = headers.chain(dynamic_ports.iter().map(|it| it.proxy_protocol));
+    if extension.proxy_protocol.is_some() && headers.all(|it| it.is_none()) {
         at.refuse("has x-vc.proxy_protocol, but publishes no TCP port that would use it");
     }
     let dependencies =
@@ -125,6 +127,7 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         placement: extension.placement,
         disconnect: extension.disconnect,
         ports,
+        dynamic_ports,
         expose,
         update: deploy.update,
         pull_policy,

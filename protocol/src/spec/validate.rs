@@ -53,7 +53,7 @@ impl ServiceSpec {
             };
             check(is_line(label) && is_line(value), &"constraints", NOT_A_LINE)?;
         }
-        let count = self.ports.len() + self.expose.len();
+        let count = self.ports.len() + self.dynamic_ports.len() + self.expose.len();
         check(count <= MAX_PORTS, &"ports", "and expose have more than 2048 ports")?;
         for (index, port) in self.ports.iter().enumerate() {
             let taken = |other: &Port| {
@@ -65,6 +65,11 @@ impl ServiceSpec {
             check(port.published > 0 && port.target > 0, &"ports", "have the port 0")?;
             let fits = port.proxy_protocol.is_none() || port.protocol == PortProtocol::Tcp;
             check(fits, &"ports", "have a PROXY protocol header on UDP")?;
+        }
+        for port in &self.dynamic_ports {
+            check(port.target > 0, &"dynamic_ports", "have the port 0")?;
+            let fits = port.proxy_protocol.is_none() || port.protocol == PortProtocol::Tcp;
+            check(fits, &"dynamic_ports", "have a PROXY protocol header on UDP")?;
         }
         let in_turn = !self.is_exclusive() || self.update.order != Some(UpdateOrder::StartFirst);
         check(in_turn, &"update.order", EXCLUSIVE_STARTS_FIRST)?;

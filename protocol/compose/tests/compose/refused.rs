@@ -196,10 +196,6 @@ fn what_has_no_effect_here_is_warned_of() {
             "services.s has update_config.order: start-first, which has no effect: it writes a volume, so the old instance stops first",
         ),
         (
-            "ports: [8008]",
-            "services.s.ports[0] publishes no port, where Compose chooses one: to publish it write published:target, as in 8080:8008",
-        ),
-        (
             "volumes: ['./a.conf:/a:z', '/tmp/x:/b:Z']",
             "the options z and Z of volumes have no effect: nodes do not label files for SELinux",
         ),
