@@ -20,6 +20,7 @@ Examples:
   vc deploy                                  compose.yaml of this directory; on a terminal, shows the changes first
   vc deploy -f compose.yaml -f prod.yaml     the second is merged over the first
   vc deploy compose.yaml --dry-run           only shows the changes
+  vc deploy compose.yaml --on attic          all services on one node, with the paths that it has
   vc deploy compose.yaml -p staging --wait --timeout 2m
   vc deploy compose.yaml --pull              takes what the tags name in the registry now
   envsubst < compose.yaml | vc deploy - -p shop

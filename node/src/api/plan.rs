@@ -176,8 +176,7 @@ mod tests {
         };
         let settings = json!({
             "network_mode": "container:x", "pid": "host", "pid_mode": "host", "ipc": "host", "ipc_mode": "host",
-            "uts": "host", "userns": "host", "userns_mode": "host", "cgroup": "host", "cgroupns_mode": "host",
-            "cgroup_parent": "/", "device_cgroup_rules": ["a *:* rwm"], "device_requests": [],
+            "uts": "host", "userns": "host", "userns_mode": "host", "cgroupns_mode": "host", "cgroup_parent": "/",
             "volumes_from": ["x"], "binds": ["/:/host"], "links": ["x"], "masked_paths": [], "readonly_paths": [],
         });
         let mut specs: Vec<Value> = Vec::new();

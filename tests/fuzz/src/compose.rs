@@ -58,6 +58,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let fixtures = [
         include_str!("../../../protocol/compose/tests/compose/files/web-api-redis.yaml"),
         "x: &a {image: i}\nservices:\n  a: {<<: *a, ports: ['80:80/udp', '1-9:1-9']}\n",
+        "services:\n  a: {extends: {service: b}, ports: !reset [], gpus: all}\n  b: {image: i, ports: ['80']}\n---\nservices: {a: !override {image: j}}\n",
         "name: shop\nservices:\n  s:\n    image: i:${TAG:-1}\n    command: sh -c 'a \"b\"'\n    env_file: [e]\n    \
          environment: [A=1, B]\n    volumes: ['data:/d', './abc:/a:ro']\n    deploy: {replicas: 3, \
          update_config: {parallelism: 1, delay: 1m30s}, resources: {reservations: {cpus: '0.5', memory: 64M}}}\n\
