@@ -17,6 +17,7 @@ mod directories;
 mod duration;
 mod env_file;
 mod environment;
+mod extends;
 mod extension;
 mod files;
 mod health;

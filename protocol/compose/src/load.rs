@@ -3,7 +3,7 @@
 //! Each document is interpolated, and its relative paths are made relative to the project's directory, before it is merged
 //! with others: the variables and the directory of an included file are its own.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::io;
 use std::rc::Rc;
 
@@ -13,23 +13,23 @@ use super::merge::{merge, strip};
 use super::model::{ComposeError, MAX_FILE_BYTES, Source};
 use super::paths::{self, join, parent};
 use super::tree::{Origins, Tree};
-use super::walk::{At, Fields, Walk};
-use super::yaml::{self, MAX_WEIGHT, Node};
+use super::walk::{At, Walk};
+use super::yaml::{self, Node};
 
 /// Files that one project consists of, each counted as often as it is read.
 const MAX_FILES: usize = 100;
-/// Services of which each extends the next.
-const MAX_EXTENDED: usize = 64;
 /// What an included file adds to a project.
 const IMPORTED: [&str; 5] = ["services", "volumes", "networks", "secrets", "configs"];
 
 type Env = BTreeMap<String, String>;
 
 /// Where a file is, and what it is read with.
-struct Place {
+pub(super) struct Place {
     /// Its project's directory, relative to that of the whole; empty for the same.
-    directory: String,
-    env: Rc<Env>,
+    pub(super) directory: String,
+    pub(super) env: Rc<Env>,
+    /// Whether the variables are those of an included project.
+    pub(super) is_included: bool,
 }
 
 /// A file by its name, and its text.
@@ -43,7 +43,7 @@ pub(super) fn load(
     walk: &Walk<'_>,
     env: Env,
 ) -> Result<Tree, ComposeError> {
-    let place = Place { directory: String::new(), env: Rc::new(env) };
+    let place = Place { directory: String::new(), env: Rc::new(env), is_included: false };
     let files: Vec<Text> = sources.iter().map(|it| (it.name.into(), it.text.to_owned())).collect();
     let mut loader = Loader { walk, files: 0, weight: 0 };
     let tree = loader.model(&files, &place, &mut Vec::new())?;
@@ -61,12 +61,12 @@ pub(super) fn name_of(sources: &[Source<'_>], env: &Env) -> Option<String> {
     names.rfind(|name| !name.is_empty())
 }
 
-struct Loader<'l, 'w> {
-    walk: &'l Walk<'w>,
+pub(super) struct Loader<'l, 'w> {
+    pub(super) walk: &'l Walk<'w>,
     /// Files read so far.
     files: usize,
     /// Weight of what was copied for `extends`.
-    weight: usize,
+    pub(super) weight: usize,
 }
 
 impl Loader<'_, '_> {
@@ -89,7 +89,7 @@ impl Loader<'_, '_> {
     }
 
     /// Parses a text, and replaces its variables.
-    fn documents(
+    pub(super) fn documents(
         &mut self,
         name: &Rc<str>,
         text: &str,
@@ -119,6 +119,8 @@ impl Loader<'_, '_> {
             interpolate::tree(&mut node, "", &mut scope, self.walk);
             if !place.directory.is_empty() {
                 paths::rebase(&mut node, &place.directory);
+            }
+            if place.is_included {
                 resolve_variables(&mut node, &place.env);
             }
             trees.push(Tree { node, origins: Origins::of(name) });
@@ -180,18 +182,18 @@ impl Loader<'_, '_> {
             Some(path) => join(&place.directory, path),
             None => parent(&first),
         };
-        let mut env = (*place.env).clone();
-        let named = env_files.map(|at| at.one_or_many());
-        match &named {
-            Some(files) => files.iter().for_each(|at| self.env_file(at, place, &mut env)),
+        let mut found = Env::new();
+        match env_files.map(|at| at.one_or_many()) {
+            Some(files) => files.iter().for_each(|at| self.env_file(at, place, &mut found)),
             // As beside the first file, it need not be there.
             None => {
                 let path = join(&directory, ".env");
                 if let Ok(content) = (self.walk.context.read)(&path) {
-                    self.add_env(item, &path, &content, &mut env);
+                    self.add_env(item, &path, &content, place, &mut found);
                 }
             }
         }
+        let env = found.into_iter().chain((*place.env).clone()).collect();
         let mut files = Vec::new();
         for (name, at) in names.iter().zip(&paths) {
             files.extend(self.read_text(at, name).map(|text| (Rc::from(name.as_str()), text)));
@@ -201,7 +203,11 @@ impl Loader<'_, '_> {
         }
         including.push(first);
         let before = self.walk.file.borrow().clone();
-        let model = self.model(&files, &Place { directory, env: Rc::new(env) }, including);
+        let model = self.model(
+            &files,
+            &Place { directory, env: Rc::new(env), is_included: true },
+            including,
+        );
         self.walk.file.replace(before);
         including.pop();
         let mut model = model?;
@@ -215,28 +221,25 @@ impl Loader<'_, '_> {
     }
 
     /// Reads an `env_file` of an `include`.
-    fn env_file(&self, at: &At<'_>, place: &Place, env: &mut Env) {
+    fn env_file(&self, at: &At<'_>, place: &Place, found: &mut Env) {
         let Some(path) = at.text().filter(|path| *path != "/dev/null") else { return };
         let path = join(&place.directory, path);
         if let Some(content) = self.read(at, &path) {
-            self.add_env(at, &path, &content, env);
+            self.add_env(at, &path, &content, place, found);
         }
     }
 
-    /// Adds the variables of an env file that are not set.
-    fn add_env(&self, at: &At<'_>, path: &str, content: &[u8], env: &mut Env) {
-        match env_file::read(content, env) {
-            Ok((found, _)) => {
-                for (key, value) in found {
-                    env.entry(key).or_insert(value);
-                }
-            }
+    /// Adds the variables of an env file, which may use those around it and those of the files before it.
+    fn add_env(&self, at: &At<'_>, path: &str, content: &[u8], place: &Place, found: &mut Env) {
+        let lookup = |name: &str| place.env.get(name).or_else(|| found.get(name)).cloned();
+        match env_file::read_with(content, &lookup) {
+            Ok((more, _)) => found.extend(more),
             Err(why) => at.invalid(format!("'{path}' {why}")),
         }
     }
 
     /// Reads a Compose file.
-    fn read_text(&self, at: &At<'_>, path: &str) -> Option<String> {
+    pub(super) fn read_text(&self, at: &At<'_>, path: &str) -> Option<String> {
         let text = String::from_utf8(self.read(at, path)?);
         text.map_err(|_| at.invalid(format!("'{path}' is not UTF-8 text"))).ok()
     }
@@ -249,152 +252,6 @@ impl Loader<'_, '_> {
         let read = (self.walk.context.read)(path);
         read.map_err(|error: io::Error| at.invalid(format!("cannot read '{path}': {error}"))).ok()
     }
-
-    /// Merges the services of a document over those that they extend.
-    fn with_extended(
-        &mut self,
-        document: Tree,
-        name: &Rc<str>,
-        place: &Place,
-    ) -> Result<Tree, ComposeError> {
-        let Some(Node::Map(services)) = document.node.get("services") else { return Ok(document) };
-        let extending: Vec<String> = services
-            .iter()
-            .filter(|(_, it)| it.get("extends").is_some())
-            .map(|(key, _)| key.clone())
-            .collect();
-        let mut extended: Vec<Tree> = Vec::new();
-        let file = Extended { name: name.clone(), directory: place.directory.clone(), document };
-        for service in &extending {
-            let mut seen = BTreeSet::new();
-            extended.extend(self.resolved(&file, service, place, &mut seen)?);
-        }
-        let Extended { mut document, .. } = file;
-        for service in extended {
-            // It has what the document says of the service, and comes instead of that.
-            if let Some(Node::Map(map)) = service.node.get("services") {
-                for (key, node) in map {
-                    if let Node::Map(top) = &mut document.node
-                        && let Some(Node::Map(services)) = top.get_mut("services")
-                    {
-                        services.insert(key.clone(), node.clone());
-                        let path = service_path(key);
-                        document.origins.take(&path, &service.origins, &path);
-                    }
-                }
-            }
-        }
-        Ok(document)
-    }
-
-    /// Returns a service merged over what it extends, in a tree of its own; `None`: it is refused, or there is none.
-    fn resolved(
-        &mut self,
-        file: &Extended,
-        service: &str,
-        place: &Place,
-        seen: &mut BTreeSet<(Rc<str>, String)>,
-    ) -> Result<Option<Tree>, ComposeError> {
-        let Some(mut own) = file.service(service) else { return Ok(None) };
-        let Some(extends) = own.remove_extends(service) else { return Ok(Some(own)) };
-        self.walk.file.replace(Some(file.name.clone()));
-        let path = At::key_path(&service_path(service), "extends");
-        let at = At { node: &extends, path, walk: self.walk };
-        let mut fields = if let Node::Map(_) = extends { at.fields() } else { Fields::none() };
-        let (named, of_file) = (fields.take("service"), fields.take("file"));
-        fields.finish(&[]);
-        let named = if let Node::Map(_) = extends { named } else { Some(at.clone()) };
-        let Some(base) = named.as_ref().and_then(|at| at.text()) else {
-            at.refuse("has no service: name the one that it extends");
-            return Ok(None);
-        };
-        if !seen.insert((file.name.clone(), service.to_owned())) {
-            at.refuse("is a cycle: a service that it extends extends it");
-            return Ok(None);
-        }
-        if seen.len() > MAX_EXTENDED {
-            at.refuse(format!("is one of more than {MAX_EXTENDED} in a row"));
-            return Ok(None);
-        }
-        let other = match of_file.as_ref().and_then(|at| at.text().map(|text| (at, text))) {
-            None => None,
-            Some((at, path)) => {
-                let path = join(&file.directory, path);
-                let Some(text) = self.read_text(at, &path) else { return Ok(None) };
-                let name: Rc<str> = path.as_str().into();
-                let there = Place { directory: parent(&path), env: place.env.clone() };
-                let documents = self.documents(&name, &text, &there)?;
-                let merged =
-                    documents.into_iter().reduce(|base, over| merge(base, over, self.walk));
-                merged.map(|document| Extended { name, directory: there.directory, document })
-            }
-        };
-        let from = other.as_ref().unwrap_or(file);
-        if from.service(base).is_none() {
-            self.walk.file.replace(Some(file.name.clone()));
-            at.refuse(format!("names '{base}', which is no service of {}", from.shown()));
-            return Ok(None);
-        }
-        let Some(found) = self.resolved(from, base, place, seen)? else { return Ok(None) };
-        self.weight = self.weight.saturating_add(found.node.weight());
-        if self.weight > MAX_WEIGHT {
-            self.walk.file.replace(Some(file.name.clone()));
-            at.refuse("makes the project too large: split it");
-            return Ok(None);
-        }
-        Ok(Some(merge(renamed(found, base, service), own, self.walk)))
-    }
-}
-
-/// A file with services that extend, or are extended.
-struct Extended {
-    name: Rc<str>,
-    /// Its directory, relative to that of the project.
-    directory: String,
-    document: Tree,
-}
-
-impl Extended {
-    /// Returns a tree with one of its services only.
-    fn service(&self, name: &str) -> Option<Tree> {
-        let node = self.document.node.get("services")?.get(name)?.clone();
-        let mut origins = Origins::default();
-        let path = service_path(name);
-        origins.take(&path, &self.document.origins, &path);
-        Some(Tree { node: alone(name, node), origins })
-    }
-
-    fn shown(&self) -> String {
-        if self.name.is_empty() { "the file".to_owned() } else { self.name.to_string() }
-    }
-}
-
-impl Tree {
-    /// Takes `extends` from the service that the tree has.
-    fn remove_extends(&mut self, service: &str) -> Option<Node> {
-        let Node::Map(top) = &mut self.node else { return None };
-        let Node::Map(services) = top.get_mut("services")? else { return None };
-        let Node::Map(service) = services.get_mut(service)? else { return None };
-        service.remove("extends").filter(|it| !matches!(it, Node::Null | Node::Reset))
-    }
-}
-
-/// Returns a file with one service only.
-fn alone(service: &str, node: Node) -> Node {
-    let services = Node::Map([(service.to_owned(), node)].into());
-    Node::Map([("services".to_owned(), services)].into())
-}
-
-/// Returns the tree of one service under another name.
-fn renamed(tree: Tree, from: &str, to: &str) -> Tree {
-    let node = tree.node.get("services").and_then(|it| it.get(from)).cloned();
-    let mut origins = Origins::default();
-    origins.take(&service_path(to), &tree.origins, &service_path(from));
-    Tree { node: alone(to, node.unwrap_or(Node::Null)), origins }
-}
-
-fn service_path(name: &str) -> String {
-    At::key_path("services", name)
 }
 
 /// Gives the variables that an included file names without a value those of its own environment.

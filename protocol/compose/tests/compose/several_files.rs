@@ -219,6 +219,29 @@ fn an_included_project_has_its_own_directory_and_variables() {
 }
 
 #[test]
+fn variables_of_an_included_file_are_those_of_its_env_files() {
+    let files = [
+        (
+            "compose.yaml",
+            "include: [{path: a.yaml, env_file: [a.env, b.env]}]\nservices: {s: {image: 's:$TAG', environment: [TAG]}}",
+        ),
+        (
+            "a.yaml",
+            "services: {t: {image: 't:$TAG', environment: [TAG, NONE], build: {context: ., args: [TAG]}}}",
+        ),
+        ("a.env", "TAG=1\nX=2\n"),
+        ("b.env", "TAG=$X$OUTER\n"),
+    ];
+    let project = read(&files, 1, &[("OUTER", "o")]).unwrap();
+    let said = |index: usize| {
+        let container = &project.services[index].spec.container;
+        (container.image.as_str(), container.environment.get("TAG").map(String::as_str))
+    };
+    assert_eq!((said(0), said(1)), (("s:", None), ("t:2o", Some("2o"))));
+    assert_eq!(project.builds[0].args["TAG"], "2o");
+}
+
+#[test]
 fn what_cannot_be_included_is_refused() {
     let main = "include: [a.yaml]\nservices: {s: {image: i}}";
     let with = |text: &str| read(&[("compose.yaml", main), ("a.yaml", text)], 1, &[]).map(drop);
