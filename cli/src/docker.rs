@@ -218,6 +218,10 @@ fn arguments(build: &Build) -> Vec<String> {
     if let Some(target) = &build.target {
         option("--target", target.clone());
     }
+    for (name, context) in &build.contexts {
+        option("--build-context", format!("{name}={context}"));
+    }
+    arguments.extend(build.options.iter().map(|(name, value)| format!("--{name}={value}")));
     arguments.push(build.context.clone());
     arguments
 }
@@ -240,6 +244,8 @@ fn reason(error: &Error) -> String {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeMap;
+
     use super::*;
 
     #[test]
@@ -251,15 +257,18 @@ mod tests {
             dockerfile_inline: None,
             args: [("VERSION".to_owned(), "7".to_owned())].into(),
             target: Some("release".to_owned()),
+            contexts: [("base".to_owned(), "/src/base".to_owned())].into(),
+            options: vec![("network", "host".to_owned())],
             tag: "shop-web".to_owned(),
         };
         let line = |build: &Build| arguments(build).join(" ");
         assert_eq!(
             line(&build),
-            "build --tag shop-web --file /src/web/docker/Dockerfile --build-arg VERSION=7 --target release /src/web"
+            "build --tag shop-web --file /src/web/docker/Dockerfile --build-arg VERSION=7 --target release --build-context base=/src/base --network=host /src/web"
         );
         build.dockerfile_inline = Some("FROM scratch".to_owned());
         (build.dockerfile, build.target) = (None, None);
+        (build.contexts, build.options) = (BTreeMap::new(), Vec::new());
         assert_eq!(line(&build), "build --tag shop-web --file - --build-arg VERSION=7 /src/web");
     }
 }

@@ -27,6 +27,13 @@ pub(crate) fn read(path: &Path, limit: usize) -> io::Result<String> {
     read_from(File::open(path)?, limit)
 }
 
+/// Reads a file: at most `limit` + 1 bytes, so that the caller notices that it is larger.
+pub(crate) fn read_bytes(path: &Path, limit: usize) -> io::Result<Vec<u8>> {
+    let mut content = Vec::new();
+    File::open(path)?.take(limit as u64 + 1).read_to_end(&mut content)?;
+    Ok(content)
+}
+
 /// Reads text from any source, as [`read`] does.
 pub(crate) fn read_from(source: impl io::Read, limit: usize) -> io::Result<String> {
     let mut text = String::new();

@@ -1,7 +1,10 @@
 //! Service specs, as a Compose file describes them.
 
+mod cgroup;
+mod devices;
 mod disconnect;
 mod mounts;
+mod namespaces;
 mod networks;
 mod policy;
 mod ports;
@@ -20,13 +23,16 @@ use crate::stored::Stored;
 use crate::volume::VolumeSpec;
 use crate::{Millis, Name, Resources, ServiceKey};
 
+pub use cgroup::{Blkio, Cgroup};
+pub use devices::{CDI, DeviceRequest};
 pub use disconnect::{DisconnectPolicy, Reconcile};
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
+pub use namespaces::{CgroupNamespace, IpcNamespace, Namespaces};
 pub use networks::{DEFAULT_NETWORK, NetworkMode};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
-    Expose, Port, PortProtocol, ProxyProtocol, Publish, port_of_address, share_an_address,
-    split_port_of_address,
+    DYNAMIC_PORTS, DynamicPort, Expose, Port, PortProtocol, ProxyProtocol, Publish,
+    port_of_address, share_an_address, split_port_of_address,
 };
 pub use privileges::Privilege;
 pub use settings::Settings;
@@ -59,6 +65,9 @@ pub struct ServiceSpec {
     /// Published ports. Changing them does not replace instances.
     #[serde(default, skip_serializing_if = "is_default")]
     pub ports: Vec<Port>,
+    /// Ports whose published side a deployment chooses. Those that it has chosen are in `ports`.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub dynamic_ports: Vec<DynamicPort>,
     /// Ports that are reachable inside the project without being published. All TCP ports are reachable under the service's
     /// name; a UDP port only if it is listed here or in `ports`.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -72,6 +81,9 @@ pub struct ServiceSpec {
     /// What happens to the slots of nodes that are down or isolated.
     #[serde(default, skip_serializing_if = "is_default")]
     pub disconnect: DisconnectPolicy,
+    /// Whether a deployment asks the registry which image the reference names.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub pull_policy: PullPolicy,
 }
 
 impl ServiceSpec {
@@ -133,6 +145,17 @@ pub enum PlacementPolicy {
     Pack,
     /// The least loaded node.
     Spread,
+}
+
+/// Whether a deployment of a service asks the registry which image its reference names.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Default, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PullPolicy {
+    /// Only if the cluster does not know it.
+    #[default]
+    Missing,
+    /// Each time.
+    Always,
 }
 
 /// A service to deploy.
@@ -212,6 +235,10 @@ pub struct ContainerSpec {
     /// the node for deployments that a project's policy allows.
     #[serde(default, skip_serializing_if = "is_default")]
     pub host_path_roots: BTreeSet<String>,
+    /// Sources of bind mounts that are made, as directories, where the host does not have them; not where `host_path_roots` limits
+    /// the mounts.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub created_host_paths: BTreeSet<String>,
     /// Secrets and configs to mount.
     #[serde(default, skip_serializing_if = "is_default")]
     pub files: Vec<FileMount>,
@@ -298,7 +325,7 @@ fn write_canonical(value: &Value, to: &mut String) {
 /// A healthcheck in the terms of Compose, run by Docker.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Healthcheck {
-    /// Test command in Docker's form: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`.
+    /// Test command in Docker's form: `["NONE"]`, `["CMD", …]` or `["CMD-SHELL", text]`; empty for that of the image.
     pub test: Vec<String>,
     /// Time between two checks; `None` for the default of Docker.
     #[serde(default, skip_serializing_if = "is_default")]
@@ -312,6 +339,9 @@ pub struct Healthcheck {
     /// Time after the start in which failures do not count; `None` for the default of Docker.
     #[serde(default, skip_serializing_if = "is_default")]
     pub start_period_ms: Option<Millis>,
+    /// Time between two checks in that time; `None` for the interval. Engines before Docker 25 do not know it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub start_interval_ms: Option<Millis>,
 }
 
 /// What happens when an instance exits by itself.

@@ -92,6 +92,7 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
             timeout_ms: None,
             retries: None,
             start_period_ms: None,
+            start_interval_ms: None,
         });
     }
     if rng.permille(200) {

@@ -1,6 +1,7 @@
-//! `vc deploy`: deploys the services of a Compose file.
+//! `vc deploy`: deploys the services of Compose files.
 
 use vc_protocol::control::{Reply, Request, UploadPlan};
+use vc_protocol::spec::Deployment;
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::project::{ProjectArgs, warn};
@@ -18,8 +19,10 @@ use vc_client::{Session, SessionError, expect_reply};
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
-  vc deploy compose.yaml                     on a terminal, shows the changes first
+  vc deploy                                  compose.yaml of this directory; on a terminal, shows the changes first
+  vc deploy -f compose.yaml -f prod.yaml     the second is merged over the first
   vc deploy compose.yaml --dry-run           only shows the changes
+  vc deploy compose.yaml --on attic          all services on one node, with the paths that it has
   vc deploy compose.yaml -p staging --wait --timeout 2m
   vc deploy compose.yaml --pull              takes what the tags name in the registry now
   vc deploy compose.yaml --upload=./site     replaces what the volume of ./site has by the directory
@@ -156,6 +159,7 @@ impl Args {
             if !(self.wait.wait && app.out.is_json()) {
                 app.out.changes(&changes)?;
             }
+            say_chosen_ports(session, &project.services).await?;
             if self.wait.wait {
                 let targets = project.services.iter().map(ServiceTarget::from).collect();
                 until_running(app, session, targets, self.wait.timeout).await?;
@@ -164,6 +168,24 @@ impl Args {
         })
         .await
     }
+}
+
+/// Says which ports the deployment has chosen for those that the file publishes without saying where.
+async fn say_chosen_ports(session: &mut Session, deployed: &[Deployment]) -> Result {
+    if deployed.iter().all(|it| it.spec.dynamic_ports.is_empty()) {
+        return Ok(());
+    }
+    let rows = expect_reply!(session.ask(&Request::Services).await?, Services)?;
+    for Deployment { service, spec, .. } in deployed {
+        let written: Vec<String> = spec.ports.iter().map(ToString::to_string).collect();
+        let ports = rows.iter().filter(|row| row.service == *service).flat_map(|row| &row.ports);
+        let chosen: Vec<&str> =
+            ports.filter(|it| !written.contains(it)).map(String::as_str).collect();
+        if !spec.dynamic_ports.is_empty() && !chosen.is_empty() {
+            note(&format!("{service} publishes {}", chosen.join(", ")));
+        }
+    }
+    Ok(())
 }
 
 /// Shows the changes, if the node supports it: an older one does not know the request and closes the session.

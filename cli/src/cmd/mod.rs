@@ -2,6 +2,7 @@
 
 mod audit;
 mod completions;
+mod compose_files;
 mod console;
 mod cp;
 mod deploy;
@@ -271,7 +272,6 @@ mod tests {
             "vc exec web --",
             "vc exec web.0 -- sh",
             "vc exec -e =x web -- sh",
-            "vc deploy",
             "vc deploy f --timeout 10s",
             "vc deploy f --dry-run --wait",
             "vc drain attic --no-wait --timeout 10s",

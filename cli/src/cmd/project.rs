@@ -1,4 +1,4 @@
-//! Reads a Compose file with the files that it refers to.
+//! Reads the Compose files of a project with the files that they refer to.
 
 use std::collections::BTreeMap;
 use std::fs::File;
@@ -7,10 +7,11 @@ use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
 use vc_compose::{
-    ComposeError, Context, Entry, MAX_CONTENT_BYTES, MAX_FILE_BYTES, Project, parse_env_file,
+    ComposeError, Context, Entry, MAX_CONTENT_BYTES, MAX_FILE_BYTES, Project, Source,
 };
 use vc_protocol::{ApiError, ErrorCode, Name};
 
+use super::compose_files::{self, ComposeFiles};
 use crate::error::{SystemError, describe_io};
 use crate::files;
 use crate::render::note;
@@ -21,7 +22,13 @@ pub(super) enum ProjectError {
     /// The Compose file, its directory or `.env` cannot be read.
     #[error(transparent)]
     Read(#[from] SystemError),
-    /// A line of `.env` is malformed.
+    /// No option names a file, and there is none with a usual name.
+    #[error(
+        "no Compose file in {} or above: name one, as in 'vc deploy compose.yaml'",
+        directory.display()
+    )]
+    NoFile { directory: PathBuf },
+    /// A line of an env file is malformed.
     #[error("{}: {reason}", path.display())]
     EnvFile { path: PathBuf, reason: String },
     /// The Compose file is malformed, or uses something that is not supported.
@@ -38,77 +45,80 @@ impl From<ProjectError> for ApiError {
     }
 }
 
-/// The options that select a Compose file.
+/// The options that select Compose files.
 #[derive(Debug, clap::Args)]
 pub(super) struct ProjectArgs {
-    /// Compose file; '-' reads standard input
-    file: PathBuf,
-    /// Name of the project [default: 'name:' in the file, else the name of its directory]
+    /// Compose file; '-' reads standard input [default: those of $COMPOSE_FILE, else compose.yaml or docker-compose.yml here or
+    /// in a directory above, with compose.override.yaml beside it]
+    #[arg(value_name = "FILE")]
+    first: Option<PathBuf>,
+    /// Compose file that is merged over those before it; may be given several times
+    #[arg(short, long, value_name = "FILE")]
+    file: Vec<PathBuf>,
+    /// File of variables, instead of .env beside the first file; may be given several times [default: those of
+    /// $COMPOSE_ENV_FILES]
+    #[arg(long, value_name = "FILE")]
+    env_file: Vec<PathBuf>,
+    /// Run all services on this node, by its name or id; absolute paths are those of that node, and are made if they are missing
+    #[arg(long, value_name = "NODE")]
+    on: Option<String>,
+    /// Name of the project [default: $COMPOSE_PROJECT_NAME, else 'name:' in the file, else the name of its directory]
     #[arg(short, long, value_name = "NAME")]
     project: Option<Name>,
 }
 
 impl ProjectArgs {
-    /// Reads the file. Variables come from the environment, then from `.env` beside the file.
+    /// Reads the files. Variables come from the environment, then from env files.
     pub(super) fn read(self) -> Result<Project, ProjectError> {
         let environment = std::env::vars_os()
             .filter_map(|(key, value)| Some((key.into_string().ok()?, value.into_string().ok()?)));
         self.read_with(environment.collect())
     }
 
-    fn read_with(self, mut environment: BTreeMap<String, String>) -> Result<Project, ProjectError> {
-        let stdin = self.file == Path::new("-");
-        let (what, text) = if stdin {
-            ("standard input".to_owned(), files::read_from(io::stdin().lock(), MAX_FILE_BYTES))
-        } else {
-            (self.file.display().to_string(), files::read(&self.file, MAX_FILE_BYTES))
-        };
-        let text = text.map_err(SystemError::doing(format!("read {what}")))?;
-        let directory = if stdin {
-            std::env::current_dir()
-        } else {
-            std::path::absolute(&self.file).map(parent)
-        };
-        // Without `..` and links, so that the directory has a name.
-        let directory = directory
-            .and_then(|it| it.canonicalize())
-            .map_err(SystemError::doing(format!("find the directory of {what}")))?;
-
-        let beside = directory.join(".env");
-        match files::read(&beside, MAX_FILE_BYTES) {
-            Ok(text) => {
-                let found = parse_env_file(&text, &environment).map_err(|error| {
-                    ProjectError::EnvFile { path: beside.clone(), reason: error.to_string() }
-                })?;
-                for (key, value) in found {
-                    environment.entry(key).or_insert(value);
-                }
-            }
-            Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-            Err(error) => {
-                return Err(SystemError::doing(format!("read {}", beside.display()))(error).into());
-            }
+    fn read_with(self, environment: BTreeMap<String, String>) -> Result<Project, ProjectError> {
+        let cwd = std::env::current_dir().map_err(SystemError::doing("find this directory"))?;
+        let given = self.first.into_iter().chain(self.file).collect();
+        let ComposeFiles { paths, directory, env } =
+            compose_files::find(given, &self.env_file, environment, &cwd)?;
+        let mut texts = Vec::new();
+        for path in &paths {
+            let (what, text) = if path == Path::new("-") {
+                let text = files::read_from(io::stdin().lock(), MAX_FILE_BYTES);
+                ("standard input".to_owned(), text)
+            } else {
+                let shown = path.strip_prefix(&cwd).unwrap_or(path);
+                (shown.display().to_string(), files::read(path, MAX_FILE_BYTES))
+            };
+            let text = text.map_err(SystemError::doing(format!("read {what}")))?;
+            texts.push((what, text));
         }
-
+        let sources: Vec<Source<'_>> =
+            texts.iter().map(|(name, text)| Source { name, text }).collect();
         let context = Context {
             project: self.project,
+            node: self.on.as_deref(),
             directory: directory.file_name().and_then(|name| name.to_str()),
-            env: &environment,
-            read: &|path| {
-                files::read(&directory.join(path), MAX_FILE_BYTES)
-                    .map_err(|error| described(&error))
-            },
+            env: &env,
+            read: &|path| compose_files::read(&directory.join(path)),
             open: &|path| entry(&directory.join(path)).map_err(|error| described(&error)),
         };
-        let mut project = vc_compose::parse(&text, &context)
-            .map_err(|error| ProjectError::Compose { file: what, error })?;
+        let mut project = vc_compose::parse_files(&sources, &context).map_err(|error| {
+            let file = sources.first().map(|source| source.name.to_owned()).unwrap_or_default();
+            match error {
+                ComposeError::File { name, error } => {
+                    ProjectError::Compose { file: name, error: *error }
+                }
+                error => ProjectError::Compose { file, error },
+            }
+        })?;
         for build in &mut project.builds {
-            if !is_url(&build.context) {
-                build.context = directory.join(&build.context).to_string_lossy().into_owned();
+            let contexts = build.contexts.values_mut().chain([&mut build.context]);
+            for context in contexts.filter(|context| !is_url(context)) {
+                *context = directory.join(&*context).to_string_lossy().into_owned();
             }
         }
         for upload in &mut project.uploads {
-            let home = environment.get("HOME").filter(|_| upload.path.starts_with('~'));
+            let home = env.get("HOME").filter(|_| upload.path.starts_with('~'));
             let path = match home {
                 Some(home) => PathBuf::from(upload.path.replacen('~', home, 1)),
                 None => directory.join(&upload.path),
@@ -124,10 +134,6 @@ pub(super) fn warn(project: &Project) {
     for warning in &project.warnings {
         note(&format!("warning: {warning}"));
     }
-}
-
-fn parent(path: PathBuf) -> PathBuf {
-    path.parent().map(Path::to_owned).unwrap_or(path)
 }
 
 /// Reads what is at a path. Devices and pipes are not opened: that may block or have effects.
@@ -166,7 +172,8 @@ mod tests {
         let project = project.map(|name| name.parse().expect("a name"));
         let environment =
             environment.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned()));
-        ProjectArgs { file: file.to_owned(), project }.read_with(environment.collect())
+        let (first, file, env_file) = (Some(file.to_owned()), Vec::new(), Vec::new());
+        ProjectArgs { first, file, env_file, on: None, project }.read_with(environment.collect())
     }
 
     #[test]

@@ -4,6 +4,7 @@ use std::io::Write as _;
 use std::process::Stdio;
 
 use vc_protocol::control::{Change, PlanReport, Reply, Request, ServiceDiff};
+use vc_protocol::spec::Deployment;
 use vc_protocol::{ApiError, ErrorCode};
 
 use crate::node::{Node, OURS, attached_to, done, member, service};
@@ -126,4 +127,54 @@ fn a_plan_is_printed_as_tables_and_as_json() {
     assert!(out.contains("shop/web.1   alpha: draining") && out.contains("abc123"), "{out}");
     let out = home.vc(&["plan", "compose.yaml", "--output", "json"]).ok();
     assert_eq!(serde_json::from_str::<PlanReport>(&out).expect("JSON"), report);
+}
+
+#[test]
+fn the_files_of_a_directory_are_deployed_without_being_named() {
+    let (home, node) = attached_to(done(Change::Created { service: service("shop/web") }));
+    home.write("compose.yaml", COMPOSE);
+    home.write("compose.override.yaml", "services: {web: {user: me}}");
+    home.write("prod.yaml", "services: {web: {deploy: {replicas: 5}}}");
+    home.write(".env", "TAG=7\nCOMPOSE_PROJECT_NAME=shop\n");
+    home.write("other.env", "TAG=8\nCOMPOSE_PROJECT_NAME=other\n");
+    let runs: [&[&str]; 3] = [
+        &["deploy"],
+        &["deploy", "-f", "compose.yaml", "-f", "prod.yaml"],
+        &["deploy", "compose.yaml", "--env-file", "other.env"],
+    ];
+    for args in runs {
+        home.vc(args).ok();
+    }
+    let listed = home.command(&["deploy"]).env("COMPOSE_FILE", "compose.yaml:prod.yaml").output();
+    CommandOutput::from(listed.expect("started")).ok();
+    let deployed = |request: &Request| {
+        let Request::Deploy { deployments, .. } = request else { panic!("{request:?}") };
+        let Deployment { service, replicas, spec } = &deployments[0];
+        let user = spec.container.user.clone().unwrap_or_default();
+        format!("{service} {} {} {user}", spec.container.image, replicas.unwrap_or_default())
+    };
+    let requests: Vec<String> = node.requests().iter().map(deployed).collect();
+    let merged = "shop/web img:7 5 ";
+    assert_eq!(requests, ["shop/web img:7 2 me", merged, "other/web img:8 2 ", merged]);
+}
+
+#[test]
+fn deploy_says_which_ports_were_chosen() {
+    let mut plan = member(OURS, 10, vec![]);
+    let row = serde_json::json!({
+        "service": "shop/web", "project": "shop", "image": "i", "replicas": 1, "running": 0, "healthy": 0,
+        "on_partition": "available", "updated": 0, "revision": 1, "ports": ["8080:80/tcp", "23456:81/tcp"]
+    });
+    plan.answer = Box::new(move |request| match request {
+        Request::Services => {
+            vec![Reply::Services(vec![serde_json::from_value(row.clone()).expect("a row")])]
+        }
+        _ => done(Change::Created { service: service("shop/web") }),
+    });
+    let node = Node::start(plan);
+    let home = Home::new();
+    home.write("compose.yaml", "services: {web: {image: i, ports: ['8080:80', '81']}}");
+    let out = home.vc(&["--token", &OURS.token(&[&node.address]), "deploy", "-p", "shop"]);
+    assert_eq!(out.stdout, "shop/web created\n");
+    assert!(out.stderr.contains("shop/web publishes 23456:81/tcp"), "{}", out.stderr);
 }

@@ -146,6 +146,7 @@ fn restart_rollback_and_scale_wait_like_deploy() {
                 timeout_ms: None,
                 retries: None,
                 start_period_ms: None,
+                start_interval_ms: None,
             }),
             ..ContainerSpec::default()
         },

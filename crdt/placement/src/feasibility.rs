@@ -4,8 +4,8 @@ use std::fmt;
 
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{
-    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, Mount, NetworkMode, Port,
-    Settings,
+    Attribute, Cgroup, Constraint, ContainerSpec, DisconnectPolicy, FileKind, Mount, Namespaces,
+    NetworkMode, Port, Settings,
 };
 use vc_protocol::{NodeId, ServiceKey, VolumeKey, in_words};
 
@@ -279,6 +279,15 @@ fn unsupported_setting(settings: &Settings) -> Option<&'static str> {
         runtime,
         tty,
         stdin_open,
+        device_cgroup_rules,
+        device_requests,
+        cgroup,
+        namespaces,
+        storage_opt,
+        // A process has no container's log, and nothing else that reads these.
+        log_options: _,
+        annotations: _,
+        domainname,
     } = settings;
     let asked = [
         (*privileged, "privileged mode"),
@@ -293,6 +302,12 @@ fn unsupported_setting(settings: &Settings) -> Option<&'static str> {
         (*pids_limit != 0, "pids_limit"),
         (*memory_swap_bytes != 0, "memswap_limit"),
         (runtime.is_some(), "runtime"),
+        (!device_cgroup_rules.is_empty(), "device_cgroup_rules"),
+        (!device_requests.is_empty(), "gpus and other device requests"),
+        (*cgroup != Cgroup::default(), "limits of cgroups"),
+        (*namespaces != Namespaces::default(), "namespaces"),
+        (!storage_opt.is_empty(), "storage_opt"),
+        (domainname.is_some(), "domainname"),
         (hostname.is_some(), "hostname"),
         (!extra_hosts.is_empty(), "extra_hosts"),
         (!dns.is_empty(), "dns"),

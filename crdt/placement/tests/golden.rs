@@ -265,8 +265,14 @@ impl Scenario {
                 "healthcheck" => {
                     let test = vec!["CMD".to_owned(), "true".to_owned()];
                     let (interval_ms, timeout_ms, retries, start_period_ms) = Default::default();
-                    let check =
-                        Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms };
+                    let check = Healthcheck {
+                        test,
+                        interval_ms,
+                        timeout_ms,
+                        retries,
+                        start_period_ms,
+                        start_interval_ms: None,
+                    };
                     spec.container.healthcheck = Some(check);
                 }
                 _ => return None,

@@ -10,6 +10,7 @@ mod audit;
 mod desired;
 mod diff;
 mod downtime;
+mod dynamic_ports;
 mod engine;
 pub mod events;
 mod failure_detector;
@@ -39,6 +40,7 @@ pub mod voters;
 mod workload;
 
 pub use diff::{diff, mask_environment};
+pub use dynamic_ports::{NoFreePort, choose as choose_ports};
 pub use engine::{Engine, WITNESS};
 pub use file_access::{FileRefusal, file_access};
 pub use identity::Process;

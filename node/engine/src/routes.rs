@@ -252,6 +252,7 @@ mod tests {
             timeout_ms: None,
             retries: None,
             start_period_ms: None,
+            start_interval_ms: None,
         }
     }
 

@@ -34,6 +34,8 @@ pub(crate) struct EngineInfo {
     pub(crate) platform: Platform,
     /// It mounts a directory of a volume; others would mount all of it.
     pub(crate) subpaths: bool,
+    /// It knows the interval of healthchecks in the start period; others leave it out.
+    pub(crate) start_interval: bool,
     /// Where it keeps its data, on its host.
     pub(crate) data_root: PathBuf,
 }
@@ -48,13 +50,15 @@ impl EngineInfo {
         };
         let components = version.components.as_deref().unwrap_or_default();
         let text = |text: &Option<String>| text.clone().unwrap_or_default();
+        let api = api_version(version.api_version.as_deref().unwrap_or_default());
         let podman = components.iter().any(|component| component.name == PODMAN);
         Self {
             containerd_store: is_containerd_store(
                 info.driver_status.as_deref().unwrap_or_default(),
             ),
             podman,
-            subpaths: !podman && has_subpaths(version.api_version.as_deref().unwrap_or_default()),
+            subpaths: !podman && api >= SUBPATHS,
+            start_interval: !podman && api >= START_INTERVAL,
             rootless: has("rootless"),
             user_namespace: has("userns")
                 .then(|| remapped_root(info.docker_root_dir.as_deref().unwrap_or_default()))
@@ -65,12 +69,16 @@ impl EngineInfo {
     }
 }
 
-/// Returns whether a version of Docker's API has `VolumeOptions.Subpath`: since 1.45, of Docker 26.
-fn has_subpaths(api: &str) -> bool {
-    let parts = api
-        .split_once('.')
-        .and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
-    parts.is_some_and(|version: (u32, u32)| version >= (1, 45))
+/// The version of Docker's API with `VolumeOptions.Subpath`, of Docker 26.
+const SUBPATHS: (u32, u32) = (1, 45);
+/// That with `HealthConfig.StartInterval`, of Docker 25.
+const START_INTERVAL: (u32, u32) = (1, 44);
+
+/// Parses a version of Docker's API; the lowest if it is none.
+fn api_version(text: &str) -> (u32, u32) {
+    let parts = text.split_once('.');
+    let version = parts.and_then(|(major, minor)| Some((major.parse().ok()?, minor.parse().ok()?)));
+    version.unwrap_or_default()
 }
 
 /// Reads the ids from the data root, which Docker names `UID.GID` when it remaps users.
@@ -130,6 +138,7 @@ mod tests {
             user_namespace: None,
             platform: amd64,
             subpaths: false,
+            start_interval: false,
             data_root: "/var/lib/docker".into(),
         };
         let version = r#"{"Components": [{"Name": "Engine", "Version": "20.10.24"}]}"#;
@@ -143,6 +152,7 @@ mod tests {
         {
             let version = format!(r#"{{"ApiVersion": "{api}", "Components": []}}"#);
             assert_eq!(of(classic, &version).subpaths, subpaths, "{api}");
+            assert_eq!(of(classic, &version).start_interval, subpaths || api == "1.44", "{api}");
         }
         let containerd = classic.replace(
             r#"["Backing Filesystem", "extfs"]"#,

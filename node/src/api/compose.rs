@@ -30,6 +30,7 @@ impl From<ComposeError> for ApiError {
 pub(super) fn read(text: &str, project: Option<Name>) -> Result<ComposeProject, ComposeError> {
     let context = Context {
         project,
+        node: None,
         directory: None,
         env: &BTreeMap::new(),
         read: &|_| Err(no_files()),

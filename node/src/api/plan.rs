@@ -52,11 +52,12 @@ impl ControlService {
     pub(super) async fn plan(
         &self,
         user: &User,
-        deployments: Vec<Deployment>,
+        mut deployments: Vec<Deployment>,
     ) -> Result<Reply, ApiError> {
         check(&deployments)?;
         let _computation = user.quota.computation().await?;
         let view = self.cluster.latest().view;
+        vc_engine::choose_ports(&view.cluster, &mut deployments)?;
         let limits = user.rights.limits.clone();
         let plan = move || {
             let mut plan = report::plan(&view, &deployments);
@@ -139,6 +140,7 @@ mod tests {
         let (env, nothing) = (std::collections::BTreeMap::new(), || std::io::Error::other("alone"));
         let context = Context {
             project: None,
+            node: None,
             directory: None,
             env: &env,
             read: &|_| Err(nothing()),
@@ -174,8 +176,7 @@ mod tests {
         };
         let settings = json!({
             "network_mode": "container:x", "pid": "host", "pid_mode": "host", "ipc": "host", "ipc_mode": "host",
-            "uts": "host", "userns": "host", "userns_mode": "host", "cgroup": "host", "cgroupns_mode": "host",
-            "cgroup_parent": "/", "device_cgroup_rules": ["a *:* rwm"], "device_requests": [],
+            "uts": "host", "userns": "host", "userns_mode": "host", "cgroupns_mode": "host", "cgroup_parent": "/",
             "volumes_from": ["x"], "binds": ["/:/host"], "links": ["x"], "masked_paths": [], "readonly_paths": [],
         });
         let mut specs: Vec<Value> = Vec::new();

@@ -162,6 +162,7 @@ impl ControlService {
     ) -> Result<(SealedDeployment, Pinned), ApiError> {
         plan::check(&deployments)?;
         let view = self.cluster.latest().view;
+        vc_engine::choose_ports(&view.cluster, &mut deployments)?;
         let (own, projects) = (self.cluster.membership().node, user.rights.projects());
         let by = Pinning { view: &view, own, projects, pull: options.pull };
         let pinned = self.images.pin(by, &mut deployments).await;

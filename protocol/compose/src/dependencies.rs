@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Service;
+use super::names;
 use super::problem::Problem;
 use super::walk::{At, Walk};
 use super::yaml::Node;
@@ -11,17 +12,24 @@ use vc_protocol::spec::{Dependency, Deployment, RestartCondition};
 
 const CONDITIONS: &str = "service_started, service_healthy or service_completed_successfully";
 
+/// The dependencies of a service.
+#[derive(Default)]
+pub(super) struct Dependencies {
+    pub(super) on: BTreeMap<Name, Dependency>,
+    /// Those that need not be in the file (`required: false`).
+    pub(super) optional: BTreeSet<Name>,
+}
+
 /// Reads the dependencies of a service.
-pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
-    let mut found = BTreeMap::new();
+pub(super) fn read(at: &At<'_>) -> Dependencies {
+    let mut found = Dependencies::default();
     if let Node::List(_) = at.node {
-        let names = at.items().into_iter().filter_map(|item| item.read(str::parse));
-        return names.map(|name| (name, Dependency::ServiceStarted)).collect();
+        let names = at.items().into_iter().filter_map(|item| item.read(names::parse));
+        found.on = names.map(|name| (name, Dependency::ServiceStarted)).collect();
+        return found;
     }
     for (name, at) in at.entries() {
-        let Ok(name) = name.parse().map_err(|why: vc_protocol::IdError| at.invalid(why)) else {
-            continue;
-        };
+        let Ok(name) = names::parse(name).map_err(|why| at.invalid(why)) else { continue };
         let mut fields = at.fields();
         let condition = match fields.take("condition") {
             None => {
@@ -35,16 +43,27 @@ pub(super) fn read(at: &At<'_>) -> BTreeMap<Name, Dependency> {
                 _ => Err(Problem::new(format!("'{text}' is not a condition: write {CONDITIONS}"))),
             }),
         };
-        if let Some(at) = fields.take("required").filter(|at| at.bool() == Some(false)) {
-            at.invalid("false is not supported: name what must run, or leave it out");
+        if fields.take("required").and_then(|at| at.bool()) == Some(false) {
+            found.optional.insert(name.clone());
         }
         if let Some(at) = fields.take("restart").filter(|at| at.bool() == Some(true)) {
-            at.invalid("true is not supported: a service finds another again by its name");
+            at.warn(
+                "has no effect: a service finds another again by its name when that was replaced",
+            );
         }
         fields.finish(&[]);
-        found.insert(name, condition.unwrap_or_default());
+        found.on.insert(name, condition.unwrap_or_default());
     }
     found
+}
+
+/// Leaves out the dependencies that need not be in the file, and are not.
+pub(super) fn leave_out(services: &mut [Service]) {
+    let names: BTreeSet<Name> =
+        services.iter().map(|it| it.deployment.service.service.clone()).collect();
+    for Service { deployment, optional, .. } in services {
+        deployment.spec.depends_on.retain(|on, _| names.contains(on) || !optional.contains(on));
+    }
 }
 
 /// Sets `restart: on-failure` for services that others wait to complete, unless the file sets a restart policy.
@@ -70,7 +89,7 @@ pub(super) fn allow_exit(services: &mut [Service], walk: &Walk<'_>) {
 }
 
 /// Refuses dependencies that no start order satisfies: cycles, unknown services and `inactive` ones (profiles not enabled).
-pub(super) fn check(services: &[Service], inactive: &BTreeSet<&str>, walk: &Walk<'_>) {
+pub(super) fn check(services: &[Service], inactive: &BTreeSet<Name>, walk: &Walk<'_>) {
     let by_name: BTreeMap<&Name, &Deployment> =
         services.iter().map(|it| (&it.deployment.service.service, &it.deployment)).collect();
     for (name, deployment) in &by_name {
@@ -79,7 +98,7 @@ pub(super) fn check(services: &[Service], inactive: &BTreeSet<&str>, walk: &Walk
             let Some(on) = by_name.get(on) else {
                 walk.refuse(
                     &path,
-                    if inactive.contains(on.as_str()) {
+                    if inactive.contains(on) {
                         " names a service whose profiles are not enabled: name one in COMPOSE_PROFILES"
                     } else {
                         " names no service of the file"

@@ -2,10 +2,11 @@
 
 use super::problem::Problem;
 use super::walk::{At, Fields};
-use super::{duration, update};
+use super::{devices, duration, environment, update};
 use vc_protocol::spec::validate::is_platform;
 use vc_protocol::spec::{
-    Attribute, Constraint, MAX_REPLICAS, RestartCondition, RestartPolicy, UpdatePolicy,
+    Attribute, Constraint, DeviceRequest, MAX_REPLICAS, RestartCondition, RestartPolicy,
+    UpdatePolicy,
 };
 use vc_protocol::{NodeId, Resources, parse_cpus, parse_memory};
 
@@ -20,6 +21,10 @@ pub(super) struct Deploy {
     /// Whether the file sets a restart policy.
     pub(super) sets_restart: bool,
     pub(super) update: UpdatePolicy,
+    /// The most processes; zero for no limit.
+    pub(super) pids: i64,
+    /// `resources.reservations.devices`.
+    pub(super) devices: Vec<DeviceRequest>,
 }
 
 /// A value and its position in the file.
@@ -50,9 +55,23 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     }
 
     let mut resources = fields.take("resources").map_or_else(Fields::none, |at| at.fields());
-    let (cpus, memory) = amounts(resources.take("limits"));
+    let (mut limits, mut reservations) = ["limits", "reservations"]
+        .map(|key| resources.take(key).map_or_else(Fields::none, |at| at.fields()))
+        .into();
+    let (cpus, memory) = amounts(&mut limits);
+    let pids: Spanned<'_, i64> = limits.take("pids").and_then(|at| at.number().map(|n| (at, n)));
+    limits.finish(&[]);
+    let old_pids = service.take("pids_limit").and_then(|at| at.number().map(|n| (at, n)));
+    // Docker's "no limit" is -1 here and there.
+    found.pids = either(old_pids, pids).map_or(0, |(_, pids)| pids.max(0));
     let (cpus, memory) = (either(old_cpus, cpus), either(old_limit, memory));
-    let (kept_cpus, kept_memory) = amounts(resources.take("reservations"));
+    let (kept_cpus, kept_memory) = amounts(&mut reservations);
+    found.devices =
+        reservations.take("devices").map(|at| devices::reserved(&at)).unwrap_or_default();
+    reservations.finish(&[(
+        "generic_resources",
+        " is not supported: give the nodes a label, and write placement.constraints",
+    )]);
     let kept_memory = either(old_reservation, kept_memory);
     resources.finish(&[]);
     found.limit = Resources { cpu_millis: amount(&cpus), memory_bytes: amount(&memory) };
@@ -69,6 +88,14 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     if let Some(mut placement) = fields.take("placement").map(|at| at.fields()) {
         let items = placement.take("constraints").map(|at| at.items()).unwrap_or_default();
         found.constraints = items.iter().filter_map(|item| item.read(constraint)).collect();
+        for at in placement.take("preferences").map(|at| at.items()).unwrap_or_default() {
+            let mut fields = at.fields();
+            let spread = fields.take("spread").and_then(|at| at.text()).unwrap_or_default();
+            fields.finish(&[]);
+            at.warn(format!(
+                "has no effect: instances are spread over the nodes, whatever '{spread}' is"
+            ));
+        }
         placement.finish(&[]);
     }
     if let Some(at) = fields.take("restart_policy") {
@@ -93,15 +120,16 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
             Some(other) => at.invalid(format!("'{other}' is not a mode: write vip")),
         }
     }
-    fields.finish(&[("labels", " is not supported: write labels on the service")]);
+    if let Some(at) = fields.take("labels") {
+        environment::labels(&at);
+        at.warn("has no effect: no program here reads labels of services; those of containers are 'labels' of the service");
+    }
+    fields.finish(&[]);
     found
 }
 
-fn amounts<'a>(at: Option<At<'a>>) -> (Spanned<'a, u64>, Spanned<'a, u64>) {
-    let mut fields = at.map_or_else(Fields::none, |at| at.fields());
-    let amounts = (fields.take("cpus").and_then(cpus), fields.take("memory").and_then(memory));
-    fields.finish(&[]);
-    amounts
+fn amounts<'a>(fields: &mut Fields<'a>) -> (Spanned<'a, u64>, Spanned<'a, u64>) {
+    (fields.take("cpus").and_then(cpus), fields.take("memory").and_then(memory))
 }
 
 fn cpus(at: At<'_>) -> Spanned<'_, u64> {
@@ -215,6 +243,20 @@ fn constraint(text: &str) -> Result<Constraint, Problem> {
         },
     };
     Ok(Constraint { attribute, equal, value: value.to_owned() })
+}
+
+/// Returns the constraint of all services: the node that the operator names, else that of `x-vc` at the top of the file.
+pub(super) fn node(extension: Option<&At<'_>>, named: Option<&str>) -> Option<Constraint> {
+    let written = extension.and_then(|at| {
+        let mut fields = at.fields();
+        let node = fields.take("node").and_then(|at| at.text());
+        fields.finish(&[]);
+        node
+    });
+    let value = named.or(written)?.to_owned();
+    let is_id = value.parse::<NodeId>().is_ok();
+    let attribute = if is_id { Attribute::Id } else { Attribute::Name };
+    Some(Constraint { attribute, equal: true, value })
 }
 
 /// Returns Docker's name of an architecture.

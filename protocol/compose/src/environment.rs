@@ -1,9 +1,10 @@
 //! String maps: environment, env files and labels.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::io;
 
-use super::env_file;
+use super::env_file::{self, EnvFileError};
+use super::files::expand_home;
 use super::walk::At;
 use super::yaml::Node;
 use vc_protocol::spec::validate::is_key;
@@ -24,7 +25,7 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
             match value.node {
                 Node::Text(text) => pairs.push((key.to_owned(), Some(text.clone()), value)),
                 Node::Null => pairs.push((key.to_owned(), None, value)),
-                Node::List(_) | Node::Map(_) => value.refuse("must be a text"),
+                _ => value.refuse("must be a text"),
             }
         }
     }
@@ -40,47 +41,89 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
     pairs
 }
 
-/// Reads the variables of `env_file` and `environment`.
+/// Reads the variables of `env_file` and `environment`. A file may use those of the process, of `environment` and of the files
+/// before it, in this order.
 pub(super) fn read(files: Option<At<'_>>, values: Option<At<'_>>) -> BTreeMap<String, String> {
-    let mut environment = BTreeMap::new();
-    if let Some(at) = files {
-        at.one_or_many().iter().for_each(|item| environment.extend(from_file(item)));
-    }
+    let (mut own, mut unset) = (BTreeMap::new(), Vec::new());
     for (key, value, at) in values.map(|at| pairs(&at)).unwrap_or_default() {
         match value.or_else(|| at.walk.context.env.get(&key).cloned()) {
-            Some(value) => drop(environment.insert(key, value)),
-            None => drop(environment.remove(&key)),
+            Some(value) => drop(own.insert(key, value)),
+            None => unset.push(key),
         }
     }
+    let mut environment = BTreeMap::new();
+    for item in files.map(|at| at.one_or_many()).unwrap_or_default() {
+        let found = {
+            let of_process = &item.walk.context.env;
+            let lookup = |name: &str| {
+                let found = of_process.get(name).or_else(|| own.get(name));
+                found.or_else(|| environment.get(name)).cloned()
+            };
+            from_file(&item, &lookup)
+        };
+        environment.extend(found);
+    }
+    environment.extend(own);
+    unset.iter().for_each(|key| drop(environment.remove(key)));
     environment
 }
 
-/// Reads the variables of an env file: a path, or `{path, required}`.
-fn from_file(at: &At<'_>) -> BTreeMap<String, String> {
-    let (path, required) = if let Node::Map(_) = at.node {
+/// Reads the variables of an env file: a path, or `{path, required, format}`.
+fn from_file(at: &At<'_>, lookup: &dyn Fn(&str) -> Option<String>) -> BTreeMap<String, String> {
+    let (mut required, mut is_raw) = (true, false);
+    let path = if let Node::Map(_) = at.node {
         let mut fields = at.fields();
         let path = fields.take("path");
-        let required = fields.take("required").and_then(|at| at.bool());
+        required = fields.take("required").and_then(|at| at.bool()).unwrap_or(true);
+        if let Some(at) = fields.take("format") {
+            match at.text() {
+                Some("raw") => is_raw = true,
+                Some(other) => {
+                    at.invalid(format!("'{other}' is not known: write raw, or leave it out"))
+                }
+                None => {}
+            }
+        }
         fields.finish(&[]);
         if path.is_none() {
             at.refuse("has no path");
         }
-        (path.and_then(|at| at.text()), required.unwrap_or(true))
+        path.and_then(|at| at.text())
     } else {
-        (at.text(), true)
+        at.text()
     };
     let Some(path) = path else { return BTreeMap::new() };
-    let text = match (at.walk.context.read)(path) {
-        Ok(text) => text,
-        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => {
-            return BTreeMap::new();
-        }
+    let Some(content) = content(at, path, required) else { return BTreeMap::new() };
+    let read = match is_raw {
+        true => env_file::read_raw(&content).map(|found| (found, BTreeSet::new())),
+        false => env_file::read_with(&content, lookup),
+    };
+    said(at, path, read)
+}
+
+/// Reads a file; `None`: it is refused, or is not there and need not be.
+fn content(at: &At<'_>, path: &str, required: bool) -> Option<Vec<u8>> {
+    let Some(whole) = expand_home(path, at.walk) else {
+        at.invalid(format!("cannot find '{path}': the variable HOME is not set"));
+        return None;
+    };
+    match (at.walk.context.read)(&whole) {
+        Ok(content) => Some(content),
+        Err(error) if error.kind() == io::ErrorKind::NotFound && !required => None,
         Err(error) => {
             at.invalid(format!("cannot read '{path}': {error}"));
-            return BTreeMap::new();
+            None
         }
-    };
-    match env_file::read(&text, at.walk.context.env) {
+    }
+}
+
+/// Returns what was read of a file, and says what is wrong in it.
+fn said(
+    at: &At<'_>,
+    path: &str,
+    read: Result<(BTreeMap<String, String>, BTreeSet<String>), EnvFileError>,
+) -> BTreeMap<String, String> {
+    match read {
         Ok((found, unset)) => {
             at.walk.unset.borrow_mut().extend(unset);
             found
@@ -92,11 +135,38 @@ fn from_file(at: &At<'_>) -> BTreeMap<String, String> {
     }
 }
 
+/// Reads `label_file` and `labels`, which take precedence. Refuses names that the cluster uses itself.
+pub(super) fn all_labels(
+    files: Option<At<'_>>,
+    values: Option<At<'_>>,
+) -> BTreeMap<String, String> {
+    let mut found: BTreeMap<String, String> = BTreeMap::new();
+    for item in files.map(|at| at.one_or_many()).unwrap_or_default() {
+        let Some(path) = item.text() else { continue };
+        let Some(content) = content(&item, path, true) else { continue };
+        let read = {
+            let lookup = |name: &str| found.get(name).cloned();
+            env_file::read_with(&content, &lookup)
+        };
+        found.extend(said(&item, path, read));
+        if found.keys().any(|key| key.starts_with(RESERVED)) {
+            item.refuse(format!(
+                "names a label that begins with {RESERVED}, which are the cluster's"
+            ));
+        }
+    }
+    found.extend(values.map(|at| labels(&at)).unwrap_or_default());
+    found
+}
+
+/// Labels of the cluster begin with it.
+const RESERVED: &str = "vc.";
+
 /// Reads `labels`. Refuses names that the cluster uses itself.
 pub(super) fn labels(at: &At<'_>) -> BTreeMap<String, String> {
     let mut labels = BTreeMap::new();
     for (key, value, at) in pairs(at) {
-        if key.starts_with("vc.") {
+        if key.starts_with(RESERVED) {
             at.refuse("is reserved: labels that begin with vc. are the cluster's");
         }
         labels.insert(key, value.unwrap_or_default());

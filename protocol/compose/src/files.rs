@@ -254,7 +254,7 @@ fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
     sources.extend(fields.take("file").map(Source::Path));
     sources.extend(fields.take("environment").map(Source::Variable));
     if kind == FileKind::Config {
-        let content = fields.take("content");
+        let content = fields.take_text("content");
         // An empty text is valid content.
         sources.extend(
             content

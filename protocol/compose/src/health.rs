@@ -13,10 +13,10 @@ pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {
     // Docker reads zero as "the image's value".
     let mut time =
         |key| fields.take(key).and_then(|at| at.read(duration::parse)).filter(|&ms| ms > 0);
-    let (interval_ms, timeout_ms, start_period_ms) =
-        (time("interval"), time("timeout"), time("start_period"));
+    let [interval_ms, timeout_ms, start_period_ms, start_interval_ms] =
+        ["interval", "timeout", "start_period", "start_interval"].map(&mut time);
     let retries = fields.take("retries").and_then(|at| at.number()).filter(|&n| n > 0);
-    fields.finish(&[("start_interval", " is not supported: interval counts from the start")]);
+    fields.finish(&[]);
     let test = match test {
         Some(test) if disable => {
             test.refuse("and disable are both there: keep one");
@@ -24,12 +24,22 @@ pub(super) fn read(at: &At<'_>) -> Option<Healthcheck> {
         }
         Some(test) => check(&test),
         None if disable => vec!["NONE".to_owned()],
-        None => {
-            at.refuse("has no test: write the command that checks");
+        None if [
+            interval_ms,
+            timeout_ms,
+            start_period_ms,
+            start_interval_ms,
+            retries.map(u64::from),
+        ]
+        .iter()
+        .all(Option::is_none) =>
+        {
             return None;
         }
+        // That of the image, at other times.
+        None => Vec::new(),
     };
-    Some(Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms })
+    Some(Healthcheck { test, interval_ms, timeout_ms, retries, start_period_ms, start_interval_ms })
 }
 
 /// Reads `test`: a shell command, or a list that begins with `CMD`, `CMD-SHELL` or `NONE`.

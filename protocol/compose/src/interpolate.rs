@@ -2,7 +2,7 @@
 //!
 //! `$VAR` and `${VAR}` (empty when unset), `${VAR:-default}`, `${VAR-default}`, `${VAR:?error}`,
 //! `${VAR?error}`, `${VAR:+other}`, `${VAR+other}` and `$$` for `$`. The text after the operator may contain
-//! variables. See <https://docs.docker.com/reference/compose-file/interpolation/>.
+//! variables. A `$` before anything else is one. See <https://docs.docker.com/reference/compose-file/interpolation/>.
 
 use std::collections::BTreeSet;
 
@@ -53,12 +53,10 @@ impl<'a> Scope<'a> {
                 (self.braced(&after[..end], depth)?, &after[end + 1..])
             } else {
                 let (name, after) = name(after);
-                if name.is_empty() {
-                    return Err(Problem::new(
-                        "has a $ that begins no variable: write $$ for the character itself",
-                    ));
+                match name.is_empty() {
+                    true => ("$".to_owned(), after),
+                    false => (self.value_or_nothing(name), after),
                 }
-                (self.value_or_nothing(name), after)
             };
             self.room = self
                 .room
@@ -124,13 +122,20 @@ fn name(text: &str) -> (&str, &str) {
     text.split_at(text.char_indices().find(|&pair| fits(pair)).map_or(text.len(), |(at, _)| at))
 }
 
-/// Returns the index of the brace that closes one opened before `text`.
+/// Returns the index of the brace that closes one opened before `text`: a default may be JSON, whose braces are in pairs, or a
+/// text with one brace alone.
 fn closing(text: &str) -> Option<usize> {
+    closing_among(text, false).or_else(|| closing_among(text, true))
+}
+
+/// Does what [`closing`] does, with all braces in pairs or only those of `${`.
+fn closing_among(text: &str, only_variables: bool) -> Option<usize> {
     let (bytes, mut open, mut at) = (text.as_bytes(), 0, 0);
     while at < bytes.len() {
         match (bytes[at], bytes.get(at + 1)) {
             (b'$', Some(b'$')) => at += 1,
             (b'$', Some(b'{')) => (open, at) = (open + 1, at + 1),
+            (b'{', _) if !only_variables => open += 1,
             (b'}', _) if open == 0 => return Some(at),
             (b'}', _) => open -= 1,
             _ => {}
@@ -143,7 +148,8 @@ fn closing(text: &str) -> Option<usize> {
 /// Replaces the variables in every value of a tree; keys are kept. Problems are recorded in `walk`.
 pub(super) fn tree(node: &mut Node, path: &str, scope: &mut Scope<'_>, walk: &Walk<'_>) {
     match node {
-        Node::Null => {}
+        Node::Null | Node::Reset => {}
+        Node::Override(node) => tree(node, path, scope, walk),
         Node::Text(text) if !text.contains('$') => {}
         Node::Text(text) => match scope.expand(text) {
             Ok(expanded) => *text = expanded,
@@ -197,6 +203,10 @@ mod tests {
             ("${DOLLAR}", "$FOO"),
             ("{{.Task}} }", "{{.Task}} }"),
             ("${FOO:-${NONE:?lazy}}", "first"),
+            ("a $ b $1 $} ^x$", "a $ b $1 $} ^x$"),
+            ("${NONE:-{\"a\": {\"b\": 1}}}", "{\"a\": {\"b\": 1}}"),
+            ("${FOO:-{\"a\": {}}}", "first"),
+            ("${NONE:-{}", "{"),
         ] {
             assert_eq!(expand(text), Ok(expected.to_owned()), "{text}");
         }
@@ -204,10 +214,7 @@ mod tests {
 
     #[test]
     fn invalid_variables_are_refused() {
-        for text in [
-            "${", "$", "a$ b", "$}", "${}", "${ FOO}", "${FOO }", "${FOO!}", "${FOO:}", "${FOO:x}",
-            "$1", "^a$",
-        ] {
+        for text in ["${", "${}", "${ FOO}", "${FOO }", "${FOO!}", "${FOO:}", "${FOO:x}"] {
             assert!(expand(text).is_err(), "{text}");
         }
         assert_eq!(

@@ -4,25 +4,34 @@
 //! cluster of many nodes can implement faithfully; `docs/compose.md` lists it. Everything else is refused by its path
 //! (`services.web.network_mode is not supported`) and never ignored; one run lists all problems.
 //!
-//! Stages: `yaml` (text to tree, with line and column) → `interpolate` (`${VAR}`) → top-level declarations → `service`
-//! and its parts (tree to spec, by path) → checks over all services (cycles, ports). Nothing here reads a file or the
-//! environment: both are arguments, in the [`Context`].
+//! Stages: `yaml` (text to tree, with line and column) → `interpolate` (`${VAR}`) → `load` and `merge` (several files, `include`
+//! and `extends` to one tree) → top-level declarations → `service` and its parts (tree to spec, by path) → checks over all
+//! services (cycles, ports). Nothing here reads a file or the environment: both are arguments, in the [`Context`].
 
 mod build;
 mod declared;
 mod dependencies;
 mod deploy;
+mod devices;
 mod directories;
 mod duration;
 mod env_file;
 mod environment;
+mod extends;
 mod extension;
 mod files;
 mod health;
 mod interpolate;
+mod limits;
 mod links;
+mod load;
+mod logging;
+mod merge;
 mod model;
+mod names;
+mod namespaces;
 mod networks;
+mod paths;
 mod ports;
 mod problem;
 mod profiles;
@@ -31,47 +40,51 @@ mod settings;
 mod shell_words;
 mod target;
 mod top;
+mod tree;
 mod update;
 mod volume_spec;
 mod volumes;
+mod volumes_from;
 mod walk;
 mod yaml;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 pub use env_file::{EnvFileError, parse_env_file};
 pub use model::{
     Build, ComposeError, Context, Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES, MAX_FILE_BYTES,
-    MAX_SERVICES, Project, Upload,
+    MAX_SERVICES, Project, Source, Upload,
 };
 
 use directories::Directories;
 use files::Files;
 use top::Top;
+use tree::Tree;
 use vc_protocol::spec::{Deployment, FileContent};
 use vc_protocol::{Name, ServiceKey};
 use walk::{At, Walk};
-use yaml::Node;
 
-/// Reads a Compose file. Errors: see [`ComposeError`].
+/// Reads a Compose file that has no name. Errors: see [`ComposeError`].
 pub fn parse(text: &str, context: &Context<'_>) -> Result<Project, ComposeError> {
-    if text.len() > MAX_FILE_BYTES {
-        return Err(ComposeError::TooLarge(text.len()));
-    }
-    let mut root = yaml::load(text)?;
-    if !matches!(root, Node::Map(_)) {
-        return Err(ComposeError::Refused(vec![
-            "the file has no services: write services: at the top".to_owned(),
-        ]));
-    }
-    let walk = Walk::new(context);
-    let lookup = |name: &str| context.env.get(name).cloned();
-    let mut scope = interpolate::Scope::new(&lookup);
-    interpolate::tree(&mut root, "", &mut scope, &walk);
-    walk.unset.borrow_mut().append(&mut scope.unset);
+    parse_files(&[Source { name: "", text }], context)
+}
+
+/// Reads the Compose files of a project, each merged over those before it. Relative paths, also of the others, are relative to
+/// the first file. Errors: see [`ComposeError`].
+pub fn parse_files(sources: &[Source<'_>], context: &Context<'_>) -> Result<Project, ComposeError> {
+    let mut env = context.env.clone();
+    let named = context.project.as_ref().map(Name::to_string).or_else(|| named_by(&env));
+    let named = named.or_else(|| load::name_of(sources, &env));
+    let named =
+        named.or_else(|| context.directory.and_then(from_directory).map(|name| name.to_string()));
+    env.extend(named.map(|name| (NAME_VARIABLE.to_owned(), name)));
+    let walk = Walk::new(context, sources.first().map_or("", |source| source.name));
+    let Tree { node, origins } = load::load(sources, &walk, env)?;
+    walk.file.replace(None);
+    walk.origins.replace(origins);
     check(&walk)?;
 
-    let (name, parts) = project(&At { node: &root, path: String::new(), walk: &walk });
+    let (name, parts) = project(&At { node: &node, path: String::new(), walk: &walk });
     check(&walk)?;
     let unset = walk.unset.borrow();
     let unset =
@@ -88,6 +101,14 @@ pub fn parse(text: &str, context: &Context<'_>) -> Result<Project, ComposeError>
     }
 }
 
+/// The variable that names the project, which Compose sets too.
+const NAME_VARIABLE: &str = "COMPOSE_PROJECT_NAME";
+
+/// Returns the project's name in the environment.
+fn named_by(env: &BTreeMap<String, String>) -> Option<String> {
+    env.get(NAME_VARIABLE).filter(|name| !name.is_empty()).cloned()
+}
+
 fn check(walk: &Walk<'_>) -> Result<(), ComposeError> {
     let problems = walk.problems();
     if problems.is_empty() { Ok(()) } else { Err(ComposeError::Refused(problems)) }
@@ -98,7 +119,10 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     let walk = at.walk;
     let mut fields = at.fields();
     let named = fields.take("name").and_then(|at| at.read(str::parse));
-    let name = (walk.context.project.clone().or(named))
+    let of_environment = named_by(walk.context.env).and_then(|name| {
+        name.parse().map_err(|why| walk.refuse(NAME_VARIABLE, &format!(": {why}"))).ok()
+    });
+    let name = (walk.context.project.clone().or(of_environment).or(named))
         .or_else(|| walk.context.directory.and_then(from_directory));
     // Obsolete, and without effect in Compose too.
     fields.take("version");
@@ -108,11 +132,9 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
         directories: Directories::default(),
         networks: networks::declared(fields.take("networks").as_ref()),
         files: Files::take(&mut fields, walk),
+        node: deploy::node(fields.take("x-vc").as_ref(), walk.context.node),
     };
-    fields.finish(&[
-        ("include", " is not supported: deploy each file"),
-        ("x-vc", " is not supported here: write it in a service"),
-    ]);
+    fields.finish(&[]);
 
     if entries.is_empty() {
         walk.refuse("services", " is empty: name at least one service");
@@ -126,16 +148,17 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     }
     // Without a project name services have no key; a placeholder lets their problems be listed too.
     let project = name.clone().or_else(|| "unnamed".parse().ok());
-    let (mut services, mut inactive) = (Vec::new(), BTreeSet::new());
+    let (mut services, mut inactive, mut taken) = (Vec::new(), BTreeSet::new(), BTreeSet::new());
     for (name, at) in entries {
         if !profiles::is_active(&at) {
-            inactive.insert(name);
+            inactive.extend(names::parse(name));
             continue;
         }
-        match (name.parse(), &project) {
+        match (names::parse(name), &project) {
+            (Ok(service), _) if !taken.insert(service.clone()) => at.refuse(networks::TWICE),
             (Ok(service), Some(project)) => {
                 let key = ServiceKey { project: project.clone(), service };
-                services.push(service::read(key, &at, &top));
+                services.push(service::read(key, name, &at, &top));
             }
             (Err(why), _) => at.invalid(why),
             (Ok(_), None) => {}
@@ -147,9 +170,11 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
             " all have profiles that are not enabled: name one in COMPOSE_PROFILES",
         );
     }
+    volumes_from::apply(&mut services, walk);
     volumes::say_how_kept(&mut services, &top);
     links::apply(&mut services, walk);
     networks::check(&mut services, walk);
+    dependencies::leave_out(&mut services);
     dependencies::allow_exit(&mut services, walk);
     dependencies::check(&services, &inactive, walk);
     ports::check(&services, walk);

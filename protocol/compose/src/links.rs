@@ -1,6 +1,7 @@
 //! `links` of a service, from before there were networks: another name for a service, and a dependency on it.
 
 use super::model::Service;
+use super::names;
 use super::networks::{self, alias};
 use super::problem::Problem;
 use super::walk::{At, Walk};
@@ -21,8 +22,7 @@ pub(super) fn read(at: &At<'_>) -> Vec<Link> {
     let link = |item: At<'_>| {
         item.read(|text| {
             let (to, name) = text.split_once(':').unwrap_or((text, text));
-            let to: Name =
-                to.parse().map_err(|why: vc_protocol::IdError| Problem::new(why.to_string()))?;
+            let to = names::parse(to).map_err(|why| Problem::new(why.to_string()))?;
             let alias = Some(alias(name)?).filter(|alias| *alias != to.as_str());
             Ok::<_, Problem>(Link { to, alias, path: item.path.clone() })
         })

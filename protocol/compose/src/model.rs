@@ -1,9 +1,10 @@
 //! The input and output of the parser: context, project, errors, limits.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::{fmt, io};
 
 use super::links::Link;
+use super::volumes_from::VolumesFrom;
 use vc_protocol::spec::{Deployment, FileContent};
 use vc_protocol::{Name, ServiceKey, VolumeKey};
 
@@ -32,18 +33,30 @@ pub enum Entry {
     Other,
 }
 
+/// A Compose file.
+#[derive(Debug, Clone, Copy)]
+pub struct Source<'a> {
+    /// Its name, for messages: of problems in other files than the first.
+    pub name: &'a str,
+    /// Its text.
+    pub text: &'a str,
+}
+
 /// The inputs of a Compose file beside its text.
 pub struct Context<'a> {
-    /// The project's name as given by the user (`-p`); it takes precedence over the file's `name:`.
+    /// The project's name as given by the user (`-p`); it takes precedence over `COMPOSE_PROJECT_NAME`, and that over the
+    /// file's `name:`.
     pub project: Option<Name>,
+    /// The node that all services run on, by its name or id; it takes precedence over that of the file (`x-vc.node`).
+    pub node: Option<&'a str>,
     /// The name of the file's directory: the project's name where nothing else gives one, in lower case and without
     /// characters that a [`Name`] cannot contain.
     pub directory: Option<&'a str>,
     /// The environment, for `${VAR}` and for variables that the file names without a value. In Compose a `.env` file
     /// beside the file adds variables that the process does not set; [`parse_env_file`](crate::parse_env_file) reads it.
     pub env: &'a BTreeMap<String, String>,
-    /// Reads an `env_file`; paths are relative to the Compose file. `NotFound` is distinguished: such a file may be optional.
-    pub read: &'a dyn Fn(&str) -> io::Result<String>,
+    /// Reads an `env_file`, or a file of `include` or `extends`; paths are relative to the Compose file. `NotFound` is distinguished: such a file may be optional.
+    pub read: &'a dyn Fn(&str) -> io::Result<Vec<u8>>,
     /// Opens a path relative to the Compose file, for secrets, configs and bind mounts.
     pub open: &'a dyn Fn(&str) -> io::Result<Entry>,
 }
@@ -91,6 +104,10 @@ pub struct Build {
     pub args: BTreeMap<String, String>,
     /// The stage to stop at.
     pub target: Option<String>,
+    /// More contexts by their names: directories, relative to the file, and URLs.
+    pub contexts: BTreeMap<String, String>,
+    /// Further options of `docker build`, as `("network", "host")` for `--network=host`.
+    pub options: Vec<(&'static str, String)>,
     /// The image's tag, which is the service's `image`.
     pub tag: String,
 }
@@ -110,6 +127,14 @@ pub enum ComposeError {
         column: usize,
         /// What is wrong there.
         message: String,
+    },
+    /// In a file that has a name.
+    #[error("{}: {error}", OneLine(.name))]
+    File {
+        /// Its name.
+        name: String,
+        /// What is wrong in it.
+        error: Box<ComposeError>,
     },
     /// Unsupported or invalid values; each problem begins with its path.
     #[error("{}", OneLine(&.0.join("; ")))]
@@ -133,6 +158,10 @@ pub(super) struct Service {
     pub(super) build: Option<Build>,
     /// Its links to other services.
     pub(super) links: Vec<Link>,
+    /// Services whose mounts it gets.
+    pub(super) volumes_from: Vec<VolumesFrom>,
+    /// Dependencies that need not be in the file.
+    pub(super) optional: BTreeSet<Name>,
     /// Whether the file sets a restart policy.
     pub(super) sets_restart: bool,
 }

@@ -2,14 +2,18 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use super::environment;
 use super::model::Service;
 use super::problem::Problem;
-use super::walk::{At, Walk};
+use super::walk::{At, Fields, Walk};
 use super::yaml::Node;
+use super::{environment, names};
 use vc_protocol::Name;
 use vc_protocol::spec::validate::is_alias;
 use vc_protocol::spec::{ContainerSpec, DEFAULT_NETWORK, Dependency, NetworkMode, Port, Publish};
+
+/// Why a second name is refused that is the same in lower case.
+pub(super) const TWICE: &str =
+    "has the name of another one: in lower case, with '-' for each dot, they are the same";
 
 /// A network that the file declares.
 #[derive(Debug, Clone, PartialEq, Eq, Default)]
@@ -28,7 +32,8 @@ pub(super) fn declared(at: Option<&At<'_>>) -> BTreeMap<Name, Declared> {
             Node::Null => Declared::default(),
             _ => options(key, &at),
         };
-        match key.parse::<Name>() {
+        match names::parse(key) {
+            Ok(name) if found.contains_key(&name) => at.refuse(TWICE),
             Ok(name) => drop(found.insert(name, declared)),
             Err(why) => at.invalid(why),
         }
@@ -39,7 +44,7 @@ pub(super) fn declared(at: Option<&At<'_>>) -> BTreeMap<Name, Declared> {
 /// Reads a declaration. A name, or that it is external, makes it one that projects share.
 fn options(key: &str, at: &At<'_>) -> Declared {
     let mut fields = at.fields();
-    let mut name = fields.take("name").and_then(|at| at.read(str::parse::<Name>));
+    let mut name = fields.take("name").and_then(|at| at.read(names::parse));
     if let Some(at) = fields.take("driver")
         && let Some(other) = at.text().filter(|it| !matches!(*it, "bridge" | "overlay"))
     {
@@ -54,23 +59,24 @@ fn options(key: &str, at: &At<'_>) -> Declared {
         // The form from before `name`.
         Node::Map(_) => {
             let mut fields = at.fields();
-            name = fields.take("name").and_then(|at| at.read(str::parse::<Name>)).or(name.take());
+            name = fields.take("name").and_then(|at| at.read(names::parse)).or(name.take());
             fields.finish(&[]);
             true
         }
         _ => at.bool() == Some(true),
     });
     let internal = fields.take("internal").and_then(|at| at.bool()) == Some(true);
+    if fields.take("ipam").is_some() {
+        at.warn("has ipam, which has no effect: each node gives out its own addresses, and services are found by name");
+    }
+    // The nodes' networks have no IPv6.
     if fields.take("enable_ipv6").and_then(|at| at.bool()) == Some(true) {
-        at.warn("has IPv4 only: 'enable_ipv6' has no effect");
+        at.warn("has enable_ipv6, which has no effect: instances reach each other over IPv4");
     }
     fields.take("enable_ipv4").and_then(|at| at.bool());
-    fields.finish(&[
-        ("ipam", " is not supported: each node gives out its own addresses"),
-        ("driver_opts", " is not supported: the cluster makes the network"),
-    ]);
+    fields.finish(&[("driver_opts", " is not supported: the cluster makes the network")]);
     let shared = match name {
-        None if external => key.parse().ok(),
+        None if external => names::parse(key).ok(),
         name => name,
     };
     if shared.is_some() && internal {
@@ -82,25 +88,27 @@ fn options(key: &str, at: &At<'_>) -> Declared {
 }
 
 /// Sets the networks of a service and its aliases on each, from `networks` and `container_name`, or what it has instead, from
-/// `network_mode`.
-pub(super) fn read(
-    networks: Option<&At<'_>>,
-    container_name: Option<&At<'_>>,
-    mode: Option<&At<'_>>,
+/// `network_mode`. `written` is the name of the service in the file, if it has another one here.
+pub(super) fn take(
+    fields: &mut Fields<'_>,
+    written: Option<&str>,
     declared: &BTreeMap<Name, Declared>,
     to: &mut ContainerSpec,
 ) {
-    let alias = container_name.and_then(|at| at.read(alias));
-    to.network_mode = mode.and_then(|at| at.read(network_mode)).flatten();
-    if let (Some(_), Some(at)) = (&to.network_mode, networks) {
+    let named = fields.take("container_name").and_then(|at| at.read(alias));
+    let written = written.and_then(|name| alias(name).ok());
+    let alias: BTreeSet<String> = named.into_iter().chain(written).collect();
+    let networks = fields.take("networks");
+    to.network_mode = fields.take("network_mode").and_then(|at| at.read(network_mode)).flatten();
+    if let (Some(_), Some(at)) = (&to.network_mode, &networks) {
         at.refuse("has no effect with network_mode: keep one of them");
     }
     if to.network_mode.is_some() {
         return;
     }
     let mut named: BTreeMap<Name, BTreeSet<String>> = BTreeMap::new();
-    for (name, aliases, at) in networks.map(entries).unwrap_or_default() {
-        match name.parse::<Name>() {
+    for (name, aliases, at) in networks.as_ref().map(entries).unwrap_or_default() {
+        match names::parse(name) {
             Ok(name) if declared.contains_key(&name) || name.as_str() == DEFAULT_NETWORK => {
                 named.entry(name).or_default().extend(aliases);
             }
@@ -114,7 +122,8 @@ pub(super) fn read(
     // The default network without an alias need not be said, unless it is another than it seems.
     if named.is_empty()
         && let Some(default) = default()
-        && (alias.is_some() || declared.get(&default).is_some_and(|it| *it != Declared::default()))
+        && (!alias.is_empty()
+            || declared.get(&default).is_some_and(|it| *it != Declared::default()))
     {
         named.insert(default, BTreeSet::new());
     }
@@ -152,9 +161,7 @@ fn network_mode(text: &str) -> Result<Option<NetworkMode>, Problem> {
         "none" => Ok(Some(NetworkMode::None)),
         _ => match text.split_once(':') {
             Some(("service", name)) => {
-                let name = name
-                    .parse()
-                    .map_err(|why: vc_protocol::IdError| Problem::new(why.to_string()))?;
+                let name = names::parse(name).map_err(|why| Problem::new(why.to_string()))?;
                 Ok(Some(NetworkMode::Service(name)))
             }
             Some(("container", name)) => Err(Problem::new(format!(
@@ -245,13 +252,15 @@ fn entries<'a>(at: &At<'a>) -> Vec<(&'a str, Vec<String>, At<'a>)> {
             let mut fields = at.fields();
             let items = fields.take("aliases").map(|at| at.items()).unwrap_or_default();
             aliases.extend(items.iter().filter_map(|item| item.read(alias)));
-            for key in ["priority", "gw_priority"] {
-                if let Some(at) = fields.take(key) {
-                    at.warn("has no effect: the way out is a network that is not internal");
-                }
+            let ids = ["ipv4_address", "ipv6_address", "link_local_ips", "mac_address"];
+            for id in ids.into_iter().filter_map(|key| fields.take(key)) {
+                id.warn("has no effect: each node gives out its own addresses; services that name this one by it need its name instead");
             }
-            let fixed = " is not supported: services are found by name";
-            fields.finish(&[("ipv4_address", fixed), ("ipv6_address", fixed)]);
+            let others = ["priority", "gw_priority", "interface_name", "driver_opts"];
+            for other in others.into_iter().filter_map(|key| fields.take(key)) {
+                other.warn("has no effect: the cluster makes the networks");
+            }
+            fields.finish(&[]);
         }
         found.push((name, aliases, at));
     }

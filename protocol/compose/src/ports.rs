@@ -10,7 +10,9 @@ use super::walk::{At, Walk};
 use super::yaml::Node;
 use vc_protocol::Name;
 use vc_protocol::spec::validate::MAX_PORTS;
-use vc_protocol::spec::{Expose, Port, PortProtocol, ProxyProtocol, Publish, share_an_address};
+use vc_protocol::spec::{
+    DynamicPort, Expose, Port, PortProtocol, ProxyProtocol, Publish, share_an_address,
+};
 
 /// Ports of all services of a file: a range has a few bytes, and is expanded.
 const MAX_FILE_PORTS: usize = 16 * 1024;
@@ -30,6 +32,7 @@ struct Item {
 #[derive(Default)]
 pub(super) struct PublishedPorts {
     ports: Vec<Port>,
+    dynamic: Vec<DynamicPort>,
     expose: Vec<Expose>,
 }
 
@@ -61,17 +64,20 @@ impl PublishedPorts {
                     at.refuse("has x-vc.proxy_protocol, but x-vc.publish is none: keep one");
                 }
                 (_, None) => self.name(targets, protocol),
-                (None, Some(_)) => {
-                    at.warn(format!(
-                        "publishes no port, where Compose chooses one: to publish it write published:target, as in 8080:{}",
-                        targets.start()
-                    ));
-                    self.name(targets, protocol);
-                }
-                (Some(published), Some(publish)) => {
+                (published, Some(publish)) => {
                     let publish = mode.unwrap_or(publish);
                     let of_service = of_service.filter(|_| protocol == PortProtocol::Tcp);
                     let proxy_protocol = proxy_protocol.unwrap_or(of_service);
+                    let Some(published) = published else {
+                        self.dynamic.extend(targets.map(|target| DynamicPort {
+                            host_ip,
+                            target,
+                            protocol,
+                            publish,
+                            proxy_protocol,
+                        }));
+                        continue;
+                    };
                     let ports = published.zip(targets);
                     self.ports.extend(ports.map(|(published, target)| Port {
                         host_ip,
@@ -86,6 +92,8 @@ impl PublishedPorts {
         }
         self.ports.sort_unstable();
         self.ports.dedup();
+        self.dynamic.sort_unstable();
+        self.dynamic.dedup();
         let mut taken = BTreeMap::<_, Vec<Option<IpAddr>>>::new();
         for port in &self.ports {
             let bound = taken.entry((port.published, port.protocol)).or_default();
@@ -115,11 +123,11 @@ impl PublishedPorts {
         }
     }
 
-    /// Returns the published and the exposed ports, sorted.
-    pub(super) fn finish(mut self) -> (Vec<Port>, Vec<Expose>) {
+    /// Returns the published ports, those whose published side is chosen later, and the exposed ones, sorted.
+    pub(super) fn finish(mut self) -> (Vec<Port>, Vec<DynamicPort>, Vec<Expose>) {
         self.expose.sort_unstable();
         self.expose.dedup();
-        (self.ports, self.expose)
+        (self.ports, self.dynamic, self.expose)
     }
 
     fn name(&mut self, targets: RangeInclusive<u16>, protocol: PortProtocol) {
@@ -129,7 +137,8 @@ impl PublishedPorts {
     /// Takes `count` ports from the limits, or refuses them.
     fn has_room(&self, at: &At<'_>, count: usize) -> bool {
         let of_file = at.walk.ports.get() + count;
-        let limit = if self.ports.len() + self.expose.len() + count > MAX_PORTS {
+        let limit = if self.ports.len() + self.dynamic.len() + self.expose.len() + count > MAX_PORTS
+        {
             format!("a service has {MAX_PORTS} ports at most")
         } else if of_file > MAX_FILE_PORTS {
             format!("the services of a file have {MAX_FILE_PORTS} ports at most")
@@ -183,7 +192,8 @@ fn short(text: &str) -> Result<Item, Problem> {
     let targets = range(target)?;
     let (ip, published) =
         rest.rsplit_once(':').map_or((None, rest), |(ip, published)| (Some(ip), published));
-    let host_ip = ip.map(address).transpose()?;
+    // An empty address is every one.
+    let host_ip = ip.filter(|ip| !ip.is_empty()).map(address).transpose()?;
     let published = (!published.is_empty()).then(|| range(published)).transpose()?;
     if published.as_ref().is_some_and(|published| published.len() != targets.len()) {
         return Err(Problem::new(format!("'{text}' has ranges of different lengths")));
@@ -282,6 +292,7 @@ mod tests {
         for (text, expected) in [
             ("8080:80", &["- 8080 80 tcp"] as &[&str]),
             ("22:22", &["- 22 22 tcp"]),
+            (":22:22", &["- 22 22 tcp"]),
             ("53:53/udp", &["- 53 53 udp"]),
             ("127.0.0.1:8080:80", &["127.0.0.1 8080 80 tcp"]),
             ("[::1]:8080:80", &["::1 8080 80 tcp"]),

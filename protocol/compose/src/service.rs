@@ -1,6 +1,6 @@
 //! One service of a Compose file.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use super::model::Service;
 use super::problem::Problem;
@@ -11,31 +11,34 @@ use super::walk::{At, Fields};
 use super::yaml::Node;
 use super::{
     build, dependencies, deploy, duration, environment, extension, health, links, networks, ports,
-    settings, shell_words, volumes,
+    settings, shell_words, volumes, volumes_from,
 };
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, ServiceSpec, UpdateOrder,
+    ContainerSpec, Deployment, Expose, FileKind, FileMount, MAX_SPEC_BYTES, Mount, PullPolicy,
+    ServiceSpec, UpdateOrder,
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 7] = [
-    ("develop", " is not supported: it is for docker compose watch"),
-    ("domainname", " is not supported: write the whole name into hostname"),
-    ("extends", " is not supported: write the service out, or use a YAML anchor"),
-    ("external_links", " is not supported: projects do not see each other"),
-    ("pid", " is not supported: an instance sees its own processes only"),
-    ("volumes_from", " is not supported: name the same volume in both services"),
-    ("label_file", " is not supported: write labels"),
+const REFUSED: [(&str, &str); 6] = [
+    ("cpu_count", " is for Windows: write cpus"),
+    ("cpu_percent", " is for Windows: write cpus"),
+    ("isolation", " is for Windows: leave it out"),
+    ("credential_spec", " is for Windows: leave it out"),
+    ("external_links", " is not supported: put both services on a network with a name"),
+    (
+        "provider",
+        " is not supported: it runs a program on your computer; run it before 'vc deploy'",
+    ),
 ];
 
-/// Reads the service at `at`.
-pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
+/// Reads the service at `at`, which the file calls `written`.
+pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -> Service {
     let mut fields = if *at.node == Node::Null { Fields::none() } else { at.fields() };
     // Already evaluated by `profiles::is_active`.
     fields.take("profiles");
-    let (image, build) = (fields.take("image"), fields.take("build"));
+    let (image, build) = (fields.take_text("image"), fields.take("build"));
     if image.is_none() && build.is_none() {
         at.refuse("has no image: name one with image:, or say how to build it with build:");
     }
@@ -43,17 +46,25 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     let build = build.map(|at| build::read(&key, image.as_deref(), &at));
     let image = image.or_else(|| build.as_ref().map(|build| build.tag.clone()));
 
-    let deploy = deploy::take(&mut fields);
+    let mut deploy = deploy::take(&mut fields);
+    deploy.constraints.extend(top.node.clone());
     let extension = fields.take("x-vc").map(|at| extension::read(&at)).unwrap_or_default();
     let hosts =
         HostPaths { pinned: deploy::is_pinned(&deploy.constraints), own: &extension.host_paths };
-    let (mounts, files) = mounts(&mut fields, top, hosts);
+    let (mounts, files, created_host_paths) = mounts(&mut fields, top, hosts);
+    // DNS ignores case.
+    let alias = Some(written).filter(|it| !it.eq_ignore_ascii_case(key.service.as_str()));
+    if written != key.service.as_str() {
+        let alias = alias.map(|it| format!("; '{}' is an alias", it.to_ascii_lowercase()));
+        at.warn(format!("is named '{}' here{}", key.service, alias.unwrap_or_default()));
+    }
+    let settings = settings::take(&mut fields, &deploy);
     let mut container = ContainerSpec {
         image: image.unwrap_or_default(),
-        command: fields.take("command").map(|at| command(&at)),
-        entrypoint: fields.take("entrypoint").map(|at| command(&at)),
+        command: fields.take_text("command").map(|at| command(&at)),
+        entrypoint: fields.take_text("entrypoint").map(|at| command(&at)),
         environment: environment::read(fields.take("env_file"), fields.take("environment")),
-        labels: fields.take("labels").map(|at| environment::labels(&at)).unwrap_or_default(),
+        labels: environment::all_labels(fields.take("label_file"), fields.take("labels")),
         healthcheck: fields.take("healthcheck").and_then(|at| health::read(&at)),
         reservation: deploy.reservation,
         limit: deploy.limit,
@@ -62,20 +73,18 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         working_dir: fields.take("working_dir").and_then(|at| at.text()).map(str::to_owned),
         user: fields.take("user").and_then(|at| at.text()).map(str::to_owned),
         mounts,
+        created_host_paths,
         files,
-        settings: settings::take(&mut fields),
+        settings,
         stop_grace_ms: DEFAULT_GRACE_MS,
         ..ContainerSpec::default()
     };
-    let [networks, name, mode] =
-        ["networks", "container_name", "network_mode"].map(|key| fields.take(key));
-    networks::read(networks.as_ref(), name.as_ref(), mode.as_ref(), &top.networks, &mut container);
+    networks::take(&mut fields, alias, &top.networks, &mut container);
     if let Some(grace) = fields.take("stop_grace_period").and_then(|at| at.read(duration::parse)) {
         container.stop_grace_ms = grace;
     }
-    if let Some(at) = fields.take("pull_policy") {
-        pull_policy(&at);
-    }
+    let pull_policy =
+        fields.take("pull_policy").map(|at| pull_policy(&at, build.is_some())).unwrap_or_default();
     let mut ports_of = ports::PublishedPorts::default();
     if let Some(at) = fields.take("ports") {
         ports_of.publish(&at, extension.publish, extension.proxy_protocol);
@@ -83,32 +92,46 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
     if let Some(at) = fields.take("expose") {
         ports_of.expose(&at);
     }
-    let (mut ports, mut expose) = ports_of.finish();
+    let (mut ports, mut dynamic_ports, mut expose) = ports_of.finish();
     if container.is_on_host_network() {
+        expose.extend(
+            dynamic_ports.drain(..).map(|it| Expose { target: it.target, protocol: it.protocol }),
+        );
         ports = networks::host_ports(at, ports, std::mem::take(&mut expose));
     }
-    if extension.proxy_protocol.is_some() && ports.iter().all(|it| it.proxy_protocol.is_none()) {
+    let headers = ports.iter().map(|it| it.proxy_protocol);
+    let mut headers = headers.chain(dynamic_ports.iter().map(|it| it.proxy_protocol));
+    if extension.proxy_protocol.is_some() && headers.all(|it| it.is_none()) {
         at.refuse("has x-vc.proxy_protocol, but publishes no TCP port that would use it");
     }
-    let depends_on =
+    let dependencies =
         fields.take("depends_on").map(|at| dependencies::read(&at)).unwrap_or_default();
+    let volumes_from =
+        fields.take("volumes_from").map(|at| volumes_from::read(&at)).unwrap_or_default();
     let links = fields.take("links").map(|at| links::read(&at)).unwrap_or_default();
-    if let Some(at) = fields.take("logging") {
-        logging(&at);
+    // The logs of all instances are there: `attach` says which `docker compose up` shows.
+    fields.take("attach");
+    if let Some(at) = fields.take("mac_address") {
+        at.warn("has no effect: each node gives out its own addresses");
+    }
+    if let Some(at) = fields.take("develop") {
+        at.warn("has no effect: it is for docker compose watch");
     }
     fields.finish(&REFUSED);
 
     let mut spec = ServiceSpec {
         container,
         constraints: deploy.constraints,
-        depends_on,
+        depends_on: dependencies.on,
         on_partition: extension.on_partition,
         volumes: BTreeMap::new(),
         placement: extension.placement,
         disconnect: extension.disconnect,
         ports,
+        dynamic_ports,
         expose,
         update: deploy.update,
+        pull_policy,
     };
     // The file was written for what does not know leases.
     let is_default = spec.on_partition.is_none() && spec.is_exclusive();
@@ -121,7 +144,8 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         at.refuse(format!("has {size} bytes, more than {MAX_SPEC_BYTES}"));
     }
     let deployment = Deployment { service: key, replicas: deploy.replicas, spec: spec.into() };
-    Service { deployment, build, links, sets_restart: deploy.sets_restart }
+    let optional = dependencies.optional;
+    Service { deployment, build, links, volumes_from, optional, sets_restart: deploy.sets_restart }
 }
 
 /// Docker's default, as in [`ContainerSpec`].
@@ -148,7 +172,7 @@ fn mounts(
     fields: &mut Fields<'_>,
     top: &Top<'_>,
     hosts: HostPaths<'_>,
-) -> (Vec<Mount>, Vec<FileMount>) {
+) -> (Vec<Mount>, Vec<FileMount>, BTreeSet<String>) {
     let mut targets = Targets::default();
     let mut reader = volumes::Reader {
         top,
@@ -156,6 +180,7 @@ fn mounts(
         targets: &mut targets,
         mounts: Vec::new(),
         shipped: Vec::new(),
+        created: BTreeSet::new(),
     };
     if let Some(at) = fields.take("volumes") {
         reader.volumes(&at);
@@ -163,40 +188,33 @@ fn mounts(
     if let Some(at) = fields.take("tmpfs") {
         reader.tmpfs(&at);
     }
-    let (mounts, mut files) = (reader.mounts, reader.shipped);
+    let (mounts, mut files, created) = (reader.mounts, reader.shipped, reader.created);
     for (key, kind) in [("secrets", FileKind::Secret), ("configs", FileKind::Config)] {
         if let Some(at) = fields.take(key) {
             files.extend(top.files.read(kind, &at, &mut targets));
         }
     }
-    (mounts, files)
+    (mounts, files, created)
 }
 
-fn pull_policy(at: &At<'_>) {
+/// Reads `pull_policy`. An image that is built here is not pulled.
+fn pull_policy(at: &At<'_>, is_built: bool) -> PullPolicy {
+    let always = if is_built { PullPolicy::Missing } else { PullPolicy::Always };
     match at.text() {
         None | Some("missing" | "if_not_present") => {}
-        Some("always" | "daily" | "weekly") => at.warn(
-            "has no effect: the image is pinned when it is deployed; 'vc deploy --pull' asks the registry anew",
-        ),
-        Some(other) => at.invalid(format!(
-            "'{other}' is not supported: the image is pinned when it is deployed; write missing"
-        )),
-    }
-}
-
-/// Reads `logging`. What keeps the logs on the host makes no difference; what sends them elsewhere would be missed.
-fn logging(at: &At<'_>) {
-    let mut fields = at.fields();
-    let driver = fields.take("driver").and_then(|at| at.text().map(|text| (at.clone(), text)));
-    // Of a driver that is not used.
-    fields.take("options");
-    fields.finish(&[]);
-    match driver {
-        None | Some((_, "json-file" | "local" | "journald" | "none")) => {
-            at.warn("has no effect: the cluster keeps the logs, see 'vc logs'");
+        Some("always") => return always,
+        Some(text) if matches!(text, "daily" | "weekly") || text.starts_with("every_") => {
+            at.warn("is as always: each deployment asks the registry, and nothing does between them");
+            return always;
         }
-        Some((at, other)) => at.invalid(format!(
-            "'{other}' is not supported: the cluster keeps the logs, see 'vc logs'; leave it out"
+        Some("never") => at.warn(
+            "keeps a deployment from asking a registry; a node that lacks the image asks one if no other node has it",
+        ),
+        Some("build") if is_built => {}
+        Some("build") => at.invalid("build is not possible: the service has no build"),
+        Some(other) => at.invalid(format!(
+            "'{other}' is not known: write missing, always, never or build"
         )),
     }
+    PullPolicy::Missing
 }

@@ -3,19 +3,23 @@
 use std::collections::BTreeMap;
 use std::net::IpAddr;
 
+use super::deploy::Deploy;
 use super::environment::pairs;
 use super::problem::Problem;
-use super::target::absolute;
 use super::walk::{At, Fields};
 use super::yaml::Node;
+use super::{devices, limits, logging, namespaces};
 use vc_protocol::parse_memory;
 use vc_protocol::spec::Settings;
 use vc_protocol::spec::validate::{
-    is_capability, is_host_address, is_host_name, is_resolver_option, is_search_domain, is_signal,
+    is_alias, is_capability, is_host_address, is_host_name, is_resolver_option, is_search_domain,
+    is_signal,
 };
 
-/// Takes the settings from a service.
-pub(super) fn take(service: &mut Fields<'_>) -> Settings {
+/// Takes the settings from a service; some are in its `deploy`.
+pub(super) fn take(service: &mut Fields<'_>, deploy: &Deploy) -> Settings {
+    let mut devices = devices::take(service);
+    devices.requests.extend(deploy.devices.clone());
     let mut texts = |key, parse: fn(&str) -> Result<String, Problem>| -> Vec<String> {
         let items = service.take(key).map(|at| at.items()).unwrap_or_default();
         items.iter().filter_map(|item| item.read(parse)).collect()
@@ -39,8 +43,6 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
 
     let shm = service.take("shm_size").and_then(|at| at.read(parse_memory));
     let runtime = service.take("runtime").and_then(|at| at.text()).map(str::to_owned);
-    // Docker's "no limit" is -1 here and there.
-    let pids: Option<i64> = service.take("pids_limit").and_then(|at| at.number());
     let swap = service.take("memswap_limit").and_then(|at| at.read(swap_limit));
     Settings {
         hostname: service.take("hostname").and_then(|at| at.read(hostname)),
@@ -51,7 +53,15 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
         init,
         read_only,
         privileged,
-        devices: service.take("devices").map(|at| devices(&at)).unwrap_or_default(),
+        devices: devices.paths,
+        device_cgroup_rules: devices.rules,
+        device_requests: devices.requests,
+        cgroup: limits::take(service),
+        namespaces: namespaces::take(service),
+        storage_opt: texts_of(service.take("storage_opt")),
+        annotations: texts_of(service.take("annotations")),
+        domainname: service.take("domainname").and_then(|at| at.read(domain)),
+        log_options: service.take("logging").map(|at| logging::read(&at)).unwrap_or_default(),
         group_add,
         security_opt,
         extra_hosts: service.take("extra_hosts").map(|at| extra_hosts(&at)).unwrap_or_default(),
@@ -60,12 +70,24 @@ pub(super) fn take(service: &mut Fields<'_>) -> Settings {
         dns_opt,
         ulimits: service.take("ulimits").map(|at| ulimits(&at)).unwrap_or_default(),
         shm_bytes: shm.unwrap_or_default(),
-        pids_limit: pids.unwrap_or_default().max(0),
+        pids_limit: deploy.pids,
         memory_swap_bytes: swap.unwrap_or_default(),
         runtime,
         tty,
         stdin_open,
     }
+}
+
+/// Reads a map of texts.
+fn texts_of(at: Option<At<'_>>) -> BTreeMap<String, String> {
+    let pairs = at.map(|at| pairs(&at)).unwrap_or_default();
+    pairs.into_iter().map(|(key, value, _)| (key, value.unwrap_or_default())).collect()
+}
+
+fn domain(text: &str) -> Result<String, Problem> {
+    is_alias(text).then(|| text.to_owned()).ok_or_else(|| {
+        Problem::new(format!("'{text}' is not a domain: write one as in example.com"))
+    })
 }
 
 /// Parses an amount of memory, or -1 for no limit.
@@ -141,43 +163,8 @@ fn sysctls(at: &At<'_>) -> BTreeMap<String, String> {
     found
 }
 
-/// Reads devices into Docker's `host:container:access`, with defaults for missing parts.
-fn devices(at: &At<'_>) -> Vec<String> {
-    let mut devices = Vec::new();
-    for item in at.items() {
-        let (host, inside, access) = if let Node::Map(_) = item.node {
-            let mut fields = item.fields();
-            let mut text = |key| fields.take(key).and_then(|at| at.text());
-            let parts = (text("source"), text("target"), text("permissions"));
-            fields.finish(&[]);
-            if parts.0.is_none() {
-                item.refuse("has no source: name the device of the node");
-            }
-            parts
-        } else {
-            let Some(text) = item.text() else { continue };
-            let mut parts = text.splitn(3, ':');
-            (parts.next(), parts.next(), parts.next())
-        };
-        let Some(host) = host else { continue };
-        let access = access.unwrap_or("rwm");
-        let paths = absolute(host, None).and_then(|host| {
-            let inside = inside.map_or_else(|| Ok(host.clone()), |path| absolute(path, None))?;
-            Ok((host, inside))
-        });
-        match paths {
-            Ok(_) if access.is_empty() || access.contains(|c| !matches!(c, 'r' | 'w' | 'm')) => {
-                item.invalid(format!("'{access}' is not an access mode: write some of r, w and m"));
-            }
-            Ok((host, inside)) => devices.push(format!("{host}:{inside}:{access}")),
-            Err(why) => item.invalid(why),
-        }
-    }
-    devices
-}
-
 /// Reads hosts from a list or a map into `NAME:IP`.
-fn extra_hosts(at: &At<'_>) -> Vec<String> {
+pub(super) fn extra_hosts(at: &At<'_>) -> Vec<String> {
     let mut found = Vec::new();
     let mut add = |name: &str, address: &str, at: &At<'_>| {
         let (name, address) = (name.trim(), address.trim());
@@ -211,7 +198,7 @@ fn extra_hosts(at: &At<'_>) -> Vec<String> {
 }
 
 /// Reads the soft and hard limit by name; a single number is both.
-fn ulimits(at: &At<'_>) -> BTreeMap<String, (i64, i64)> {
+pub(super) fn ulimits(at: &At<'_>) -> BTreeMap<String, (i64, i64)> {
     let mut found = BTreeMap::new();
     for (name, at) in at.entries() {
         let limits = if let Node::Map(_) = at.node {

@@ -6,6 +6,7 @@ use super::directories::Directories;
 use super::files::Files;
 use super::networks::Declared;
 use vc_protocol::Name;
+use vc_protocol::spec::Constraint;
 use vc_protocol::volume::VolumeSpec;
 
 /// What the top of the file declares.
@@ -14,4 +15,6 @@ pub(super) struct Top<'a> {
     pub(super) directories: Directories,
     pub(super) networks: BTreeMap<Name, Declared>,
     pub(super) files: Files<'a>,
+    /// The node that all services run on.
+    pub(super) node: Option<Constraint>,
 }

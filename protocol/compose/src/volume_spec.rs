@@ -7,7 +7,7 @@ use super::target::absolute;
 use super::volumes::is_of_host;
 use super::walk::{At, Fields};
 use super::yaml::Node;
-use super::{duration, environment, service};
+use super::{duration, environment, names, networks, service};
 use vc_protocol::spec::validate::{FILE_SYSTEMS, MAX_KEPT};
 use vc_protocol::volume::{DriverOptions, Hooks, Keep, MAX_REPLICAS, OnLoss, Origin, VolumeSpec};
 use vc_protocol::{Name, parse_memory};
@@ -16,7 +16,10 @@ use vc_protocol::{Name, parse_memory};
 pub(super) fn declared(at: Option<&At<'_>>) -> BTreeMap<Name, VolumeSpec> {
     let mut found = BTreeMap::new();
     for (key, at) in at.map(At::entries).unwrap_or_default() {
-        let name = key.parse::<Name>().map_err(|why| at.invalid(why)).ok();
+        let name = names::parse(key).map_err(|why| at.invalid(why)).ok();
+        if name.as_ref().is_some_and(|name| found.contains_key(name)) {
+            at.refuse(networks::TWICE);
+        }
         let spec = if *at.node == Node::Null { VolumeSpec::default() } else { volume(key, &at) };
         found.extend(name.map(|name| (name, spec)));
     }

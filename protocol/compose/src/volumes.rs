@@ -6,6 +6,7 @@ use std::io::ErrorKind;
 use super::directories;
 use super::files::MissingContent;
 use super::model::Service;
+use super::names;
 use super::problem::Problem;
 use super::target::{Targets, absolute};
 use super::top::Top;
@@ -34,6 +35,8 @@ pub(super) struct Reader<'r, 'a> {
     pub(super) mounts: Vec<Mount>,
     /// The shipped files read so far.
     pub(super) shipped: Vec<FileMount>,
+    /// The paths of the node that are made if they are missing.
+    pub(super) created: BTreeSet<String>,
 }
 
 /// How a path or a volume is mounted.
@@ -226,7 +229,7 @@ impl Reader<'_, '_> {
     }
 
     fn volume(&mut self, at: &At<'_>, name: &str, target: String, options: Options<'_>) {
-        match name.parse::<Name>() {
+        match names::parse(name) {
             Ok(name) if self.top.volumes.contains_key(&name) => {
                 let Options { read_only, nocopy, subpath, .. } = options;
                 self.add(at, Mount::Volume { name, target, read_only, nocopy, subpath });
@@ -245,6 +248,11 @@ impl Reader<'_, '_> {
         let normal = directories::normal(path);
         let is_own = self.hosts.own.iter().any(|own| is_in(&normal, own));
         if is_absolute && (self.hosts.pinned || is_own) {
+            // A file that is missing is not made a directory, nor what every host has.
+            let is_made = self.hosts.pinned && options.create != Some(false);
+            if is_made && !looks_like_file(&normal) && !is_of_host(path) {
+                self.created.insert(path.to_owned());
+            }
             return self.host_path(at, path, target, &options);
         }
         match self.top.files.ship(path, &target) {
@@ -303,11 +311,7 @@ impl Reader<'_, '_> {
     }
 
     fn add(&mut self, at: &At<'_>, mount: Mount) {
-        let (Mount::Volume { target, .. }
-        | Mount::Anonymous { target }
-        | Mount::Bind { target, .. }
-        | Mount::Tmpfs { target, .. }) = &mount;
-        self.targets.take(at, target);
+        self.targets.take(at, mount.target());
         self.mounts.push(mount);
     }
 }

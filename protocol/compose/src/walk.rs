@@ -7,9 +7,11 @@
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, BTreeSet};
 use std::fmt::Display;
+use std::rc::Rc;
 use std::str::FromStr;
 
 use super::model::Context;
+use super::tree::Origins;
 use super::yaml::Node;
 
 /// Problems that are listed; more are only counted.
@@ -26,20 +28,37 @@ pub(super) struct Walk<'a> {
     pub(super) warnings: RefCell<BTreeSet<String>>,
     /// Ports of all services so far.
     pub(super) ports: Cell<usize>,
+    /// The name of the first file.
+    main: Rc<str>,
+    /// The file that is read at present, before the files are merged.
+    pub(super) file: RefCell<Option<Rc<str>>>,
+    /// The files that the values of the merged ones are from.
+    pub(super) origins: RefCell<Origins>,
     problems: RefCell<Vec<String>>,
     more: Cell<usize>,
 }
 
 impl<'a> Walk<'a> {
-    pub(super) fn new(context: &'a Context<'a>) -> Self {
+    pub(super) fn new(context: &'a Context<'a>, main: &str) -> Self {
         Self {
             context,
+            main: main.into(),
             unset: RefCell::default(),
             warnings: RefCell::default(),
             ports: Cell::default(),
+            origins: RefCell::default(),
+            file: RefCell::default(),
             problems: RefCell::default(),
             more: Cell::new(0),
         }
+    }
+
+    /// Returns the name of the file that the value at `path` is from, in brackets, unless it is the first one.
+    fn shown_origin(&self, path: &str) -> String {
+        let file = self.file.borrow().clone();
+        let file = file.or_else(|| self.origins.borrow().at(path).cloned());
+        file.filter(|file| **file != *self.main)
+            .map_or_else(String::new, |file| format!(" ({file})"))
     }
 
     /// Records a problem at `path`; `why` continues the path: ` is not supported` or `: is too large`.
@@ -49,7 +68,9 @@ impl<'a> Walk<'a> {
             self.more.set(self.more.get() + 1);
             return;
         }
-        let problem: String = format!("{path}{why}").chars().take(MAX_PROBLEM_CHARS).collect();
+        let origin = self.shown_origin(path);
+        let problem: String =
+            format!("{path}{origin}{why}").chars().take(MAX_PROBLEM_CHARS).collect();
         if !problems.contains(&problem) {
             problems.push(problem);
         }
@@ -100,7 +121,9 @@ impl<'a> At<'a> {
 
     /// Warns of what is here: `path why`.
     pub(super) fn warn(&self, why: impl Display) {
-        let line: String = format!("{} {why}", self.path).chars().take(MAX_PROBLEM_CHARS).collect();
+        let origin = self.walk.shown_origin(&self.path);
+        let line = format!("{}{origin} {why}", self.path);
+        let line: String = line.chars().take(MAX_PROBLEM_CHARS).collect();
         self.walk.warn(line);
     }
 
@@ -109,7 +132,7 @@ impl<'a> At<'a> {
         match self.node {
             Node::Text(text) if !text.is_empty() => return Some(text),
             Node::Text(_) | Node::Null => self.refuse("is empty"),
-            Node::List(_) | Node::Map(_) => self.refuse("must be a text"),
+            _ => self.refuse("must be a text"),
         }
         None
     }
@@ -124,7 +147,16 @@ impl<'a> At<'a> {
 
     /// Reads `true` or `false`.
     pub(super) fn bool(&self) -> Option<bool> {
-        self.read(|text| text.parse().map_err(|_| format!("'{text}' is neither true nor false")))
+        self.read(|text| {
+            text.parse().map_err(|_| {
+                let meant = match text.to_ascii_lowercase().as_str() {
+                    "yes" | "y" | "on" | "1" => ": write true",
+                    "no" | "n" | "off" | "0" => ": write false",
+                    _ => "",
+                };
+                format!("'{text}' is neither true nor false{meant}")
+            })
+        })
     }
 
     /// Reads an integer of type `T`.
@@ -194,8 +226,13 @@ impl<'a> Fields<'a> {
         Self { entries: BTreeMap::new(), known: Vec::new() }
     }
 
-    /// Takes the value of a key; `None` when it is missing or null.
+    /// Takes the value of a key; `None` when it is missing, null or an empty text: a variable that is not set says nothing.
     pub(super) fn take(&mut self, key: &'static str) -> Option<At<'a>> {
+        self.take_text(key).filter(|at| *at.node != Node::Text(String::new()))
+    }
+
+    /// Takes the value of a key whose empty text means something; `None` when it is missing or null.
+    pub(super) fn take_text(&mut self, key: &'static str) -> Option<At<'a>> {
         self.known.push(key);
         self.entries.remove(key).filter(|at| *at.node != Node::Null)
     }

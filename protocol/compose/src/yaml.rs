@@ -18,7 +18,9 @@ use super::model::ComposeError;
 const MAX_DEPTH: usize = 32;
 /// Weight of the whole tree, aliases expanded: the bytes of its texts plus [`NODE_WEIGHT`] per node. A file of 1000
 /// services that share 20 lines through an anchor has half of it. The parser has no such limit.
-const MAX_WEIGHT: usize = 8 << 20;
+pub(super) const MAX_WEIGHT: usize = 8 << 20;
+/// Documents of one text.
+const MAX_DOCUMENTS: usize = 100;
 /// About the memory of a map's key or value, in bytes.
 const NODE_WEIGHT: usize = 64;
 
@@ -33,23 +35,53 @@ pub(super) enum Node {
     List(Vec<Node>),
     /// A mapping; merge keys (`<<`) are already applied.
     Map(BTreeMap<String, Node>),
+    /// `!reset`: leaves out what is merged under it, and itself. Gone once the files are merged.
+    Reset,
+    /// `!override`: replaces what is merged under it. Gone once the files are merged.
+    Override(Box<Node>),
 }
 
-/// Parses one document. Errors: invalid YAML, with line and column.
-pub(super) fn load(text: &str) -> Result<Node, ComposeError> {
+impl Node {
+    /// Returns the entry of a map.
+    pub(super) fn get(&self, key: &str) -> Option<&Node> {
+        if let Self::Map(map) = self { map.get(key) } else { None }
+    }
+
+    /// Returns the weight of the tree, as [`MAX_WEIGHT`] limits it.
+    pub(super) fn weight(&self) -> usize {
+        NODE_WEIGHT
+            + match self {
+                Self::Null | Self::Reset => 0,
+                Self::Text(text) => text.len(),
+                Self::List(items) => items.iter().map(Self::weight).sum(),
+                Self::Map(map) => {
+                    map.iter().map(|(key, node)| NODE_WEIGHT + key.len() + node.weight()).sum()
+                }
+                Self::Override(node) => node.weight(),
+            }
+    }
+}
+
+/// Parses a text into its documents; one that is empty has one, null. Errors: invalid YAML, with line and column.
+pub(super) fn load(text: &str) -> Result<Vec<Node>, ComposeError> {
     let parser =
         Parser::new_from_str_with_options(text, granit_parser::options! { emit_comments: false });
     let mut composer = Composer { parser, anchors: BTreeMap::new(), weight: 0 };
-    let mut root = None;
+    let mut documents = Vec::new();
     loop {
         let (event, span) = composer.next()?;
         match event {
             Event::StreamStart | Event::DocumentStart(..) | Event::DocumentEnd => {}
-            Event::StreamEnd => return Ok(root.unwrap_or(Node::Null)),
-            _ if root.is_some() => {
-                return Err(syntax(&span, "a second document begins: deploy one at a time"));
+            Event::StreamEnd => {
+                if documents.is_empty() {
+                    documents.push(Node::Null);
+                }
+                return Ok(documents);
             }
-            event => root = Some(composer.node(event, &span, 0)?.0),
+            _ if documents.len() >= MAX_DOCUMENTS => {
+                return Err(syntax(&span, "too many documents begin: split the file"));
+            }
+            event => documents.push(composer.node(event, &span, 0)?.0),
         }
     }
 }
@@ -108,21 +140,31 @@ impl<'a> Composer<'a> {
         }
         let (anchor, before) = (event.anchor_id(), self.weight);
         self.charge(NODE_WEIGHT, span)?;
-        let (node, height) = match event {
+        let (node, height, merging) = match event {
             Event::Scalar(text, style, _, tag) => {
                 self.charge(text.len(), span)?;
-                (scalar(text, style, tag, span)?, 0)
+                let (tag, merging) = merging(tag);
+                (scalar(text, style, tag, span)?, 0, merging)
             }
             Event::SequenceStart(_, _, tag) => {
+                let (tag, merging) = merging(tag);
                 check_tag(tag.as_deref(), "seq", span)?;
-                self.list(depth)?
+                let (node, height) = self.list(depth)?;
+                (node, height, merging)
             }
             Event::MappingStart(_, _, tag) => {
+                let (tag, merging) = merging(tag);
                 check_tag(tag.as_deref(), "map", span)?;
-                self.map(depth)?
+                let (node, height) = self.map(depth)?;
+                (node, height, merging)
             }
             Event::Alias(id) => return self.alias(id, span, depth),
             _ => return Err(syntax(span, "a value is missing here")),
+        };
+        let node = match merging {
+            None => node,
+            Some(Merging::Reset) => Node::Reset,
+            Some(Merging::Override) => Node::Override(Box::new(node)),
         };
         if let Some(id) = anchor {
             let weight = self.weight - before;
@@ -173,7 +215,7 @@ impl<'a> Composer<'a> {
             let key = match self.node(event, &span, depth + 1)?.0 {
                 Node::Text(key) => key,
                 Node::Null => return Err(syntax(&span, "a key is missing here")),
-                Node::List(_) | Node::Map(_) => return Err(syntax(&span, "a key must be a text")),
+                _ => return Err(syntax(&span, "a key must be a text")),
             };
             let (event, at) = self.next()?;
             let (value, below) = self.node(event, &at, depth + 1)?;
@@ -193,6 +235,22 @@ impl<'a> Composer<'a> {
             entries.entry(key).or_insert(value);
         }
         Ok((Node::Map(entries), height))
+    }
+}
+
+/// A tag of Compose's, which says how a value is merged.
+#[derive(Clone, Copy)]
+enum Merging {
+    Reset,
+    Override,
+}
+
+/// Splits a tag of Compose's off.
+fn merging(tag: Option<Cow<'_, Tag>>) -> (Option<Cow<'_, Tag>>, Option<Merging>) {
+    match tag.as_deref().map(Tag::original).as_deref() {
+        Some("!reset") => (None, Some(Merging::Reset)),
+        Some("!override") => (None, Some(Merging::Override)),
+        _ => (tag, None),
     }
 }
 
@@ -252,7 +310,17 @@ mod tests {
             Node::Text(text) => text.as_str().into(),
             Node::List(items) => items.iter().map(json).collect(),
             Node::Map(map) => map.iter().map(|(key, value)| (key.clone(), json(value))).collect(),
+            Node::Reset => "!reset".into(),
+            Node::Override(node) => json(node),
         }
+    }
+
+    /// The only document of a text.
+    fn load(text: &str) -> Result<Node, ComposeError> {
+        super::load(text).map(|mut documents| {
+            assert_eq!(documents.len(), 1, "{text}");
+            documents.remove(0)
+        })
     }
 
     #[test]
@@ -316,13 +384,11 @@ mod tests {
             ("a: 'x\ny'\nb: @x", 3, 4),
             ("a: *b", 1, 4),
             ("a: &a [*a]", 1, 8),
-            ("a: !reset null", 1, 11),
             ("a: !!binary aGk=", 1, 13),
             ("? [a, b]\n: c", 1, 3),
             ("~: c", 1, 1),
             ("a: {<<: 1}", 1, 9),
             ("a: {<<: {}, <<: {}}", 1, 13),
-            ("a: 1\n---\nb: 2\n", 3, 1),
             ("a: %x", 1, 4),
             ("a: \"\\0\"", 1, 4),
         ] {

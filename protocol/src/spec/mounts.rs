@@ -56,6 +56,23 @@ impl Mount {
         Self::Volume { name, target: target.into(), read_only, nocopy: false, subpath: None }
     }
 
+    /// Returns the path of the host that it is.
+    pub fn host_path(&self) -> Option<&str> {
+        match self {
+            Self::Bind { source, .. } => Some(source),
+            _ => None,
+        }
+    }
+
+    /// Returns its path in the container.
+    pub fn target(&self) -> &str {
+        let (Self::Volume { target, .. }
+        | Self::Anonymous { target }
+        | Self::Bind { target, .. }
+        | Self::Tmpfs { target, .. }) = self;
+        target
+    }
+
     /// Returns whether two instances running at once would write to the same place.
     pub fn is_shared(&self) -> bool {
         matches!(self, Self::Volume { read_only: false, .. } | Self::Bind { read_only: false, .. })

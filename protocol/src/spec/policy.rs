@@ -175,7 +175,7 @@ impl ProjectPolicy {
         let is_of_host = !matches!(privilege, Privilege::SharedNetwork(_));
         (self.privileged && is_of_host)
             || match privilege {
-                Privilege::Privileged => false,
+                Privilege::Privileged | Privilege::HostNamespace(_) => false,
                 Privilege::Device(_) => self.devices,
                 Privilege::Capability(_) => self.capabilities,
                 Privilege::SecurityOption(_) => self.security_options,

@@ -1,6 +1,7 @@
 //! Exposed and published ports.
 
 use std::net::IpAddr;
+use std::ops::RangeInclusive;
 
 use serde::{Deserialize, Serialize};
 
@@ -13,6 +14,40 @@ pub struct Expose {
     pub target: u16,
     /// Transport protocol of the port.
     pub protocol: PortProtocol,
+}
+
+/// The ports from which a deployment chooses those of [`DynamicPort`]s: Nomad's range, below the ports that Linux gives to clients.
+pub const DYNAMIC_PORTS: RangeInclusive<u16> = 20_000..=32_000;
+
+/// A port that is published on a port of the hosts which the deployment chooses.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct DynamicPort {
+    /// Host address to bind; `None` for all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub host_ip: Option<IpAddr>,
+    /// Port of the instance.
+    pub target: u16,
+    /// Transport protocol of the port.
+    pub protocol: PortProtocol,
+    /// The nodes that publish it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub publish: Publish,
+    /// The header with the client's address that connections to the instance begin with; TCP only.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub proxy_protocol: Option<ProxyProtocol>,
+}
+
+impl DynamicPort {
+    /// Returns the port with its published side.
+    pub fn published_as(&self, published: u16) -> Port {
+        let Self { host_ip, target, protocol, publish, proxy_protocol } = self.clone();
+        Port { host_ip, published, target, protocol, publish, proxy_protocol }
+    }
+
+    /// Returns whether a port may be the one that was chosen for this one.
+    pub fn is_published_as(&self, port: &Port) -> bool {
+        DYNAMIC_PORTS.contains(&port.published) && self.published_as(port.published) == *port
+    }
 }
 
 /// A port that is published on hosts.

@@ -40,6 +40,8 @@ pub enum Privilege {
     HostNetwork,
     /// A network that projects share.
     SharedNetwork(Name),
+    /// A namespace of the host.
+    HostNamespace(&'static str),
 }
 
 impl std::fmt::Display for Privilege {
@@ -52,6 +54,7 @@ impl std::fmt::Display for Privilege {
             Self::SecurityOption(option) => write!(f, "the security option {option}"),
             Self::HostNetwork => f.write_str("the network of the host"),
             Self::SharedNetwork(network) => write!(f, "the shared network {network}"),
+            Self::HostNamespace(name) => write!(f, "{name}: host"),
         }
     }
 }
@@ -60,7 +63,8 @@ impl Privilege {
     /// Returns the word of a [`ProjectPolicy`](super::ProjectPolicy) that allows it.
     pub fn word(&self) -> String {
         match self {
-            Self::Privileged => "privileged".to_owned(),
+            // Whoever sees the host's processes has it.
+            Self::Privileged | Self::HostNamespace(_) => "privileged".to_owned(),
             Self::Device(_) => "devices".to_owned(),
             Self::HostPath(path) => format!("host-paths={path}"),
             Self::Capability(_) => "capabilities".to_owned(),
@@ -90,7 +94,11 @@ impl ContainerSpec {
         if settings.privileged {
             found.push(Privilege::Privileged);
         }
+        found.extend(settings.namespaces.of_host().map(Privilege::HostNamespace));
         found.extend(settings.devices.iter().cloned().map(Privilege::Device));
+        let rules = settings.device_cgroup_rules.iter().map(|rule| format!("rule '{rule}'"));
+        let requests = settings.device_requests.iter().map(ToString::to_string);
+        found.extend(rules.chain(requests).map(Privilege::Device));
         found.extend(self.mounts.iter().filter_map(|mount| match mount {
             Mount::Bind { source, .. } => Some(Privilege::HostPath(source.clone())),
             Mount::Volume { .. } | Mount::Anonymous { .. } | Mount::Tmpfs { .. } => None,
@@ -101,7 +109,8 @@ impl ContainerSpec {
         found.extend(options.cloned().map(Privilege::SecurityOption));
         // The default of an engine may be what confines its containers.
         let runtime = settings.runtime.iter().map(|name| format!("runtime={name}"));
-        found.extend(runtime.map(Privilege::SecurityOption));
+        let parent = settings.cgroup.parent.iter().map(|path| format!("cgroup_parent={path}"));
+        found.extend(runtime.chain(parent).map(Privilege::SecurityOption));
         found.extend(self.is_on_host_network().then_some(Privilege::HostNetwork));
         found.extend(self.shared_networks.keys().cloned().map(Privilege::SharedNetwork));
         found
@@ -150,6 +159,32 @@ mod tests {
         ];
         let privileges: Vec<String> = spec.privileges().iter().map(ToString::to_string).collect();
         assert_eq!(privileges, expected);
+    }
+
+    #[test]
+    fn what_is_shared_with_the_host_is_named() {
+        let json = r#"{"image": "web:1", "settings": {
+            "namespaces": {"host_pid": true, "host_uts": true, "host_users": true, "cgroup": "host", "ipc": "host"},
+            "device_cgroup_rules": ["c 1:3 mr"],
+            "device_requests": [{"count": -1, "capabilities": ["gpu"]}, {"driver": "cdi", "device_ids": ["vendor.com/gpu=0"]}],
+            "cgroup": {"parent": "/system.slice", "cpu_shares": 2}, "storage_opt": {"size": "1G"}}}"#;
+        let spec: ContainerSpec = serde_json::from_str(json).expect("a spec");
+        let privileges: Vec<String> = spec.privileges().iter().map(ToString::to_string).collect();
+        let expected = [
+            "pid: host",
+            "uts: host",
+            "userns_mode: host",
+            "cgroup: host",
+            "ipc: host",
+            "the device rule 'c 1:3 mr'",
+            "the device all gpu",
+            "the device vendor.com/gpu=0",
+            "the security option cgroup_parent=/system.slice",
+        ];
+        assert_eq!(privileges, expected);
+        let own = r#"{"image": "web:1", "settings": {"namespaces": {"cgroup": "private", "ipc": "shareable"}}}"#;
+        let own: ContainerSpec = serde_json::from_str(own).expect("a spec");
+        assert_eq!(own.privileges(), []);
     }
 
     #[test]

@@ -5,7 +5,7 @@ use std::net::IpAddr;
 
 use serde::{Deserialize, Serialize};
 
-use super::is_default;
+use super::{Cgroup, DeviceRequest, Namespaces, is_default};
 
 /// Settings that are passed to Docker. Names and meanings are those of Compose.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -38,6 +38,12 @@ pub struct Settings {
     /// Devices of the host as `HOST:CONTAINER[:rwm]`.
     #[serde(skip_serializing_if = "is_default")]
     pub devices: Vec<String>,
+    /// Rules of the device cgroup: `c 1:3 rwm`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub device_cgroup_rules: Vec<String>,
+    /// Devices that a driver gives.
+    #[serde(skip_serializing_if = "is_default")]
+    pub device_requests: Vec<DeviceRequest>,
     /// Additional groups of the user.
     #[serde(skip_serializing_if = "is_default")]
     pub group_add: Vec<String>,
@@ -68,6 +74,24 @@ pub struct Settings {
     /// Limit of memory and swap together in bytes, -1 for no limit; zero for the default of Docker.
     #[serde(skip_serializing_if = "is_default")]
     pub memory_swap_bytes: i64,
+    /// What else limits the use of the host.
+    #[serde(skip_serializing_if = "is_default")]
+    pub cgroup: Cgroup,
+    /// Namespaces that are the host's.
+    #[serde(skip_serializing_if = "is_default")]
+    pub namespaces: Namespaces,
+    /// Options of the storage driver, as `size`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub storage_opt: BTreeMap<String, String>,
+    /// Options of the log driver `json-file`: `max-size`, `max-file`.
+    #[serde(skip_serializing_if = "is_default")]
+    pub log_options: BTreeMap<String, String>,
+    /// Annotations for the OCI runtime. Engines before Docker 24 do not know them.
+    #[serde(skip_serializing_if = "is_default")]
+    pub annotations: BTreeMap<String, String>,
+    /// Domain name of the container.
+    #[serde(skip_serializing_if = "is_default")]
+    pub domainname: Option<String>,
     /// The OCI runtime, as the engine's configuration names it; `None` for the engine's default.
     #[serde(skip_serializing_if = "is_default")]
     pub runtime: Option<String>,

@@ -1,6 +1,7 @@
 //! The rules that every spec satisfies that a node accepts. The Compose reader applies them too, so that a file and a request
 //! that was made otherwise are held to the same.
 
+mod settings;
 mod volumes;
 
 use std::collections::BTreeSet;
@@ -14,6 +15,7 @@ use super::{
 use crate::Millis;
 use crate::image::Digest;
 
+pub use settings::{LOG_OPTIONS, is_device_rule};
 pub use volumes::{FILE_SYSTEMS, MAX_KEPT};
 
 /// The longest duration in a spec, in milliseconds: a year.
@@ -52,7 +54,7 @@ impl ServiceSpec {
             };
             check(is_line(label) && is_line(value), &"constraints", NOT_A_LINE)?;
         }
-        let count = self.ports.len() + self.expose.len();
+        let count = self.ports.len() + self.dynamic_ports.len() + self.expose.len();
         check(count <= MAX_PORTS, &"ports", "and expose have more than 2048 ports")?;
         for (index, port) in self.ports.iter().enumerate() {
             let taken = |other: &Port| {
@@ -64,6 +66,11 @@ impl ServiceSpec {
             check(port.published > 0 && port.target > 0, &"ports", "have the port 0")?;
             let fits = port.proxy_protocol.is_none() || port.protocol == PortProtocol::Tcp;
             check(fits, &"ports", "have a PROXY protocol header on UDP")?;
+        }
+        for port in &self.dynamic_ports {
+            check(port.target > 0, &"dynamic_ports", "have the port 0")?;
+            let fits = port.proxy_protocol.is_none() || port.protocol == PortProtocol::Tcp;
+            check(fits, &"dynamic_ports", "have a PROXY protocol header on UDP")?;
         }
         let in_turn = !self.is_exclusive() || self.update.order != Some(UpdateOrder::StartFirst);
         check(in_turn, &"update.order", EXCLUSIVE_STARTS_FIRST)?;
@@ -159,6 +166,12 @@ impl ContainerSpec {
             let target = mount.validate()?;
             check(targets.insert(target), &at("mounts", target), MOUNTED_TWICE)?;
         }
+        for path in &self.created_host_paths {
+            let mounted =
+                |mount: &Mount| matches!(mount, Mount::Bind { source, .. } if source == path);
+            let field = at("created_host_paths", path);
+            check(self.mounts.iter().any(mounted), &field, "is the source of no bind mount")?;
+        }
         for file in &self.files {
             file.validate()?;
             let target = file.target.as_str();
@@ -176,11 +189,17 @@ impl Healthcheck {
         let field = "healthcheck.test";
         let shape = matches!(
             (self.test.first().map(String::as_str), self.test.len()),
-            (Some("NONE"), 1) | (Some("CMD-SHELL"), 2) | (Some("CMD"), 2..)
+            (None, _) | (Some("NONE"), 1) | (Some("CMD-SHELL"), 2) | (Some("CMD"), 2..)
         );
-        check(shape, &field, "is not CMD and a program, CMD-SHELL and a text, or NONE")?;
+        check(
+            shape,
+            &field,
+            "is not CMD and a program, CMD-SHELL and a text, NONE, or empty for that of the image",
+        )?;
         check(self.test.iter().all(|word| is_text(word)), &field, HAS_NUL)?;
-        for time in [self.interval_ms, self.timeout_ms, self.start_period_ms] {
+        for time in
+            [self.interval_ms, self.timeout_ms, self.start_period_ms, self.start_interval_ms]
+        {
             duration("healthcheck", time.unwrap_or(0))?;
         }
         Ok(())
@@ -190,10 +209,7 @@ impl Healthcheck {
 impl Mount {
     /// Returns the target.
     fn validate(&self) -> Result<&str, SpecError> {
-        let (Self::Volume { target, .. }
-        | Self::Anonymous { target }
-        | Self::Bind { target, .. }
-        | Self::Tmpfs { target, .. }) = self;
+        let target = self.target();
         check(is_target(target), &at("mounts", target), NOT_A_TARGET)?;
         if let Self::Volume { subpath: Some(path), .. } = self {
             let inside = is_target(&format!("/{path}"));
@@ -220,64 +236,6 @@ impl FileMount {
         check(named, &at("files", &self.file.name), "is not the name of a secret or config")?;
         check(is_target(&self.target), &at("files", &self.target), NOT_A_TARGET)?;
         check(self.mode <= 0o777, &at("files", &self.target), "has a mode beyond 0777")
-    }
-}
-
-impl Settings {
-    fn validate(&self) -> Result<(), SpecError> {
-        let hostname = self.hostname.as_ref().is_none_or(|name| is_host_name(name));
-        check(hostname, &"settings.hostname", "is not a host name")?;
-        let capabilities = [&self.cap_add, &self.cap_drop].into_iter().flatten();
-        for capability in capabilities {
-            check(
-                is_capability(capability),
-                &at("settings.cap_add", capability),
-                "is no capability",
-            )?;
-        }
-        texts("settings.sysctls", &self.sysctls)?;
-        let signal = self.stop_signal.as_ref().is_none_or(|signal| is_signal(signal));
-        check(signal, &"settings.stop_signal", "is not a signal")?;
-        for device in &self.devices {
-            let field = at("settings.devices", device);
-            check(is_device(device), &field, "is not HOST:CONTAINER:rwm with absolute paths")?;
-        }
-        let groups = self.group_add.iter().all(|group| is_line(group));
-        check(groups, &"settings.group_add", NOT_A_LINE)?;
-        let options = self.security_opt.iter().all(|option| is_text(option));
-        check(options, &"settings.security_opt", HAS_NUL)?;
-        for host in &self.extra_hosts {
-            let fits = host
-                .split_once(':')
-                .is_some_and(|(name, address)| is_host_name(name) && is_host_address(address));
-            check(fits, &at("settings.extra_hosts", host), "is not NAME:IP")?;
-        }
-        for domain in &self.dns_search {
-            let field = at("settings.dns_search", domain);
-            check(is_search_domain(domain), &field, "is not a domain")?;
-        }
-        for option in &self.dns_opt {
-            let field = at("settings.dns_opt", option);
-            check(
-                is_resolver_option(option),
-                &field,
-                "is not an option of resolv.conf that may be set",
-            )?;
-        }
-        let runtime = self.runtime.as_ref().is_none_or(|name| is_line(name));
-        check(runtime, &"settings.runtime", NOT_A_LINE)?;
-        check(self.pids_limit >= 0, &"settings.pids_limit", "is negative")?;
-        let swap = self.memory_swap_bytes >= -1;
-        check(swap, &"settings.memory_swap_bytes", "is neither an amount nor -1")?;
-        for (name, &(soft, hard)) in &self.ulimits {
-            let field = at("settings.ulimits", name);
-            let named =
-                !name.is_empty() && name.bytes().all(|b| b.is_ascii_lowercase() || b == b'_');
-            check(named, &field, "is not the name of a limit")?;
-            let range = soft >= -1 && hard >= -1 && (hard == -1 || (soft >= 0 && soft <= hard));
-            check(range, &field, "is not a soft limit of at most the hard one, or -1")?;
-        }
-        Ok(())
     }
 }
 
@@ -390,16 +348,6 @@ pub fn is_file_name(text: &str) -> bool {
 fn is_target(text: &str) -> bool {
     let component = |part: &str| !matches!(part, "" | "." | "..");
     is_line(text) && text.strip_prefix('/').is_some_and(|path| path.split('/').all(component))
-}
-
-fn is_device(text: &str) -> bool {
-    let mut parts = text.splitn(3, ':');
-    let path = |part: Option<&str>| part.is_none_or(is_target);
-    let (host, inside, access) = (parts.next(), parts.next(), parts.next());
-    let access = access.is_none_or(|access| {
-        !access.is_empty() && access.bytes().all(|b| matches!(b, b'r' | b'w' | b'm'))
-    });
-    path(host) && path(inside) && access
 }
 
 /// Returns whether a path is that of a directory with secrets, in one, or above one. What symbolic links make of it only

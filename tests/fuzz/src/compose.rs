@@ -10,7 +10,7 @@ use crate::pieces::{Pieces, piece};
 /// Runs a file: the environment, what other files contain, and the text.
 pub(crate) fn run(data: &[u8]) {
     let mut pieces = Pieces(data);
-    let env_file = String::from_utf8_lossy(pieces.piece()).into_owned();
+    let env_file = pieces.piece().to_vec();
     let text = String::from_utf8_lossy(pieces.0);
     let mut env = BTreeMap::from([("TAG".to_owned(), "1.2".to_owned())]);
     env.extend(vc_compose::parse_env_file(&env_file, &env).unwrap_or_default());
@@ -18,14 +18,20 @@ pub(crate) fn run(data: &[u8]) {
         0 => Err(io::ErrorKind::NotFound.into()),
         1 => Ok(Entry::Directory),
         2 => Ok(Entry::Other),
-        _ => Ok(Entry::File { content: env_file.clone().into_bytes(), mode: 0o644 }),
+        _ => Ok(Entry::File { content: env_file.clone(), mode: 0o644 }),
     };
     let read = |path: &str| match path.len() % 3 {
         0 => Err(io::ErrorKind::NotFound.into()),
         _ => Ok(env_file.clone()),
     };
-    let context =
-        Context { project: None, directory: Some("Shop"), env: &env, read: &read, open: &open };
+    let context = Context {
+        project: None,
+        node: None,
+        directory: Some("Shop"),
+        env: &env,
+        read: &read,
+        open: &open,
+    };
     match vc_compose::parse(&text, &context) {
         Ok(project) => {
             let contents = project.files.iter().map(|it| it.base64.len() / 4 * 3).sum::<usize>();
@@ -52,6 +58,7 @@ pub(crate) fn seeds() -> Vec<Vec<u8>> {
     let fixtures = [
         include_str!("../../../protocol/compose/tests/compose/files/web-api-redis.yaml"),
         "x: &a {image: i}\nservices:\n  a: {<<: *a, ports: ['80:80/udp', '1-9:1-9']}\n",
+        "services:\n  a: {extends: {service: b}, ports: !reset [], gpus: all}\n  b: {image: i, ports: ['80']}\n---\nservices: {a: !override {image: j}}\n",
         "name: shop\nservices:\n  s:\n    image: i:${TAG:-1}\n    command: sh -c 'a \"b\"'\n    env_file: [e]\n    \
          environment: [A=1, B]\n    volumes: ['data:/d', './abc:/a:ro']\n    deploy: {replicas: 3, \
          update_config: {parallelism: 1, delay: 1m30s}, resources: {reservations: {cpus: '0.5', memory: 64M}}}\n\

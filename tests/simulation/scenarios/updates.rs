@@ -53,6 +53,7 @@ fn checked(mut service: Deployment) -> Deployment {
         timeout_ms: None,
         retries: None,
         start_period_ms: None,
+        start_interval_ms: None,
     });
     service
 }

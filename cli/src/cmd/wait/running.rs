@@ -309,6 +309,7 @@ mod tests {
             timeout_ms: None,
             retries: None,
             start_period_ms: None,
+            start_interval_ms: None,
         });
         Deployment {
             service: service.parse().expect("a service"),

@@ -415,6 +415,7 @@ fn a_diff_of_a_new_service_shows_all_that_is_not_the_default() {
         timeout_ms: None,
         retries: None,
         start_period_ms: None,
+        start_interval_ms: None,
     });
     let mut spec = with_volume(spec);
     spec.container.mounts.push(Mount::Bind {

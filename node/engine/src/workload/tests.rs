@@ -29,6 +29,7 @@ impl Node {
             timeout_ms: None,
             retries: None,
             start_period_ms: None,
+            start_interval_ms: None,
         };
         let mut spec = ContainerSpec { healthcheck: Some(check), ..ContainerSpec::default() };
         spec.restart.condition = restart;

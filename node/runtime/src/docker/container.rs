@@ -14,7 +14,7 @@ use vc_protocol::{Millis, ServiceKey, VolumeKey};
 
 use super::labels::{CLUSTER, DIGEST, DNS, EPOCH, NODE, PROJECT, REPLICA, SERVICE};
 use super::units::{seconds, to_i64};
-use super::{files, volumes};
+use super::{cgroup, files, volumes};
 use crate::identity::Identity;
 
 /// What must exist before a container is created.
@@ -35,6 +35,9 @@ pub(super) struct ContainerContext {
     /// The epoch of its lease, if it runs under one.
     pub(super) epoch: Option<u64>,
 }
+
+/// The options of the log driver that a spec may override.
+const LOG_OPTIONS: [(&str, &str); 2] = [("max-size", "10m"), ("max-file", "3")];
 
 /// Returns the request. The restart policy is "no", since the engine decides when an instance starts again.
 pub(super) fn body(
@@ -68,6 +71,7 @@ pub(super) fn body(
         labels: Some(labels),
         healthcheck: spec.healthcheck.as_ref().map(health),
         hostname: settings.hostname.clone(),
+        domainname: settings.domainname.clone(),
         stop_signal: settings.stop_signal.clone(),
         stop_timeout: Some(seconds(Duration::from_millis(spec.stop_grace_ms))),
         tty: Some(settings.tty),
@@ -94,8 +98,10 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
         soft: Some(soft),
         hard: Some(hard),
     });
-    let log_options = [("max-size", "10m"), ("max-file", "3")];
-    HostConfig {
+    let mut log_options: HashMap<String, String> =
+        LOG_OPTIONS.map(|(key, value)| (key.to_owned(), value.to_owned())).into();
+    log_options.extend(settings.log_options.clone());
+    let config = HostConfig {
         memory: (spec.limit.memory_bytes > 0).then(|| to_i64(spec.limit.memory_bytes)),
         nano_cpus: (spec.limit.cpu_millis > 0)
             .then(|| to_i64(spec.limit.cpu_millis.saturating_mul(1_000_000))),
@@ -105,7 +111,7 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
         }),
         log_config: Some(HostConfigLogConfig {
             typ: Some("json-file".to_owned()),
-            config: Some(log_options.map(|(key, value)| (key.to_owned(), value.to_owned())).into()),
+            config: Some(log_options),
         }),
         network_mode: match &spec.network_mode {
             None => context.networks.first().cloned(),
@@ -136,7 +142,8 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
         memory_swap: (settings.memory_swap_bytes != 0).then_some(settings.memory_swap_bytes),
         runtime: settings.runtime.clone(),
         ..HostConfig::default()
-    }
+    };
+    cgroup::with(config, settings)
 }
 
 /// Returns the options of the container's resolver, never none: Docker would take those of the host. If one of them is `ndots`,
@@ -188,7 +195,7 @@ fn health(check: &Healthcheck) -> HealthConfig {
         timeout: nanos(check.timeout_ms),
         retries: check.retries.map(i64::from),
         start_period: nanos(check.start_period_ms),
-        start_interval: None,
+        start_interval: nanos(check.start_interval_ms),
     }
 }
 

@@ -6,6 +6,7 @@
 
 mod archive;
 mod backend;
+mod cgroup;
 mod client;
 mod config;
 mod confined_mounts;

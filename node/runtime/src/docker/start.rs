@@ -183,7 +183,8 @@ impl DockerClient {
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
             self.protected.check(&spec.mounts)?;
-            self.check_subpaths(&client, spec).await?;
+            self.create_host_paths(spec).await?;
+            self.check_engine(&client, id, spec).await?;
             // Before the permit: a server may have to be asked for them.
             let files = tokio::select! {
                 () = cancel.cancelled() => return Err(StartError::Cancelled),
@@ -346,19 +347,44 @@ impl DockerClient {
         Ok(spec)
     }
 
-    /// Errors: the container mounts a directory of a volume, which the engine cannot.
-    async fn check_subpaths(
+    /// Makes the directories that bind mounts lack, as Docker does for the short form of a mount. Those of another host are left to
+    /// its engine, which refuses them.
+    async fn create_host_paths(&self, spec: &ContainerSpec) -> Result<(), StartError> {
+        if !self.is_local() || !spec.host_path_roots.is_empty() {
+            return Ok(());
+        }
+        for path in &spec.created_host_paths {
+            let missing = matches!(tokio::fs::metadata(path).await, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
+            if missing && let Err(error) = tokio::fs::create_dir_all(path).await {
+                return Err(StartError::Node(format!("cannot make the directory {path}: {error}")));
+            }
+        }
+        Ok(())
+    }
+
+    /// Warns of what the engine leaves out. Errors: the container mounts a directory of a volume, which the engine cannot.
+    async fn check_engine(
         &self,
         client: &bollard::Docker,
+        id: &InstanceId,
         spec: &ContainerSpec,
     ) -> Result<(), StartError> {
+        let start_interval = spec.healthcheck.as_ref().and_then(|check| check.start_interval_ms);
         let subpath = spec.mounts.iter().find_map(|mount| match mount {
             Mount::Volume { subpath, .. } => subpath.clone(),
             _ => None,
         });
-        let Some(subpath) = subpath else { return Ok(()) };
+        if start_interval.is_none() && subpath.is_none() {
+            return Ok(());
+        }
         let info = self.info.get(client, &self.host).await.map_err(DockerError::Engine)?;
-        if info.subpaths { Ok(()) } else { Err(StartError::Subpath(subpath)) }
+        if start_interval.is_some() && !info.start_interval {
+            tracing::warn!(instance = %id, "healthcheck.start_interval has no effect: the Docker engine is older than 25");
+        }
+        match subpath {
+            Some(subpath) if !info.subpaths => Err(StartError::Subpath(subpath)),
+            _ => Ok(()),
+        }
     }
 
     /// Returns the spec with the host paths of its mounts resolved, where a policy limits them.

@@ -10,7 +10,7 @@ use tokio::time::timeout;
 use vc_crdt::View;
 use vc_protocol::image::{MAX_PATHS, PathKind, Request, Response};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Mount, ServiceSpec};
+use vc_protocol::spec::{Attribute, ContainerSpec, Mount, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, NodeId, ServiceKey};
 
 use super::blocking::blocking;
@@ -39,6 +39,11 @@ impl From<PathMissing> for ApiError {
     }
 }
 
+/// Returns whether a path is made when the container starts.
+fn is_created(container: &ContainerSpec, path: &str) -> bool {
+    container.host_path_roots.is_empty() && container.created_host_paths.contains(path)
+}
+
 impl Images {
     /// Checks that the host paths which a service mounts exist on the node that it is pinned to, if that is up and answers. Nothing
     /// is checked for a container that is deployed already.
@@ -53,7 +58,9 @@ impl Images {
         spec: &ServiceSpec,
     ) -> Result<(), PathMissing> {
         let sources = spec.container.mounts.iter().filter_map(|mount| match mount {
-            Mount::Bind { source, .. } => Some(source.clone()),
+            Mount::Bind { source, .. } if !is_created(&spec.container, source) => {
+                Some(source.clone())
+            }
             _ => None,
         });
         let paths: Vec<String> = sources.take(MAX_PATHS).collect();

@@ -8,7 +8,7 @@ use tokio::time::timeout;
 use vc_crdt::{ImageRecord, View};
 use vc_protocol::image::Digest;
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{ContainerSpec, Deployment};
+use vc_protocol::spec::{ContainerSpec, Deployment, PullPolicy};
 use vc_protocol::{Name, NodeId, ServiceKey};
 
 use super::error::short;
@@ -70,7 +70,7 @@ impl From<Option<String>> for Resolved {
 impl Images {
     /// Pins deployments to image ids, so that all replicas run the same bytes. In this order:
     ///
-    /// 1. with [`Pinning::pull`], what the registry has, else what Docker on this node has;
+    /// 1. with [`Pinning::pull`], or as the service says ([`PullPolicy`]), what the registry has, else what Docker on this node has;
     /// 2. what was pushed;
     /// 3. what the service is pinned to, also if that is nothing, while the file names the same image;
     /// 4. what another service of the project is pinned to for the same reference;
@@ -90,6 +90,8 @@ impl Images {
             let container = &deployment.spec.container;
             // Nodes of different platforms run different images of one name, so only a push identifies one.
             let unambiguous = platforms.len() == 1 || container.platform.is_some();
+            let always = deployment.spec.pull_policy == PullPolicy::Always;
+            let by = Pinning { pull: by.pull || always, ..by };
             self.resolve(by, &deployment.service, container, unambiguous)
         });
         let resolved: Vec<Resolved> = stream::iter(resolved.collect::<Vec<_>>())

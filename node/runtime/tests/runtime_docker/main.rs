@@ -178,6 +178,7 @@ async fn a_healthcheck_sets_the_health_in_the_phase() {
         timeout_ms: None,
         retries: Some(1),
         start_period_ms: None,
+        start_interval_ms: None,
     };
     let spec = ContainerSpec { healthcheck: Some(check), ..shell("exec sleep 600") };
     let id = host.start("shop/web.1", &spec);

@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vc_protocol::spec::{Mount, Settings};
+use vc_protocol::spec::{Cgroup, IpcNamespace, Mount, Namespaces, Settings};
 
 use crate::*;
 
@@ -38,7 +38,7 @@ async fn a_container_has_the_settings_of_its_spec() {
         runtime: Some("runc".to_owned()),
         tty: true,
         stdin_open: true,
-        privileged: false,
+        ..Settings::default()
     };
     spec.networks = [
         ("back".parse().expect("a name"), BTreeSet::new()),
@@ -95,6 +95,57 @@ async fn a_container_has_the_settings_of_its_spec() {
     let asked = std::time::Instant::now();
     host.remove(&id, 100_000).await;
     assert!(asked.elapsed() < Duration::from_secs(60));
+}
+
+#[tokio::test]
+async fn a_container_has_the_limits_and_namespaces_of_its_spec() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let mut spec = shell("exec sleep 600");
+    spec.settings = Settings {
+        cgroup: Cgroup {
+            cpu_shares: 512,
+            cpu_period: 50_000,
+            cpu_quota: 25_000,
+            cpuset: Some("0".to_owned()),
+            oom_score_adj: 321,
+            ..Cgroup::default()
+        },
+        namespaces: Namespaces {
+            host_pid: true,
+            host_uts: true,
+            ipc: Some(IpcNamespace::Shareable),
+            ..Namespaces::default()
+        },
+        device_cgroup_rules: vec!["c 1:3 mr".to_owned()],
+        log_options: [("max-size".to_owned(), "1m".to_owned())].into(),
+        annotations: [("a".to_owned(), "b".to_owned())].into(),
+        ..Settings::default()
+    };
+    let id = host.start("shop/web.1", &spec);
+    host.running(&id).await;
+    let container = engine.run(&["ps", "-q"]);
+    let inside = |script: &str| engine.run(&["exec", &container, "sh", "-c", script]);
+    assert_eq!(inside("cat /proc/self/oom_score_adj"), "321");
+    assert_ne!(inside("cat /proc/1/comm"), "sleep", "it sees the processes of the host");
+    let own = std::fs::read_to_string("/proc/sys/kernel/hostname").expect("the host's name");
+    assert_eq!(inside("hostname"), own.trim_end());
+    let inspect = |template: &str| engine.run(&["inspect", "-f", template, &container]);
+    assert_eq!(
+        inspect(
+            "{{.HostConfig.CpuShares}} {{.HostConfig.CpuPeriod}} {{.HostConfig.CpuQuota}} {{.HostConfig.CpusetCpus}}"
+        ),
+        "512 50000 25000 0"
+    );
+    assert_eq!(
+        inspect("{{.HostConfig.IpcMode}} {{.HostConfig.DeviceCgroupRules}}"),
+        "shareable [c 1:3 mr]"
+    );
+    assert_eq!(
+        inspect("{{json .HostConfig.LogConfig.Config}}"),
+        r#"{"max-file":"3","max-size":"1m"}"#
+    );
+    host.remove(&id, 0).await;
 }
 
 #[tokio::test]

@@ -99,18 +99,6 @@ fn invalid_deploy_values_are_refused_by_path() {
             "deploy: {mode: global}",
             "services.s.deploy.mode: global is not supported yet: write replicas",
         ),
-        (
-            "deploy: {labels: [a]}",
-            "services.s.deploy.labels is not supported: write labels on the service",
-        ),
-        (
-            "deploy: {resources: {limits: {pids: 5}}}",
-            "services.s.deploy.resources.limits.pids is not supported",
-        ),
-        (
-            "deploy: {resources: {reservations: {devices: []}}}",
-            "services.s.deploy.resources.reservations.devices is not supported",
-        ),
         ("cpus: many", "services.s.cpus: 'many' is not a number of CPUs: write 0.5 or 2"),
         (
             "mem_limit: 1 GiBs",
@@ -145,10 +133,6 @@ fn invalid_deploy_values_are_refused_by_path() {
         (
             "deploy: {placement: {constraints: [node.id == abc]}}",
             "services.s.deploy.placement.constraints[0]: 'abc' is not the peer id of an Ed25519 key",
-        ),
-        (
-            "deploy: {placement: {preferences: []}}",
-            "services.s.deploy.placement.preferences is not supported",
         ),
         (
             "platform: linux",

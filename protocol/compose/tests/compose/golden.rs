@@ -58,9 +58,10 @@ fn the_examples_can_be_deployed() {
         let Ok(text) = fs::read_to_string(directory.join("compose.yaml")) else { continue };
         let context = Context {
             project: None,
+            node: None,
             directory: None,
             env: &BTreeMap::new(),
-            read: &|path| fs::read_to_string(directory.join(path)),
+            read: &|path| fs::read(directory.join(path)),
             open: &|path| {
                 let content = fs::read(directory.join(path))?;
                 Ok(Entry::File { content, mode: 0o644 })

@@ -147,7 +147,7 @@ proptest! {
         answers(&text);
         let indented = text.replace('\n', "\n    ");
         answers(&format!("services:\n  s:\n    image: i\n    {indented}\n"));
-        let _ = vc_compose::parse_env_file(&text, &BTreeMap::new());
+        let _ = vc_compose::parse_env_file(text.as_bytes(), &BTreeMap::new());
     }
 
     #[test]

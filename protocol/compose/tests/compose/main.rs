@@ -12,6 +12,7 @@ mod networks;
 mod ports;
 mod refused;
 mod services;
+mod several_files;
 mod top;
 mod volumes;
 
@@ -38,13 +39,15 @@ fn parse_with(text: &str, more: &[(&str, &str)]) -> Result<Project, ComposeError
         .map(|(key, value)| ((*key).to_owned(), (*value).to_owned()))
         .collect();
     let read = |path: &str| match path {
-        "broken.env" => Ok("A=1\n=2\n".to_owned()),
+        "broken.env" => Ok(b"A=1\n=2\n".to_vec()),
         "secret.env" => Err(io::Error::new(io::ErrorKind::PermissionDenied, "permission denied")),
-        path => fs::read_to_string(fixtures().join(path))
-            .map_err(|e| io::Error::new(e.kind(), "no such file")),
+        path => {
+            fs::read(fixtures().join(path)).map_err(|e| io::Error::new(e.kind(), "no such file"))
+        }
     };
     let context = Context {
         project: None,
+        node: None,
         directory: Some("My_App 2"),
         env: &env,
         read: &read,

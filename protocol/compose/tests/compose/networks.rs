@@ -37,14 +37,6 @@ fn unsupported_network_options_are_refused() {
             "services.s.networks[0] is not declared: write networks: {front: } at the top",
         ),
         (
-            "networks: [Front]",
-            "services.s.networks[0]: 'Front' is not a name: use 1 to 63 lower-case letters, digits and '-', starting with a letter or a digit",
-        ),
-        (
-            "networks: {default: {ipv4_address: 10.0.0.2}}",
-            "services.s.networks.default.ipv4_address is not supported: services are found by name",
-        ),
-        (
             "networks: {default: {aliases: [a b]}}",
             "services.s.networks.default.aliases[0]: 'a b' is not a host name: use letters, digits, '-', '_' and '.'",
         ),
@@ -54,7 +46,6 @@ fn unsupported_network_options_are_refused() {
         ),
     ]);
     for (top, refusal) in [
-        ("ipam: {}", "networks.n.ipam is not supported: each node gives out its own addresses"),
         (
             "driver_opts: {a: b}",
             "networks.n.driver_opts is not supported: the cluster makes the network",

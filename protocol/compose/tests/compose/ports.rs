@@ -162,3 +162,22 @@ fn invalid_ports_are_refused() {
         ),
     ]);
 }
+
+#[test]
+fn a_port_without_a_published_side_is_chosen_by_the_deployment() {
+    let spec = service("ports: ['80', '81-82/udp', '127.0.0.1::90', {target: 91, mode: host}, 80]")
+        .unwrap()
+        .spec;
+    assert!(spec.ports.is_empty());
+    assert_eq!(
+        serde_json::to_value(&spec.dynamic_ports).unwrap(),
+        serde_json::json!([
+            {"target": 80, "protocol": "tcp"},
+            {"target": 81, "protocol": "udp"},
+            {"target": 82, "protocol": "udp"},
+            {"target": 91, "protocol": "tcp", "publish": "node"},
+            {"host_ip": "127.0.0.1", "target": 90, "protocol": "tcp"},
+        ])
+    );
+    assert!(service("ports: ['80']\nx-vc: {publish: none}").unwrap().spec.dynamic_ports.is_empty());
+}

@@ -2,6 +2,8 @@
 
 use std::collections::BTreeMap;
 
+use serde_json::json;
+use vc_compose::Project;
 use vc_protocol::spec::{Dependency, RestartCondition, Settings};
 
 use crate::{all_refused, beside, parse, parse_with, service};
@@ -36,14 +38,9 @@ fn an_image_can_be_built_first() {
             "services.s.build.contxt is not supported: did you mean 'context'?",
         ),
         (
-            "build: {platforms: [linux/arm64]}",
-            "services.s.build.platforms is not supported: the image is built for the node it is built on",
-        ),
-        (
             "build: {dockerfile: a, dockerfile_inline: b}",
             "services.s.build.dockerfile_inline and dockerfile are both there: keep one",
         ),
-        ("build: {cache_from: [a]}", "services.s.build.cache_from is not supported"),
     ]);
 }
 
@@ -120,12 +117,19 @@ fn unsatisfiable_dependencies_are_refused() {
             ),
         ),
     ]);
-    let error =
+    let warned =
         beside("  t: {image: i}", "depends_on: {t: {condition: service_started, restart: true}}");
     assert_eq!(
-        error.unwrap_err(),
-        "services.s.depends_on.t.restart: true is not supported: a service finds another again by its name"
+        warned.unwrap().warnings,
+        [
+            "services.s.depends_on.t.restart has no effect: a service finds another again by its name when that was replaced"
+        ]
     );
+    let optional = "depends_on: {t: {condition: service_healthy, required: false}}";
+    let on = |project: Project| project.services[0].spec.depends_on.len();
+    assert_eq!(on(beside("", optional).unwrap()), 0, "it is not there");
+    assert_eq!(on(beside("  t: {image: i, profiles: [x]}", optional).unwrap()), 0, "nor there");
+    assert_eq!(on(beside("  t: {image: i}", optional).unwrap()), 1);
 }
 
 #[test]
@@ -174,6 +178,7 @@ fn settings_of_docker_are_passed_on() {
         runtime: Some("crun".to_owned()),
         tty: true,
         stdin_open: true,
+        ..Settings::default()
     };
     assert_eq!(settings, expected);
     let maps =
@@ -233,6 +238,134 @@ fn settings_that_docker_rejects_are_refused() {
             "ulimits: {nofile: {soft: 2, hard: 1}}",
             "services.s.ulimits.nofile must be numbers, soft at most hard, or -1 for no limit",
         ),
-        ("init: yes", "services.s.init: 'yes' is neither true nor false"),
+        ("init: yes", "services.s.init: 'yes' is neither true nor false: write true"),
     ]);
+}
+
+/// The settings of a service, as JSON.
+fn settings_of(lines: &str) -> serde_json::Value {
+    let settings =
+        service(lines).unwrap_or_else(|error| panic!("{lines}: {error}")).spec.into_inner();
+    serde_json::to_value(settings.container.settings).unwrap()
+}
+
+#[test]
+fn limits_namespaces_and_devices_are_passed_on() {
+    for (lines, expected) in [
+        (
+            "cpuset: 0,2\ncpu_shares: 512\ncpu_quota: 50ms\ncpu_period: 100000\nmem_swappiness: 0\noom_kill_disable: true\n\
+             oom_score_adj: -500\ncgroup_parent: my.slice",
+            json!({"cgroup": {"cpuset": "0,2", "cpu_shares": 512, "cpu_quota": 50_000, "cpu_period": 100_000,
+                "mem_swappiness": 0, "oom_kill_disable": true, "oom_score_adj": -500, "parent": "my.slice"}}),
+        ),
+        (
+            "blkio_config: {weight: 300, weight_device: [{path: /dev/sda, weight: 400}], device_read_bps: [{path: /dev/sda, rate: 12mb}], \
+             device_write_iops: [{path: /dev/sda, rate: 30}]}",
+            json!({"cgroup": {"blkio": {"weight": 300, "weight_device": {"/dev/sda": 400},
+                "device_read_bps": {"/dev/sda": 12 << 20}, "device_write_iops": {"/dev/sda": 30}}}}),
+        ),
+        (
+            "pid: host\nuts: host\nuserns_mode: host\nipc: shareable\ncgroup: host",
+            json!({"namespaces": {"host_pid": true, "host_uts": true, "host_users": true, "ipc": "shareable", "cgroup": "host"}}),
+        ),
+        ("gpus: all", json!({"device_requests": [{"count": -1, "capabilities": ["gpu"]}]})),
+        (
+            "gpus: [{driver: nvidia, count: 2, options: {a: b}}]",
+            json!({"device_requests": [{"driver": "nvidia", "count": 2, "capabilities": ["gpu"], "options": {"a": "b"}}]}),
+        ),
+        (
+            "deploy: {resources: {reservations: {devices: [{capabilities: [gpu, utility], device_ids: ['0']}]}}}",
+            json!({"device_requests": [{"device_ids": ["0"], "capabilities": ["gpu", "utility"]}]}),
+        ),
+        (
+            "devices: [vendor.com/gpu=all]\ndevice_cgroup_rules: ['c 1:3 mr', 'a 7:* rwm']",
+            json!({"device_requests": [{"driver": "cdi", "device_ids": ["vendor.com/gpu=all"]}],
+                "device_cgroup_rules": ["c 1:3 mr", "a 7:* rwm"]}),
+        ),
+        (
+            "deploy: {resources: {limits: {pids: 7}}}\nstorage_opt: {size: 1G}\nannotations: [a=b]\ndomainname: example.com\n\
+             logging: {driver: json-file, options: {max-size: 1m, max-file: '5'}}",
+            json!({"pids_limit": 7, "storage_opt": {"size": "1G"}, "annotations": {"a": "b"}, "domainname": "example.com",
+                "log_options": {"max-size": "1m", "max-file": "5"}}),
+        ),
+    ] {
+        assert_eq!(settings_of(lines), expected, "{lines}");
+    }
+    all_refused(&[
+        ("mem_swappiness: 101", "services.s.mem_swappiness: '101' is not a number from 0 to 100"),
+        (
+            "device_cgroup_rules: [x]",
+            "services.s.device_cgroup_rules[0]: 'x' is not a rule: write one as in 'c 1:3 rwm'",
+        ),
+        ("gpus: 1", "services.s.gpus must be all, or a list of {driver, count, device_ids}"),
+        (
+            "gpus: [{count: 1, device_ids: ['0']}]",
+            "services.s.gpus[0] has count and device_ids: keep one",
+        ),
+        (
+            "pids_limit: 5\ndeploy: {resources: {limits: {pids: 7}}}",
+            "services.s.pids_limit and services.s.deploy.resources.limits.pids differ: keep one",
+        ),
+        (
+            "blkio_config: {device_read_bps: [{path: /dev/sda}]}",
+            "services.s.blkio_config.device_read_bps[0] needs path and rate",
+        ),
+        (
+            "logging: {options: {max-size: large}}",
+            "services.s.logging.options.max-size: 'large' is not a max-size: write one as in max-size: 10m, max-file: 3",
+        ),
+    ]);
+}
+
+#[test]
+fn the_mounts_of_another_service_are_given() {
+    let project = beside(
+        "  t: {image: i, volumes: ['v:/v', './a.conf:/a', '/srv/d:/d:ro'], tmpfs: /run, volumes_from: ['u:ro']}\n  \
+         u: {image: i, volumes: ['w:/w', 'v:/v2']}\nvolumes: {v: , w: }\n",
+        "volumes: ['w:/d']\nvolumes_from: [t]",
+    )
+    .unwrap();
+    let spec = &project.services[0].spec;
+    let targets: Vec<&str> =
+        spec.container.mounts.iter().map(vc_protocol::spec::Mount::target).collect();
+    assert_eq!(targets, ["/d", "/v", "/w", "/v2"]);
+    let written: Vec<&str> = spec.written_volumes().map(|name| name.as_str()).collect();
+    assert_eq!(written, ["w", "v"]);
+    assert_eq!(spec.container.files[0].target, "/a");
+    assert!(spec.depends_on.contains_key(&"t".parse().unwrap()));
+    let refused = |top: &str, lines: &str| beside(top, lines).map(drop).unwrap_err().to_string();
+    assert_eq!(
+        refused("  t: {image: i, volumes_from: [s]}\n", "volumes_from: [t]"),
+        "services.s.volumes_from[0] is a cycle: that service gets the volumes of this one; services.t.volumes_from[0] is a \
+         cycle: that service gets the volumes of this one"
+    );
+    assert_eq!(
+        refused("", "volumes_from: [x]"),
+        "services.s.volumes_from[0] names no service of the file that is deployed"
+    );
+    assert_eq!(
+        refused("  t: {image: i, volumes: [/x]}\n", "volumes_from: [t]"),
+        "services.s.volumes_from[0] has an anonymous volume at /x, which is of one instance: give it a name"
+    );
+    assert_eq!(
+        refused("", "volumes_from: ['container:x']"),
+        "services.s.volumes_from[0]: 'container:x' is not of the file: name a volume in both"
+    );
+}
+
+#[test]
+fn a_build_has_the_options_of_docker_build() {
+    let build = "build: {context: ., network: host, no_cache: true, pull: false, cache_from: [a, b], labels: {l: 1}, tags: t, \
+                 shm_size: 1m, extra_hosts: [h=1.2.3.4], ulimits: {nofile: 5}, ssh: [default], platforms: [linux/amd64], \
+                 additional_contexts: {base: ./base, img: 'docker-image://alpine'}}\npull_policy: build";
+    let project = beside("", build).unwrap();
+    let build = &project.builds[0];
+    let options: Vec<String> =
+        build.options.iter().map(|(name, value)| format!("{name}={value}")).collect();
+    assert_eq!(
+        options.join(" "),
+        "network=host no-cache=true cache-from=a cache-from=b tag=t ssh=default shm-size=1048576 label=l=1 add-host=h:1.2.3.4 \
+         ulimit=nofile=5:5 platform=linux/amd64"
+    );
+    assert_eq!(build.contexts["base"], "./base");
 }
