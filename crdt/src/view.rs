@@ -385,6 +385,7 @@ fn node(
         volume_room: Some(info.volume_room).filter(|&room| room > 0 && rules.copies),
         up: up.contains(&id),
         silent_ms: 0,
+        witness: rules.modes && info.witness,
         draining: cluster.drained.get(&id).copied().unwrap_or(false),
         runtime_error: state.runtime_error.clone(),
         holds: state.holds.clone(),

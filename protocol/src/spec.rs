@@ -1,6 +1,7 @@
 //! Service specs, as a Compose file describes them.
 
 mod disconnect;
+mod mode;
 mod mounts;
 mod policy;
 mod ports;
@@ -20,6 +21,7 @@ use crate::volume::VolumeSpec;
 use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use disconnect::{DisconnectPolicy, Reconcile};
+pub use mode::ServiceMode;
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
 pub use policy::{MAX_HOST_PATHS, PolicyError, ProjectPolicy};
 pub use ports::{
@@ -41,6 +43,9 @@ pub const MAX_SPEC_BYTES: usize = 256 * 1024;
 pub struct ServiceSpec {
     /// The container of each instance.
     pub container: ContainerSpec,
+    /// Which slots it has. Rules of placement from version 6 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: ServiceMode,
     /// Constraints on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,

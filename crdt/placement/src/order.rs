@@ -4,17 +4,18 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use vc_protocol::spec::{ContainerSpec, MAX_REPLICAS, Port};
+use vc_protocol::spec::{ContainerSpec, Port};
 use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
+use crate::allocation::NodeAllocation;
 use crate::input::{PlanInput, ServiceDemand};
+use crate::slots::{Slots, per_node};
 
 /// A service to schedule.
 pub(crate) struct Service<'a> {
     pub(crate) key: &'a ServiceKey,
     pub(crate) demand: &'a ServiceDemand,
-    /// Number of slots, at most [`MAX_REPLICAS`].
-    pub(crate) replicas: u32,
+    pub(crate) slots: Slots,
     /// The named volumes that each instance mounts, without those below.
     pub(crate) volumes: BTreeSet<VolumeKey>,
     /// Those that no service writes, of which several nodes may have the data.
@@ -47,18 +48,27 @@ fn size(reservation: Resources) -> u64 {
 
 /// Returns the services ordered by last deployment (earliest first), then reservation (largest first), then key.
 pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
-    let mut services: Vec<_> = input
+    let mut services: Vec<Service<'_>> = input
         .services
         .iter()
         .map(|(key, demand)| {
-            let replicas = demand.replicas.min(MAX_REPLICAS);
+            let slots = Slots::numbered(demand.replicas);
             let named = demand.spec.volumes();
             let named = named.filter(|name| !demand.spec.is_network_volume(name)).cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
             let (readable, volumes) = volumes.partition(|it| input.readable.contains_key(it));
-            Service { key, demand, replicas, volumes, readable, fails_everywhere: false }
+            Service { key, demand, slots, volumes, readable, fails_everywhere: false }
         })
         .collect();
+    let is_per_node = |service: &Service<'_>| service.demand.spec.mode.is_per_node();
+    if services.iter().any(is_per_node) {
+        let allocations = NodeAllocation::for_nodes(input);
+        for service in services.iter_mut().filter(|it| is_per_node(it)) {
+            service.slots = per_node(service, &allocations);
+            // Its slots have nowhere else to go.
+            service.fails_everywhere = true;
+        }
+    }
     // The sort is stable, and the map is in the order of the keys.
     services.sort_by_key(|service| (service.demand.revision, Reverse(size(service.reservation()))));
     services

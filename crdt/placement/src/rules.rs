@@ -18,6 +18,9 @@ pub struct Rules {
     pub disconnect: bool,
     /// Whether volumes have copies on several nodes.
     pub copies: bool,
+    /// Whether services have other slots than those from 1 to their number of replicas. Without it, such a service keeps the slots that
+    /// nodes claim and gets no others: nodes that do not know its mode hold it.
+    pub modes: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -39,6 +42,7 @@ pub const RULES: &[Rules] = &[
         faults: false,
         disconnect: false,
         copies: false,
+        modes: false,
     },
     Rules {
         version: 2,
@@ -47,6 +51,7 @@ pub const RULES: &[Rules] = &[
         faults: false,
         disconnect: false,
         copies: false,
+        modes: false,
     },
     Rules {
         version: 3,
@@ -55,6 +60,7 @@ pub const RULES: &[Rules] = &[
         faults: true,
         disconnect: false,
         copies: false,
+        modes: false,
     },
     Rules {
         version: 4,
@@ -63,6 +69,7 @@ pub const RULES: &[Rules] = &[
         faults: true,
         disconnect: true,
         copies: false,
+        modes: false,
     },
     Rules {
         version: 5,
@@ -71,6 +78,16 @@ pub const RULES: &[Rules] = &[
         faults: true,
         disconnect: true,
         copies: true,
+        modes: false,
+    },
+    Rules {
+        version: 6,
+        tie_break: combine,
+        fit: Fit::Policy,
+        faults: true,
+        disconnect: true,
+        copies: true,
+        modes: true,
     },
 ];
 

@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use vc_protocol::spec::ServiceMode;
 use vc_protocol::{ServiceKey, Slot};
 
 use crate::allocation::NodeAllocation;
@@ -15,6 +16,7 @@ use crate::reasons;
 use crate::rendezvous::rendezvous;
 use crate::rules::Rules;
 use crate::score::{Cost, cost};
+use crate::slots::Slots;
 use crate::volumes::{VolumeAffinity, Volumes};
 
 /// The state of scheduling one service. Nodes are indexes into the allocations.
@@ -76,9 +78,53 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         found.map(|other| other.key)
     }
 
+    /// Places the open slots, and reserves the resources, except for ports. Returns their nodes by number.
+    pub(crate) fn place(
+        &mut self,
+        open: &[u32],
+        allocations: &mut [NodeAllocation<'a>],
+        volumes: &mut Volumes<'_>,
+    ) -> BTreeMap<u32, usize> {
+        if self.waits_for_upgrades() {
+            return BTreeMap::new();
+        }
+        match self.service.slots {
+            Slots::Numbered(_) => {
+                let chosen = self.choose(open.len(), allocations, volumes);
+                open.iter().copied().zip(chosen).collect()
+            }
+            Slots::PerNode(_) => {
+                let takes = |&number: &u32| {
+                    let node = self.index_of(number, allocations)?;
+                    let takes = check_volumes(self.service, &allocations[node], volumes).is_ok()
+                        && self.fits(node, &allocations[node], 1);
+                    if takes {
+                        volumes.assign(self.service, allocations[node].id);
+                        allocations[node].reserve_volumes(std::mem::take(&mut self.volume_bytes));
+                        allocations[node].reserve(self.service);
+                        self.replicas[node] += 1;
+                    }
+                    takes.then_some((number, node))
+                };
+                open.iter().filter_map(takes).collect()
+            }
+        }
+    }
+
+    /// Returns whether the service gets no more slots, because nodes that are up do not know its mode.
+    fn waits_for_upgrades(&self) -> bool {
+        !self.rules.modes && self.service.demand.spec.mode != ServiceMode::Replicated
+    }
+
+    /// Returns the index of the only node that may run a slot.
+    fn index_of(&self, number: u32, allocations: &[NodeAllocation<'a>]) -> Option<usize> {
+        let node = self.service.slots.node_of(number)?;
+        allocations.binary_search_by(|allocation| allocation.id.cmp(&node)).ok()
+    }
+
     /// Chooses nodes for up to `count` slots, fewer if no more fit, and reserves the resources, except for ports. The
     /// result is in the order in which the open slots take the nodes.
-    pub(crate) fn choose(
+    fn choose(
         &mut self,
         count: usize,
         allocations: &mut [NodeAllocation<'a>],
@@ -180,6 +226,9 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         let new_slots = placed.iter().map(|(&replica, &node)| (replica, node, None));
         for (replica, node, first) in kept_slots.chain(new_slots) {
             let compared = by_node.entry(node).or_insert_with(|| {
+                if let Slots::PerNode(_) = self.service.slots {
+                    return vec![reasons::PER_NODE.to_owned()];
+                }
                 if let VolumeAffinity::Node(volume, holder) = volumes.affinity(self.service) {
                     let verb = if holder.has_data { "holds" } else { "creates" };
                     return vec![format!("{verb} volume {volume}")];
@@ -208,14 +257,23 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             !has_node && !waiting.contains_key(replica)
         };
         let mut refusals: Option<Vec<Refusal>> = None;
-        for replica in (1..=self.service.replicas).filter(is_open) {
-            let refusals = refusals.get_or_insert_with(|| self.refusals(allocations, volumes));
-            plan.unplaced.insert(slot(replica), refusals.clone());
+        for replica in self.service.slots.numbers().filter(is_open) {
+            let refusals = match self.index_of(replica, allocations) {
+                Some(node) => self.refusals(&allocations[node..=node], volumes),
+                None => {
+                    refusals.get_or_insert_with(|| self.refusals(allocations, volumes)).clone()
+                }
+            };
+            plan.unplaced.insert(slot(replica), refusals);
         }
     }
 
-    /// Returns why each node cannot take one more replica.
+    /// Returns why each of these nodes cannot take one more replica.
     fn refusals(&self, allocations: &[NodeAllocation<'a>], volumes: &Volumes<'_>) -> Vec<Refusal> {
+        let check_mode = || match self.waits_for_upgrades() {
+            true => Err(Infeasible::OlderMembers),
+            false => Ok(()),
+        };
         let refuse = |allocation: &NodeAllocation<'a>| {
             let check_group = || match self.ineligible_member(allocation) {
                 Some(service) => Err(Infeasible::GroupMember { service }),
@@ -224,6 +282,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             let infeasible = check_volumes(self.service, allocation, volumes)
                 .and_then(|()| check_new(self.service, allocation))
                 .and_then(|()| check_group())
+                .and_then(|()| check_mode())
                 .and_then(|()| check_resources(self.service, allocation, self.volume_bytes))
                 .err()?;
             let reason = match volumes.data_on(self.service, allocation.id) {

@@ -35,6 +35,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
         volume_room: None,
         up: true,
         silent_ms: 0,
+        witness: false,
         draining: false,
         runtime_error: None,
         holds: Holds::default(),
