@@ -46,6 +46,9 @@ pub struct ServiceSpec {
     /// Which slots it has. Rules of placement from version 6 on read it.
     #[serde(default, skip_serializing_if = "is_default")]
     pub mode: ServiceMode,
+    /// How many slots of a replicated job run at a time; 0 for all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_concurrent: u32,
     /// Constraints on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,

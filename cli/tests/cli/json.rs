@@ -13,7 +13,7 @@ use vc_protocol::control::{
     TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport,
     VoterRow,
 };
-use vc_protocol::spec::{OnPartition, ServiceSpec};
+use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::Home;
@@ -78,7 +78,10 @@ fn service_row() -> ServiceRow {
         project: "shop".parse().expect("a name"),
         image: "img".to_owned(),
         version: 2,
+        mode: ServiceMode::Replicated,
         replicas: 2,
+        succeeded: 0,
+        failed: 0,
         running: 2,
         healthy: 2,
         has_healthcheck: true,

@@ -200,6 +200,7 @@ fn no_slot(service: &Service<'_>, allocation: &NodeAllocation<'_>) -> String {
         Slots::Numbered(replicas) => {
             format!("still runs it, but {} was scaled to {replicas}", service.key)
         }
+        Slots::Open(_) => "still runs it, but its run has ended, or has not come yet".to_owned(),
         Slots::PerNode(_) => match check_suited(service, allocation) {
             Err(infeasible) => infeasible.to_string(),
             Ok(()) => format!("still runs it, but {} has one slot for each node", service.key),
@@ -222,7 +223,7 @@ fn contenders<'a>(
     let mut awaited: PerSlot<usize> = vec![BTreeMap::new(); services.len()];
     let keeps = |service: &Service<'_>, allocation: &NodeAllocation<'_>| {
         rules.disconnect
-            && matches!(service.slots, Slots::Numbered(_))
+            && !matches!(service.slots, Slots::PerNode(_))
             && service.demand.spec.disconnect.keeps_slots(allocation.node.silent_ms)
             && check_suited(service, allocation).is_ok()
     };
@@ -231,6 +232,12 @@ fn contenders<'a>(
             // What a node holds and does not run, it does not start.
             let check = if claim.running { check_node } else { check_new };
             let reason = match indexes.get(&slot.service) {
+                // It says how its run ended, and holds nothing.
+                Some(&index)
+                    if !claim.running && services[index].demand.ended.contains(&slot.replica) =>
+                {
+                    continue;
+                }
                 None => format!("still runs it, but {} was removed", slot.service),
                 Some(&index) if !has_slot(&services[index], allocation, slot.replica) => {
                     no_slot(&services[index], allocation)

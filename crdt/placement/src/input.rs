@@ -106,6 +106,9 @@ pub struct ServiceDemand {
     pub spec: Stored<ServiceSpec>,
     /// Number of slots, numbered from 1; without effect where there is one for each node. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
     pub replicas: u32,
+    /// The numbers of the slots whose runs have ended: nothing runs in them any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ended: BTreeSet<u32>,
     /// When it was last deployed: earlier services are scheduled first. Services of one deployment should share a revision,
     /// so that the largest of them is placed first.
     #[serde(default)]

@@ -52,7 +52,7 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
         .services
         .iter()
         .map(|(key, demand)| {
-            let slots = Slots::numbered(demand.replicas);
+            let slots = Slots::counted(demand);
             let named = demand.spec.volumes();
             let named = named.filter(|name| !demand.spec.is_network_volume(name)).cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });

@@ -89,7 +89,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             return BTreeMap::new();
         }
         match self.service.slots {
-            Slots::Numbered(_) => {
+            Slots::Numbered(_) | Slots::Open(_) => {
                 let chosen = self.choose(open.len(), allocations, volumes);
                 open.iter().copied().zip(chosen).collect()
             }

@@ -7,7 +7,7 @@ use vc_protocol::spec::MAX_REPLICAS;
 
 use crate::allocation::NodeAllocation;
 use crate::feasibility::check_fixed;
-use crate::input::PlanInput;
+use crate::input::{PlanInput, ServiceDemand};
 use crate::order::Service;
 use crate::rendezvous::rendezvous;
 
@@ -19,18 +19,31 @@ const MAX_NUMBER: u64 = 1 << 24;
 pub(crate) enum Slots {
     /// Those from 1 to this number, at most [`MAX_REPLICAS`].
     Numbered(u32),
+    /// Those of a job whose turn it is.
+    Open(BTreeSet<u32>),
     /// One for each of these nodes, which alone may run it.
     PerNode(BTreeMap<u32, NodeId>),
 }
 
 impl Slots {
-    pub(crate) fn numbered(replicas: u32) -> Self {
-        Self::Numbered(replicas.min(MAX_REPLICAS))
+    /// Returns the slots of a service that has as many as it says.
+    pub(crate) fn counted(demand: &ServiceDemand) -> Self {
+        let replicas = demand.replicas.min(MAX_REPLICAS);
+        if !demand.spec.mode.is_job() {
+            return Self::Numbered(replicas);
+        }
+        let most = match demand.spec.max_concurrent {
+            0 => usize::MAX,
+            most => most as usize,
+        };
+        let open = (1..=replicas).filter(|number| !demand.ended.contains(number));
+        Self::Open(open.take(most).collect())
     }
 
     pub(crate) fn contains(&self, number: u32) -> bool {
         match self {
             Self::Numbered(replicas) => (1..=*replicas).contains(&number),
+            Self::Open(numbers) => numbers.contains(&number),
             Self::PerNode(nodes) => nodes.contains_key(&number),
         }
     }
@@ -39,6 +52,7 @@ impl Slots {
     pub(crate) fn numbers(&self) -> Box<dyn Iterator<Item = u32> + '_> {
         match self {
             Self::Numbered(replicas) => Box::new(1..=*replicas),
+            Self::Open(numbers) => Box::new(numbers.iter().copied()),
             Self::PerNode(nodes) => Box::new(nodes.keys().copied()),
         }
     }
@@ -46,7 +60,7 @@ impl Slots {
     /// Returns the only node that may run a slot; `None` if any may.
     pub(crate) fn node_of(&self, number: u32) -> Option<NodeId> {
         match self {
-            Self::Numbered(_) => None,
+            Self::Numbered(_) | Self::Open(_) => None,
             Self::PerNode(nodes) => nodes.get(&number).copied(),
         }
     }
@@ -60,7 +74,9 @@ pub(crate) fn per_node(service: &Service<'_>, allocations: &[NodeAllocation<'_>]
     };
     let suited: BTreeSet<NodeId> = allocations.iter().filter(suits).map(|it| it.id).collect();
     let numbers = numbers(allocations);
-    Slots::PerNode(numbers.into_iter().filter(|(_, node)| suited.contains(node)).collect())
+    let ended = &service.demand.ended;
+    let is_open = |(number, node): &(u32, NodeId)| suited.contains(node) && !ended.contains(number);
+    Slots::PerNode(numbers.into_iter().filter(is_open).collect())
 }
 
 /// Returns the number of each node's slots: it follows from the id alone, so that what a node runs keeps its number whichever other

@@ -36,7 +36,8 @@ impl Cluster {
             let mounts = volumes.iter().map(|name| support::volume(name)).collect();
             let container = ContainerSpec { mounts, ..ContainerSpec::default() };
             let spec = ServiceSpec { container, ..ServiceSpec::default() };
-            let demand = ServiceDemand { spec: spec.into(), replicas: 1, revision: 1 };
+            let ended = BTreeSet::new();
+            let demand = ServiceDemand { spec: spec.into(), replicas: 1, ended, revision: 1 };
             (format!("shop/s{n}").parse().expect("a service"), demand)
         };
         let services = services.iter().enumerate().map(demand).collect();

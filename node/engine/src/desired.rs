@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use vc_crdt::View;
+use vc_crdt::{UpdateStatus, View};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::{ContainerSpec, Dependency, Reconcile, ServiceSpec, UpdatePolicy};
-use vc_protocol::{InstanceId, Name, NodeId, Slot};
+use vc_protocol::{InstanceId, Name, NodeId, ServiceKey, Slot};
 
 use crate::isolation::Isolation;
 use crate::lease::{Gate, Gates};
@@ -21,6 +21,8 @@ pub(crate) struct Desired {
     pub(crate) waits_for: String,
     /// Which node it waits for, that is to stop an instance of the slot first: "waits for n1 to stop it"; empty if none.
     pub(crate) stops_elsewhere: String,
+    /// Whether it is a run: it is not started again once it has ended.
+    pub(crate) is_run: bool,
     /// Why this node does not have the lease that it needs; empty if it needs none or has it.
     pub(crate) lease: String,
     /// Why it is stopped here, although the plan gives the slot to this node; `None` if it is not.
@@ -75,6 +77,7 @@ pub(crate) fn desired(
             waits_for: isolation.waits_for(spec).unwrap_or_else(|| waits_for(view, slot, spec)),
             stops_elsewhere: stops_elsewhere(view, node, slot, spec),
             lease,
+            is_run: spec.mode.is_job(),
             stop: isolation.stops(spec),
             reports_start: spec.disconnect.reconcile == Reconcile::LongestRunning,
             starts_first: spec.starts_first(),
@@ -92,6 +95,11 @@ fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
     let unmet = spec.depends_on.iter().filter(|(name, condition)| {
         if has_ended {
             return false;
+        }
+        let other =
+            ServiceKey { project: slot.service.project.clone(), service: (*name).clone() };
+        if **condition == Dependency::ServiceCompletedSuccessfully && view.mode(&other).is_job() {
+            return view.updates.get(&other) != Some(&UpdateStatus::Complete);
         }
         let mut claims = claims_of(view, slot, name);
         !claims.any(|claim| match condition {

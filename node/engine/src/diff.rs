@@ -40,7 +40,9 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
     match held {
         None => {
             changes.append(&mut content(&spec, show_values));
-            changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
+            if !spec.mode.is_per_node() {
+                changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
+            }
         }
         Some(held) => {
             let masked = |spec: &ServiceSpec| {
@@ -52,7 +54,8 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
             };
             changes.append(&mut between(&masked(&held.spec), &masked(&spec)));
             let before = view.cluster.replicas(service);
-            if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before) {
+            if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before && !spec.mode.is_per_node())
+            {
                 changes.push(format!("replicas: {before} -> {replicas}"));
             }
             if held.spec != spec {

@@ -110,6 +110,7 @@ impl Engine {
             } else {
                 before.update_results
             },
+            runs: before.runs,
             ports: BTreeMap::new(),
             restarting: None,
         };
@@ -577,7 +578,8 @@ impl Engine {
             tracing::error!(%error, "cannot add the maps of a newer schema");
         }
         let (has_history, has_voters) = (self.replica.has_history(), self.replica.has_voters());
-        self.view = Arc::new(View { has_history, has_voters, ..view });
+        let has_runs = self.replica.has_runs();
+        self.view = Arc::new(View { has_history, has_voters, has_runs, ..view });
     }
 
     fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {

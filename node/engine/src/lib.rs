@@ -31,6 +31,7 @@ pub mod rollout;
 pub mod routes;
 pub mod runtime;
 mod runtime_health;
+mod runs;
 mod silence;
 mod startup_hold;
 mod volume_report;

@@ -25,7 +25,7 @@ use vc_placement::rebalance;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
-use vc_protocol::spec::{Deployment, OnPartition, ProjectPolicy};
+use vc_protocol::spec::{Deployment, OnPartition, ProjectPolicy, ServiceMode};
 use vc_protocol::{Millis, Name, NodeId, ServiceKey, VolumeKey};
 
 use crate::history;
@@ -236,6 +236,9 @@ impl Mutation {
             }
             Self::Scale { service, replicas: to } => {
                 let service = find(view, service)?;
+                if view.mode(&service).is_per_node() {
+                    return Err(MutationError::OnEachNode { service });
+                }
                 revision::check_replicas(&service, *to)?;
                 let from = state.replicas(&service);
                 state.scale.insert(service.clone(), *to);
@@ -433,6 +436,7 @@ fn deploy(
     for deployment in deployments {
         check_held(view, |service| *service == deployment.service)?;
         check_volumes_known(view, deployment)?;
+        check_mode_known(view, deployment)?;
         changes.push(revision::deploy(view, state, deployment, by, now)?);
     }
     files::drop_unused(view, state);
@@ -466,6 +470,24 @@ fn check_volumes_known(view: &View, deployment: &Deployment) -> Result<(), Mutat
     }
 }
 
+/// Errors: a node that is up would hold the service, as it does not know its mode.
+fn check_mode_known(view: &View, deployment: &Deployment) -> Result<(), MutationError> {
+    if deployment.spec.mode.is_job() && !view.has_runs {
+        return Err(MutationError::OlderMembers("keep what became of jobs"));
+    }
+    if deployment.spec.mode == ServiceMode::Replicated || view.rules.modes {
+        return Ok(());
+    }
+    let plan = |node: &NodeId| {
+        let info = view.nodes.get(node).and_then(|state| state.info.as_ref());
+        info.map_or(0, |info| info.supports.plan)
+    };
+    let service = deployment.service.clone();
+    let node = view.up.iter().min_by_key(|node| plan(node));
+    let node = node.map_or_else(String::new, |node| view.name(*node));
+    Err(MutationError::OlderNodeForMode { service, mode: deployment.spec.mode, node })
+}
+
 /// Adds the orders that even out the load to those that still hold, and drops the others.
 fn order_moves(view: &View, state: &mut ClusterState) -> Vec<Change> {
     state.moves.retain(|slot, order| volumes::is_open(view, slot, order));
@@ -487,7 +509,8 @@ fn order_moves(view: &View, state: &mut ClusterState) -> Vec<Change> {
 
 /// Errors: the node runs instances, or holds data that a service uses.
 fn check_empty(view: &View, node: NodeId) -> Result<(), MutationError> {
-    let instances = view.nodes.get(&node).map_or(0, |state| state.claims.len());
+    let claims = view.nodes.get(&node).into_iter().flat_map(|state| state.claims.keys());
+    let instances = claims.filter(|id| !view.has_ended(id)).count();
     if view.up.contains(&node) && instances > 0 {
         return Err(MutationError::NodeHasInstances { node: view.name(node), instances });
     }

@@ -17,6 +17,7 @@ use crate::isolation::Isolation;
 use crate::lease::Gates;
 use crate::node_faults::NodeFaults;
 use crate::rollout::Rollout;
+use crate::runs;
 use crate::runtime::{Observed, Phase, RuntimeEvent};
 use crate::runtime_health::{Recovery, RuntimeHealth};
 use crate::workload::{Pass, Workload};
@@ -130,6 +131,7 @@ impl Reconciler {
             return Vec::new();
         }
         self.update_faults(view, own, clock.monotonic);
+        runs::forget(view, own);
         // Several nodes may share a host: what one that is up has there is no orphan.
         own.orphans = self.orphans.clone();
         own.orphans.retain(|node, _| !view.up.contains(node));
@@ -137,9 +139,12 @@ impl Reconciler {
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
         let fault = own.faults.node.as_deref();
-        let pass = Pass { hold: &hold, fault, gates, lamport: view.next_lamport(), clock };
+        let kept = runs::kept(view, self.node, own);
+        let (kept, lamport) = (&kept, view.next_lamport());
+        let pass = Pass { hold: &hold, fault, kept, gates, lamport, clock };
         let (actions, claims) = self.workload.reconcile(&desired, &handover, &pass);
         own.claims = claims;
+        runs::record(own, self.workload.runs(&desired, clock.wall), clock.wall);
         let removed = self.record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);
         removed.into_iter().chain(actions.into_iter().map(Output::Runtime)).collect()
@@ -221,7 +226,7 @@ impl Reconciler {
             else {
                 continue;
             };
-            if view.updates.contains_key(key) {
+            if view.updates.contains_key(key) || record.spec.mode.is_job() {
                 continue;
             }
             let continues = record.spec.update.failure_action == FailureAction::Continue;

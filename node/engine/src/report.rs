@@ -36,7 +36,13 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
             rows.insert((slot.clone(), Some(placement.node), String::new()), row);
         }
     }
-    for (slot, refusals) in &view.plan.unplaced {
+    // That a node is down is said with the node.
+    let is_away = |slot: &Slot, refusals: &[Refusal]| {
+        view.mode(&slot.service).is_per_node()
+            && refusals.iter().all(|it| !view.up.contains(&it.node))
+    };
+    let unplaced = view.plan.unplaced.iter();
+    for (slot, refusals) in unplaced.filter(|(slot, refusals)| !is_away(slot, refusals)) {
         let reason = unplaced_reason(view, slot, refusals);
         rows.insert((slot.clone(), None, String::new()), unclaimed(view, slot, None, reason));
     }
@@ -83,7 +89,9 @@ fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
 fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> InstanceRow {
     let slot = &id.slot;
     let planned = view.plan.placements.get(slot).is_some_and(|placement| placement.node == node);
-    let current = planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
+    let ended = view.has_ended(id);
+    let current = ended
+        || planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
     let monitored = current && claim.state == InstanceState::Running && !claim.available;
     let spec = view.spec(&slot.service).filter(|it| monitored && !it.container.has_healthcheck());
     InstanceRow {
@@ -96,7 +104,8 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
         available: claim.available,
         monitor_ms: spec.map_or(0, |it| it.update.monitor_ms),
         digest: id.digest.clone(),
-        terminal: claim.terminal,
+        terminal: claim.terminal || ended && claim.state == InstanceState::Failed,
+        ended,
         ..unclaimed(view, slot, Some(node), String::new())
     }
 }
@@ -117,6 +126,7 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         monitor_ms: 0,
         digest: String::new(),
         terminal: false,
+        ended: false,
     }
 }
 
@@ -125,10 +135,15 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
     let instances = instances(view);
     // An old instance serves until its successor does; during a start-first update there are two.
     let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
-        let replicas = view.cluster.replicas(service);
         let rows = instances.iter().filter(|row| row.service == *service && fits(row));
         let serving: BTreeSet<u32> = rows.map(|row| row.replica).collect();
-        u32::try_from(serving.range(..=replicas).count()).unwrap_or(u32::MAX)
+        let has_slot =
+            |&&replica: &&u32| view.plan.has_slot(&Slot { service: service.clone(), replica });
+        u32::try_from(serving.iter().filter(has_slot).count()).unwrap_or(u32::MAX)
+    };
+    let runs = |service: &ServiceKey, success: bool| {
+        let ends = view.runs.of_service(service).filter_map(|(_, run)| run.record.end.as_ref());
+        u32::try_from(ends.filter(|end| end.is_success() == success).count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &Stored<vc_crdt::ServiceRecord>)| {
         let spec = view.spec(key).unwrap_or(&record.spec);
@@ -149,7 +164,10 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             project: key.project.clone(),
             image: spec.container.image.clone(),
             version: history::in_effect(&versions).map_or(0, |it| it.number),
-            replicas: view.cluster.replicas(key),
+            mode: spec.mode,
+            replicas: view.replicas(key),
+            succeeded: runs(key, true),
+            failed: runs(key, false),
             running: count(key, &|row| row.state.is_running()),
             healthy: count(key, &|row| match row.state {
                 InstanceState::Healthy => true,

@@ -13,6 +13,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::claims_of_slot;
 use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::run::RunEnd;
 use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
@@ -29,6 +30,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) hold: &'a Hold<'a>,
     /// Why nothing is started; what is not wanted is removed all the same.
     pub(crate) fault: Option<&'a str>,
+    /// Runs that have ended, whose containers are kept for their logs.
+    pub(crate) kept: &'a BTreeSet<InstanceId>,
     /// What may run by its lease.
     pub(crate) gates: &'a Gates,
     /// The timestamp of new claims.
@@ -110,6 +113,22 @@ impl Workload {
             .filter_map(|(id, local)| Some((id, local.failure()?, local.is_node_fault())))
     }
 
+    /// Returns the runs that are under way or have ended at `now`, by the wall clock, and how.
+    pub(crate) fn runs(
+        &self,
+        desired: &BTreeMap<Slot, Desired>,
+        now: Millis,
+    ) -> Vec<(InstanceId, Option<RunEnd>)> {
+        let runs = desired.iter().filter(|(_, wanted)| wanted.is_run);
+        let begun = runs.filter_map(|(slot, wanted)| {
+            let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
+            let local = self.local.get(&id)?;
+            let end = local.end(wanted, now);
+            (end.is_some() || local.is_serving()).then_some((id, end))
+        });
+        begun.collect()
+    }
+
     /// Returns the instances that a fault of the node keeps from being started, with the fault.
     pub(crate) fn node_faults(&self) -> impl Iterator<Item = (&InstanceId, &str)> {
         self.local.iter().filter_map(|(id, local)| Some((id, local.node_fault()?)))
@@ -129,7 +148,7 @@ impl Workload {
         handover: &BTreeSet<Slot>,
         pass: &Pass<'_>,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
-        let &Pass { hold, fault, gates, lamport, clock } = pass;
+        let &Pass { hold, fault, gates, lamport, clock, .. } = pass;
         let now = clock.monotonic;
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
@@ -239,7 +258,7 @@ impl Workload {
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
-        let &Pass { hold, gates, lamport, clock, .. } = pass;
+        let &Pass { hold, kept, gates, lamport, clock, .. } = pass;
         let wanted = |id: &InstanceId, local: &Local| {
             let is_wanted = |it: &Desired| {
                 it.digest == id.digest && (it.stop.is_none() || !local.may_be_running())
@@ -250,6 +269,10 @@ impl Workload {
         self.local.retain(|id, local| wanted(id, local) || local.is_there());
         for (id, local) in &mut self.local {
             if wanted(id, local) && !local.is_removing() {
+                continue;
+            }
+            if kept.contains(id) && local.keep() {
+                claims.insert(id.clone(), local.claim(lamport));
                 continue;
             }
             let is_held = hold(&id.slot.service).is_some();

@@ -169,7 +169,7 @@ impl Forwarder {
 fn knows(view: &View, rows: &[ServiceRow]) -> bool {
     rows.iter().all(|row| match view.cluster.services.get(&row.service) {
         Some(held) if held.revision == row.revision => {
-            view.cluster.replicas(&row.service) == row.replicas
+            row.mode.is_per_node() || view.replicas(&row.service) == row.replicas
         }
         Some(held) => held.revision > row.revision,
         None => false,

@@ -185,7 +185,7 @@ impl ControlService {
         let view = self.cluster.latest().view;
         let replicas = |it: &Deployment| {
             let held = || view.cluster.replicas(&it.service);
-            it.replicas.unwrap_or_else(held)
+            if it.spec.mode.is_per_node() { 1 } else { it.replicas.unwrap_or_else(held) }
         };
         let own = self.cluster.membership().node;
         let started = || deployments.iter().filter(|it| replicas(it) > 0);
@@ -227,7 +227,7 @@ impl ControlService {
         // One that is not found has no image either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
             && !force
-            && replicas > view.cluster.replicas(&key)
+            && replicas > view.replicas(&key)
         {
             self.check_version(&view, &key, view.spec(&key)).await?;
         }
@@ -244,7 +244,7 @@ impl ControlService {
         let view = self.cluster.latest().view;
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
             && !force
-            && view.cluster.replicas(&key) > 0
+            && view.replicas(&key) > 0
         {
             self.check_version(&view, &key, view.spec(&key)).await?;
         }
@@ -263,7 +263,7 @@ impl ControlService {
         // One that is not found has no instances either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service) {
             privileges::check_rollback(&user.rights, &view, &key, version)?;
-            if !force && view.cluster.replicas(&key) > 0 {
+            if !force && view.replicas(&key) > 0 {
                 let target = rollback_spec(&view, &key, version);
                 self.check_version(&view, &key, target.as_ref()).await?;
             }

@@ -171,7 +171,7 @@ impl ControlService {
         let row = row.ok_or_else(|| VolumeError::NoVolume(key.clone()))?;
         let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, key));
         let users = docker.volume_users(key, &place).await.map_err(VolumeError::from)?;
-        let wanted = row.services.iter().any(|service| view.cluster.replicas(service) > 0);
+        let wanted = row.services.iter().any(|service| view.replicas(service) > 0);
         if users > 0 || wanted {
             let (volume, services) = (key.clone(), row.services);
             return Err(VolumeError::InUse { volume, services }.into());

@@ -11,6 +11,8 @@ use vc_protocol::spec::{
 /// The values of `x-vc`.
 pub(super) struct Extension {
     pub(super) on_partition: Option<OnPartition>,
+    /// How many slots of a job run at a time; 0 for all.
+    pub(super) max_concurrent: u32,
     pub(super) placement: PlacementPolicy,
     pub(super) disconnect: DisconnectPolicy,
     /// `None`: ports are not published.
@@ -24,6 +26,7 @@ impl Default for Extension {
     fn default() -> Self {
         Self {
             on_partition: None,
+            max_concurrent: 0,
             placement: PlacementPolicy::Auto,
             disconnect: DisconnectPolicy::default(),
             publish: Some(Publish::Cluster),
@@ -47,6 +50,8 @@ pub(super) fn read(at: &At<'_>) -> Extension {
             }
         }
     }
+    found.max_concurrent =
+        fields.take("max_concurrent").and_then(|at| at.number()).unwrap_or_default();
     if let Some(at) = fields.take("placement") {
         match at.text() {
             None | Some("auto") => {}

@@ -100,6 +100,8 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
 
     let mut spec = ServiceSpec {
         container,
+        mode: deploy.mode,
+        max_concurrent: extension.max_concurrent,
         constraints: deploy.constraints,
         depends_on,
         on_partition: extension.on_partition,

@@ -6,7 +6,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceState;
-use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
+use crate::spec::{Deployment, FileContent, OnPartition, ServiceMode, ServiceSpec};
 use crate::{Lamport, Millis, Name, NodeId, ServiceKey, Stored, VolumeKey};
 
 /// A row of the service list.
@@ -21,8 +21,17 @@ pub struct ServiceRow {
     /// Number of the version in effect; 0 from older nodes.
     #[serde(default)]
     pub version: u32,
-    /// Desired number of replicas.
+    /// Which slots it has.
+    #[serde(default)]
+    pub mode: ServiceMode,
+    /// Desired number of replicas; where there is one for each node, the nodes that it suits.
     pub replicas: u32,
+    /// Of a job, the number of runs of this deployment that have exited with code 0.
+    #[serde(default)]
+    pub succeeded: u32,
+    /// Of a job, the number of runs of this deployment that have ended otherwise.
+    #[serde(default)]
+    pub failed: u32,
     /// Number of running replicas, of whatever version.
     pub running: u32,
     /// Number of running replicas whose healthcheck passes, or that have none.
@@ -445,6 +454,9 @@ pub struct InstanceRow {
     /// Whether it has failed and will not run without a change from outside.
     #[serde(default)]
     pub terminal: bool,
+    /// Whether it is a run that has ended, with code 0 or for good: it is not started again.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// Whether a node is reachable.

@@ -8,7 +8,7 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
-    Mount, Port, PortProtocol, ServiceSpec, Settings, UpdateOrder, share_an_address,
+    Mount, Port, PortProtocol, ServiceMode, ServiceSpec, Settings, UpdateOrder, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -44,6 +44,11 @@ impl ServiceSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         self.container.validate()?;
         self.validate_volumes()?;
+        let written = self.written_volumes().find(|name| !self.is_network_volume(name));
+        let alone = !self.mode.is_per_node() || written.is_none();
+        check(alone, &"mode", WRITES_EVERYWHERE)?;
+        let limits = self.max_concurrent == 0 || self.mode == ServiceMode::ReplicatedJob;
+        check(limits, &"max_concurrent", "is for services with mode: replicated-job")?;
         for Constraint { attribute, value, .. } in &self.constraints {
             let label = match attribute {
                 Attribute::Label(label) => label.as_str(),
@@ -95,6 +100,8 @@ const EXCLUSIVE_STOPS: &str = "is for available services: an exclusive one stops
 /// Also of a service that is exclusive by default: two instances at once would write its volume.
 const EXCLUSIVE_STARTS_FIRST: &str = "is start-first, but an exclusive service (it says so, or writes a named volume) never runs two instances of a slot: write \
      order: stop-first, or x-vc.on_partition: available";
+const WRITES_EVERYWHERE: &str = "has an instance on each node, and a named volume is written on one: use a host directory with x-vc.host_paths, or leave the \
+     volume's name out";
 const NOT_A_LINE: &str = "is empty, or has control characters";
 const HAS_NUL: &str = "contains a NUL character";
 const NOT_A_KEY: &str = "is not a key: it is empty, or has '=' or control characters";

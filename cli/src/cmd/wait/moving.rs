@@ -78,7 +78,8 @@ impl Departure {
     }
 
     fn is_there(&self, row: &InstanceRow) -> bool {
-        row.node.is_some_and(|node| match &self.from {
+        // What has ended stays where it is.
+        !row.ended && row.node.is_some_and(|node| match &self.from {
             Origin::Node(from) => *from == node,
             Origin::Slots(slots) => slots.get(&slot(row)) == Some(&node),
         })

@@ -48,8 +48,14 @@ export interface ServiceRow {
   image: string
   /** Number of the version in effect; missing from older nodes. */
   version?: number
-  /** Desired number of replicas. */
+  /** `replicated`, `global`, `replicated-job` or `global-job`; missing from older nodes. */
+  mode?: string
+  /** Desired number of replicas; where there is one for each node, the nodes that it suits. */
   replicas: number
+  /** Of a job, the number of runs of this deployment that have exited with code 0; missing from older nodes. */
+  succeeded?: number
+  /** Of a job, the number of runs of this deployment that have ended otherwise; missing from older nodes. */
+  failed?: number
   /** Number of running replicas, of whatever version. */
   running: number
   /** Number of running replicas whose healthcheck passes, or that have none. */
@@ -96,6 +102,8 @@ export interface InstanceRow {
   digest: string
   /** Whether it has failed and will not run without a change from outside. */
   terminal: boolean
+  /** Whether it is a run that has ended: it is not started again; missing from older nodes. */
+  ended?: boolean
 }
 
 /** A node. */

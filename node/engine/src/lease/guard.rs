@@ -119,7 +119,8 @@ impl Guard {
             return Effects::default();
         }
         let mut slots = BTreeMap::new();
-        let here: BTreeSet<&Slot> = own.claims.keys().map(|id| &id.slot).collect();
+        let here = own.claims.keys().filter(|id| !view.has_ended(id));
+        let here: BTreeSet<&Slot> = here.map(|id| &id.slot).collect();
         for slot in view.plan.slots_of(node).chain(here.iter().copied()) {
             let spec = view.spec(&slot.service);
             let mut keys = spec.map(|spec| keys_of(slot, spec)).unwrap_or_default();

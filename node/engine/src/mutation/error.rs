@@ -2,7 +2,7 @@
 
 use vc_crdt::{DocumentError, FileKey};
 use vc_protocol::lease::MAX_VOTERS;
-use vc_protocol::spec::{MAX_REPLICAS, MAX_SPEC_BYTES, PolicyError};
+use vc_protocol::spec::{MAX_REPLICAS, MAX_SPEC_BYTES, PolicyError, ServiceMode};
 use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey, VolumeKey};
 
 use super::files::MAX_DEPLOY_BYTES;
@@ -183,6 +183,22 @@ pub enum MutationError {
         /// The name of the node.
         node: String,
     },
+    /// A member would not know which slots the service has.
+    #[error("{service} has mode: {}, and vc-node on {node} does not know that", .mode.as_str())]
+    OlderNodeForMode {
+        /// The service.
+        service: ServiceKey,
+        /// Its mode.
+        mode: ServiceMode,
+        /// The name of the node.
+        node: String,
+    },
+    /// The service has a slot for each node.
+    #[error("{service} runs on each node that it suits: it cannot be scaled")]
+    OnEachNode {
+        /// The service.
+        service: ServiceKey,
+    },
     /// Only servers are voters.
     #[error("{node} is a worker: only servers and witnesses can be voters")]
     CannotVote {
@@ -276,6 +292,8 @@ impl MutationError {
             | Self::VotersDown { .. }
             | Self::OlderMembers(_)
             | Self::OlderNode { .. }
+            | Self::OlderNodeForMode { .. }
+            | Self::OnEachNode { .. }
             | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
             Self::RotatedMeanwhile => ErrorCode::Aborted,
             Self::NotCertified | Self::NodeLeft => ErrorCode::Unavailable,
@@ -337,7 +355,10 @@ impl MutationError {
                     .to_owned()
             }
             Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
-            Self::OlderNode { node, .. } => format!("upgrade vc-node on {node}"),
+            Self::OlderNode { node, .. } | Self::OlderNodeForMode { node, .. } => {
+                format!("upgrade vc-node on {node}")
+            }
+            Self::OnEachNode { .. } => "say on which nodes with deploy.placement.constraints, or write mode: replicated".to_owned(),
             Self::RotatedMeanwhile => "see 'vc trust show', and try again".to_owned(),
             Self::NodeLeft => "use another server with --peer".to_owned(),
             Self::NotCertified => "use another server with --peer; see 'vc trust show'".to_owned(),

@@ -2,6 +2,7 @@
 
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::lease::Epoch;
+use vc_protocol::run::{MAX_RUN_REASON, RunEnd};
 use vc_protocol::spec::RestartCondition;
 use vc_protocol::{Lamport, Millis, NodeId};
 
@@ -176,6 +177,32 @@ impl Local {
     pub(super) fn is_terminal(&self, wanted: &Desired) -> bool {
         let is_tried_again = self.missing.is_none() && self.retry_at.is_some();
         self.shown.0 == InstanceState::Failed && !is_tried_again && wanted.lease.is_empty()
+    }
+
+    /// Returns how a run ended at `at`; `None` while it has not, or is tried again.
+    pub(super) fn end(&self, wanted: &Desired, at: Millis) -> Option<RunEnd> {
+        let is_over =
+            |ended: &Phase| self.retry_at.is_none() && !may_restart(wanted, ended, self.failures);
+        let code = match self.phase.as_ref()? {
+            _ if self.removing || self.replacing => return None,
+            ended @ Phase::Exited { code, .. } if is_over(ended) => Some(*code),
+            ended @ Phase::Failed { .. } if is_over(ended) => None,
+            _ => return None,
+        };
+        let mut reason = if code == Some(0) { String::new() } else { self.failed_with.clone() };
+        reason.truncate(reason.floor_char_boundary(MAX_RUN_REASON));
+        Some(RunEnd { at, code, reason, restarts: self.restarts })
+    }
+
+    /// Returns whether it is a run whose container is kept for its log.
+    pub(super) fn keep(&mut self) -> bool {
+        let is_there = matches!(self.phase, Some(Phase::Exited { .. } | Phase::Failed { .. }));
+        if !is_there || self.removing {
+            return false;
+        }
+        self.retry_at = None;
+        self.stay();
+        true
     }
 
     /// Returns the removal of the instance. Nothing takes over the connections of one that runs under a lease while it is there: only what is
@@ -443,6 +470,8 @@ impl Local {
     pub(super) fn update_availability(&mut self, wanted: &Desired, now: Millis) {
         let policy = &wanted.update;
         let since = match &self.phase {
+            // A run is when it has succeeded.
+            Some(Phase::Running { .. }) if wanted.is_run => None,
             Some(Phase::Running { health: Some(true), .. }) => match self.shown.0 {
                 InstanceState::Healthy => Some(self.entered),
                 _ => Some(now),
@@ -670,7 +699,7 @@ impl Local {
 /// Returns whether its policy restarts it after this exit code.
 fn restarts(wanted: &Desired, code: i64) -> bool {
     match wanted.spec.restart.condition {
-        RestartCondition::Any => true,
+        RestartCondition::Any => code != 0 || !wanted.is_run,
         RestartCondition::OnFailure => code != 0,
         RestartCondition::None => false,
     }

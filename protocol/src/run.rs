@@ -1,0 +1,46 @@
+//! Runs: instances that are not started again once they have ended.
+
+use serde::{Deserialize, Serialize};
+
+use crate::Millis;
+
+/// The longest reason of an end, in bytes.
+pub const MAX_RUN_REASON: usize = 500;
+
+/// A node's statement about a run. Written by that node alone, under the [`InstanceId`](crate::InstanceId); it outlives the instance.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRecord {
+    /// When the node began it, by its clock; for display.
+    pub started: Millis,
+    /// How it ended; `None` while it has not.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub end: Option<RunEnd>,
+}
+
+/// How a run ended.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunEnd {
+    /// When the node saw it, by its clock; for display.
+    pub at: Millis,
+    /// The exit code; `None` if it did not end by itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub code: Option<i64>,
+    /// Display text with the reason of a failure, at most [`MAX_RUN_REASON`] bytes; empty if it succeeded.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub reason: String,
+    /// How often it was started again by its restart policy.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub restarts: u32,
+}
+
+impl RunEnd {
+    /// Returns whether it exited with code 0.
+    pub fn is_success(&self) -> bool {
+        self.code == Some(0)
+    }
+}
+
+#[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
+fn is_zero(number: &u32) -> bool {
+    *number == 0
+}
