@@ -87,6 +87,7 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
         volumes,
         update_results,
         runs,
+        due,
         ports: _,
         unreachable: _,
         silent: _,
@@ -103,6 +104,7 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
     volumes.retain(|key, _| projects.contains(&key.project));
     update_results.retain(|key, _| of(key));
     runs.retain(|id, _| of(&id.slot.service));
+    due.retain(|slot, _| of(&slot.service));
 }
 
 #[cfg(test)]

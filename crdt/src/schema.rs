@@ -54,7 +54,7 @@ pub(crate) const NODE: Schema = Schema(&[
         maps: &["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"],
         bytes: Some(include_bytes!("schema/node-1.change")),
     },
-    SchemaChange { version: RUNS, maps: &["runs"], bytes: None },
+    SchemaChange { version: RUNS, maps: &["runs", "due"], bytes: None },
 ]);
 
 /// The version of the node documents that has the map of runs.

@@ -118,6 +118,7 @@ impl View {
                 spec: effective[key].clone(),
                 replicas: cluster.replicas(key),
                 ended: runs.ended(key),
+                due: due(key, effective[key], &cluster, &runs, &up),
                 revision: record.revision,
             };
             (key.clone(), demand)
@@ -147,6 +148,11 @@ impl View {
         let plan = plan(&input, rules);
         for (key, _) in cluster.services.iter().filter(|(_, it)| it.spec.mode.is_job()) {
             updates.remove(key);
+            if cluster.services[key].spec.schedule.is_some() {
+                // Its runs are no part of the deployment.
+                updates.insert(key.clone(), UpdateStatus::Complete);
+                continue;
+            }
             updates.extend(job_status(key, &runs, &plan, &up).map(|status| (key.clone(), status)));
         }
         let (held, servers) = (Held::default(), BTreeSet::new());
@@ -233,6 +239,7 @@ impl View {
                 spec: deployment.spec.clone(),
                 replicas,
                 ended: BTreeSet::new(),
+                due: BTreeMap::new(),
                 revision: Lamport::MAX,
             };
             input.services.insert(deployment.service.clone(), demand);
@@ -330,6 +337,20 @@ fn updates(
         }
     }
     updates
+}
+
+/// Returns the slots of a scheduled service, see [`Runs::open`]; none while it is scaled to 0.
+fn due(
+    service: &ServiceKey,
+    spec: &ServiceSpec,
+    cluster: &ClusterState,
+    runs: &Runs,
+    up: &BTreeSet<NodeId>,
+) -> BTreeMap<u32, Option<NodeId>> {
+    match &spec.schedule {
+        Some(schedule) if cluster.replicas(service) > 0 => runs.open(service, schedule, up),
+        _ => BTreeMap::new(),
+    }
 }
 
 /// Returns how the runs of a job ended, as of an update; `None` while one has not that is not to wait for a node that is down.

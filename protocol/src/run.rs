@@ -33,6 +33,29 @@ pub struct RunEnd {
     pub restarts: u32,
 }
 
+/// A node's statement that a time of a schedule has come, under the slot of that time.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DueRecord {
+    /// When the node wrote this, by its clock; for display.
+    pub at: Millis,
+    /// How many times before this one have passed unseen, since the one that was known then.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub missed: u32,
+    /// Why nothing runs at this time; `None` if a run is to begin.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub skipped: Option<Skipped>,
+}
+
+/// Why nothing runs at a time of a schedule.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Skipped {
+    /// It passed while no node was there, or no node could begin the run in time.
+    Missed,
+    /// An earlier run had not ended.
+    Overlap,
+}
+
 impl RunEnd {
     /// Returns whether it exited with code 0.
     pub fn is_success(&self) -> bool {

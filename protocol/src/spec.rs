@@ -6,6 +6,7 @@ mod mounts;
 mod policy;
 mod ports;
 mod privileges;
+mod schedule;
 mod settings;
 mod update;
 pub mod validate;
@@ -29,6 +30,7 @@ pub use ports::{
     split_port_of_address,
 };
 pub use privileges::Privilege;
+pub use schedule::{MAX_KEPT_RUNS, Overlap, Schedule, ScheduleError, Timetable};
 pub use settings::Settings;
 pub use update::{FailureAction, UpdateOrder, UpdatePolicy};
 pub use validate::SpecError;
@@ -49,6 +51,9 @@ pub struct ServiceSpec {
     /// How many slots of a replicated job run at a time; 0 for all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub max_concurrent: u32,
+    /// When it runs, for a replicated job: it has a slot for each time, whose number is the time in seconds since 1970.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Option<Schedule>,
     /// Constraints on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,
@@ -88,6 +93,11 @@ impl ServiceSpec {
             Some(said) => said == OnPartition::Exclusive,
             None => self.written_volumes().next().is_some(),
         }
+    }
+
+    /// Returns whether nothing runs twice for one time of its schedule.
+    pub fn runs_at_most_once(&self) -> bool {
+        self.schedule.as_ref().is_some_and(|it| it.at_most_once)
     }
 
     /// Returns whether an update starts the new instance before it stops the old one: never for an exclusive service, else as

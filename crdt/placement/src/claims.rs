@@ -245,6 +245,19 @@ fn contenders<'a>(
                 Some(&index) => match check_volumes(&services[index], allocation, volumes)
                     .and_then(|()| check(&services[index], allocation))
                 {
+                    // A run that has begun ends where it is.
+                    Err(Infeasible::Draining)
+                        if services[index].slots.node_of(slot.replica).is_some()
+                            && matches!(services[index].slots, Slots::Open(_)) =>
+                    {
+                        contenders[index].entry(slot.replica).or_default().push(Contender {
+                            slot,
+                            node,
+                            claim,
+                            rank: (0, 0),
+                        });
+                        continue;
+                    }
                     Err(Infeasible::Down) if keeps(&services[index], allocation) => {
                         awaited[index].entry(slot.replica).or_default().push(node);
                         continue;

@@ -109,6 +109,9 @@ pub struct ServiceDemand {
     /// The numbers of the slots whose runs have ended: nothing runs in them any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ended: BTreeSet<u32>,
+    /// The slots of a scheduled service, each with the node that alone may run it, if it has begun it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub due: BTreeMap<u32, Option<NodeId>>,
     /// When it was last deployed: earlier services are scheduled first. Services of one deployment should share a revision,
     /// so that the largest of them is placed first.
     #[serde(default)]

@@ -88,27 +88,25 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         if self.waits_for_upgrades() {
             return BTreeMap::new();
         }
-        match self.service.slots {
-            Slots::Numbered(_) | Slots::Open(_) => {
-                let chosen = self.choose(open.len(), allocations, volumes);
-                open.iter().copied().zip(chosen).collect()
-            }
-            Slots::PerNode(_) => {
-                let takes = |&number: &u32| {
-                    let node = self.index_of(number, allocations)?;
-                    let takes = check_volumes(self.service, &allocations[node], volumes).is_ok()
-                        && self.fits(node, &allocations[node], 1);
-                    if takes {
-                        volumes.assign(self.service, allocations[node].id);
-                        allocations[node].reserve_volumes(std::mem::take(&mut self.volume_bytes));
-                        allocations[node].reserve(self.service);
-                        self.replicas[node] += 1;
-                    }
-                    takes.then_some((number, node))
-                };
-                open.iter().filter_map(takes).collect()
+        let mut placed = BTreeMap::new();
+        let is_bound = |&number: &u32| self.service.slots.node_of(number).is_some();
+        let (bound, free): (Vec<u32>, Vec<u32>) = open.iter().copied().partition(is_bound);
+        for number in bound {
+            let Some(node) = self.index_of(number, allocations) else { continue };
+            let allocation = &mut allocations[node];
+            if check_volumes(self.service, allocation, volumes).is_ok()
+                && self.fits(node, allocation, 1)
+            {
+                volumes.assign(self.service, allocation.id);
+                allocation.reserve_volumes(std::mem::take(&mut self.volume_bytes));
+                allocation.reserve(self.service);
+                self.replicas[node] += 1;
+                placed.insert(number, node);
             }
         }
+        let chosen = self.choose(free.len(), allocations, volumes);
+        placed.extend(free.into_iter().zip(chosen));
+        placed
     }
 
     /// Returns whether the service gets no more slots, because nodes that are up do not know its mode.

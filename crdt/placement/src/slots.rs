@@ -19,8 +19,8 @@ const MAX_NUMBER: u64 = 1 << 24;
 pub(crate) enum Slots {
     /// Those from 1 to this number, at most [`MAX_REPLICAS`].
     Numbered(u32),
-    /// Those of a job whose turn it is.
-    Open(BTreeSet<u32>),
+    /// Those of a job whose turn it is, each with the node that alone may run it, if any.
+    Open(BTreeMap<u32, Option<NodeId>>),
     /// One for each of these nodes, which alone may run it.
     PerNode(BTreeMap<u32, NodeId>),
 }
@@ -32,18 +32,21 @@ impl Slots {
         if !demand.spec.mode.is_job() {
             return Self::Numbered(replicas);
         }
+        if demand.spec.schedule.is_some() {
+            return Self::Open(demand.due.clone());
+        }
         let most = match demand.spec.max_concurrent {
             0 => usize::MAX,
             most => most as usize,
         };
         let open = (1..=replicas).filter(|number| !demand.ended.contains(number));
-        Self::Open(open.take(most).collect())
+        Self::Open(open.take(most).map(|number| (number, None)).collect())
     }
 
     pub(crate) fn contains(&self, number: u32) -> bool {
         match self {
             Self::Numbered(replicas) => (1..=*replicas).contains(&number),
-            Self::Open(numbers) => numbers.contains(&number),
+            Self::Open(numbers) => numbers.contains_key(&number),
             Self::PerNode(nodes) => nodes.contains_key(&number),
         }
     }
@@ -52,7 +55,7 @@ impl Slots {
     pub(crate) fn numbers(&self) -> Box<dyn Iterator<Item = u32> + '_> {
         match self {
             Self::Numbered(replicas) => Box::new(1..=*replicas),
-            Self::Open(numbers) => Box::new(numbers.iter().copied()),
+            Self::Open(numbers) => Box::new(numbers.keys().copied()),
             Self::PerNode(nodes) => Box::new(nodes.keys().copied()),
         }
     }
@@ -60,7 +63,8 @@ impl Slots {
     /// Returns the only node that may run a slot; `None` if any may.
     pub(crate) fn node_of(&self, number: u32) -> Option<NodeId> {
         match self {
-            Self::Numbered(_) | Self::Open(_) => None,
+            Self::Numbered(_) => None,
+            Self::Open(numbers) => numbers.get(&number).copied().flatten(),
             Self::PerNode(nodes) => nodes.get(&number).copied(),
         }
     }

@@ -32,6 +32,7 @@ pub mod routes;
 pub mod runtime;
 mod runtime_health;
 mod runs;
+mod schedule;
 mod silence;
 mod startup_hold;
 mod volume_report;

@@ -32,6 +32,8 @@ pub(crate) struct Pass<'a> {
     pub(crate) fault: Option<&'a str>,
     /// Runs that have ended, whose containers are kept for their logs.
     pub(crate) kept: &'a BTreeSet<InstanceId>,
+    /// Runs that an earlier deployment has begun, which go on until they end.
+    pub(crate) former: &'a BTreeSet<InstanceId>,
     /// What may run by its lease.
     pub(crate) gates: &'a Gates,
     /// The timestamp of new claims.
@@ -113,17 +115,32 @@ impl Workload {
             .filter_map(|(id, local)| Some((id, local.failure()?, local.is_node_fault())))
     }
 
-    /// Returns the runs that are under way or have ended at `now`, by the wall clock, and how.
+    /// Returns whether the runtime has, or was asked for, an instance.
+    pub(crate) fn has(&self, id: &InstanceId) -> bool {
+        self.local.get(id).is_some_and(Local::is_there)
+    }
+
+    /// Returns whether an instance is made and was never started.
+    pub(crate) fn is_unstarted(&self, id: &InstanceId) -> bool {
+        self.local.get(id).is_some_and(Local::is_unstarted)
+    }
+
+    /// Returns how an instance ended that belongs to a run of an earlier deployment; `None` while it runs.
+    pub(crate) fn end_of_former(&self, id: &InstanceId, at: Millis) -> Option<RunEnd> {
+        self.local.get(id)?.end_of_former(at)
+    }
+
+    /// Returns the runs that are under way or have ended, and how.
     pub(crate) fn runs(
         &self,
         desired: &BTreeMap<Slot, Desired>,
-        now: Millis,
+        clock: Clock,
     ) -> Vec<(InstanceId, Option<RunEnd>)> {
         let runs = desired.iter().filter(|(_, wanted)| wanted.is_run);
         let begun = runs.filter_map(|(slot, wanted)| {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             let local = self.local.get(&id)?;
-            let end = local.end(wanted, now);
+            let end = local.end(wanted, clock.wall, clock.monotonic);
             (end.is_some() || local.is_serving()).then_some((id, end))
         });
         begun.collect()
@@ -258,7 +275,7 @@ impl Workload {
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
-        let &Pass { hold, kept, gates, lamport, clock, .. } = pass;
+        let &Pass { hold, kept, former, gates, lamport, clock, .. } = pass;
         let wanted = |id: &InstanceId, local: &Local| {
             let is_wanted = |it: &Desired| {
                 it.digest == id.digest && (it.stop.is_none() || !local.may_be_running())
@@ -271,7 +288,12 @@ impl Workload {
             if wanted(id, local) && !local.is_removing() {
                 continue;
             }
-            if kept.contains(id) && local.keep() {
+            let stays_as_it_is =
+                kept.contains(id) && local.keep() || former.contains(id) && local.goes_on();
+            if stays_as_it_is {
+                if let Some((state, reason)) = local.running() {
+                    local.show(self.node, id, state, reason, clock);
+                }
                 claims.insert(id.clone(), local.claim(lamport));
                 continue;
             }

@@ -16,7 +16,8 @@ use super::{
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, ServiceSpec, UpdateOrder,
+    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, RestartCondition, ServiceMode,
+    ServiceSpec, UpdateOrder,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -102,6 +103,7 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         container,
         mode: deploy.mode,
         max_concurrent: extension.max_concurrent,
+        schedule: extension.schedule,
         constraints: deploy.constraints,
         depends_on,
         on_partition: extension.on_partition,
@@ -112,6 +114,23 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
         expose,
         update: deploy.update,
     };
+    if spec.schedule.is_some() {
+        match spec.mode {
+            ServiceMode::Replicated | ServiceMode::ReplicatedJob => {
+                spec.mode = ServiceMode::ReplicatedJob;
+            }
+            ServiceMode::Global | ServiceMode::GlobalJob => at.refuse(
+                "has x-vc.schedule and runs on each node: leave deploy.mode out, a run is one instance",
+            ),
+        }
+        if deploy.replicas.is_some_and(|replicas| replicas > 1) {
+            at.refuse("has x-vc.schedule and several replicas: leave them out, a run is one instance");
+        }
+        if !deploy.sets_restart {
+            // The next time is the next attempt.
+            spec.container.restart.condition = RestartCondition::None;
+        }
+    }
     // The file was written for what does not know leases.
     let is_default = spec.on_partition.is_none() && spec.is_exclusive();
     if is_default && spec.update.order == Some(UpdateOrder::StartFirst) {

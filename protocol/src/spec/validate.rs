@@ -7,7 +7,7 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::{
-    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
+    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck, MAX_KEPT_RUNS,
     Mount, Port, PortProtocol, ServiceMode, ServiceSpec, Settings, UpdateOrder, share_an_address,
 };
 use crate::Millis;
@@ -47,6 +47,15 @@ impl ServiceSpec {
         let written = self.written_volumes().find(|name| !self.is_network_volume(name));
         let alone = !self.mode.is_per_node() || written.is_none();
         check(alone, &"mode", WRITES_EVERYWHERE)?;
+        if let Some(schedule) = &self.schedule {
+            let once = self.mode == ServiceMode::ReplicatedJob && self.max_concurrent == 0;
+            check(once, &"schedule", "is for services with mode: replicated-job and no max_concurrent")?;
+            check(schedule.timetable().is_ok(), &"schedule", "is not a cron expression with a known time zone")?;
+            duration("schedule.catch_up_ms", schedule.catch_up_ms)?;
+            duration("schedule.timeout_ms", schedule.timeout_ms)?;
+            let keep = (1..=MAX_KEPT_RUNS).contains(&schedule.keep);
+            check(keep, &"schedule.keep", "is not between 1 and 100")?;
+        }
         let limits = self.max_concurrent == 0 || self.mode == ServiceMode::ReplicatedJob;
         check(limits, &"max_concurrent", "is for services with mode: replicated-job")?;
         for Constraint { attribute, value, .. } in &self.constraints {

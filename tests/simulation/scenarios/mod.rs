@@ -13,6 +13,7 @@ mod operators;
 mod partitions;
 mod restarts;
 mod runtimes;
+mod schedules;
 mod updates;
 mod versions;
 mod volumes;

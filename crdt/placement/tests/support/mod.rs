@@ -54,6 +54,7 @@ pub(crate) fn service(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand
         spec: spec.into(),
         replicas,
         ended: BTreeSet::new(),
+        due: BTreeMap::new(),
         revision: 0,
     }
 }

@@ -64,6 +64,7 @@ pub(super) fn deploy(
         state.scale.insert(service.clone(), replicas);
     }
     let spec = adopted(state, deployment);
+    let is_new_run = spec.mode.is_job() && spec.schedule.is_none();
     let change = match state.services.get(&service) {
         None => Change::Created { service: service.clone() },
         Some(held) if held.spec != spec => {
@@ -72,7 +73,7 @@ pub(super) fn deploy(
             Change::Updated { service: service.clone(), note }
         }
         // Each deployment of a job is a run of its own.
-        Some(_) if spec.mode.is_job() || retries_update(view, &service) => {
+        Some(_) if is_new_run || retries_update(view, &service) => {
             Change::Redeployed { service: service.clone() }
         }
         Some(_) => return Ok(Change::Unchanged { service, note: String::new() }),
@@ -193,7 +194,9 @@ fn revise(
     let (mut spec, mut previous) = (spec, previous);
     if spec.mode.is_job() {
         // Its instances, and so its runs, are those of this revision, and nothing is rolled back.
-        spec.container.force_update = revision;
+        if spec.schedule.is_none() {
+            spec.container.force_update = revision;
+        }
         previous = None;
     }
     let new = ServiceRecord { spec, previous, revision, updated: now, deployed_by };

@@ -1,6 +1,6 @@
 //! Commands about volumes: to move one to another node, and to remove one.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{ClusterState, MoveOrder, NodeState, Tombstone, View};
 use vc_placement::{ServiceDemand, may_run};
@@ -148,6 +148,7 @@ pub(crate) fn leaves_its_data(
         spec: spec.clone(),
         replicas: 1,
         ended: BTreeSet::new(),
+        due: BTreeMap::new(),
         revision: Lamport::MAX,
     };
     input.services.insert(service.clone(), demand);

@@ -4,7 +4,7 @@ use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::lease::Epoch;
 use vc_protocol::run::{MAX_RUN_REASON, RunEnd};
 use vc_protocol::spec::RestartCondition;
-use vc_protocol::{Lamport, Millis, NodeId};
+use vc_protocol::{Lamport, Millis, NodeId, in_words};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
@@ -78,6 +78,10 @@ pub(super) struct Local {
     epoch: Option<Epoch>,
     /// Whether it is removed because its lease ended.
     fenced: bool,
+    /// Whether it is begun once only.
+    once: bool,
+    /// When it is stopped, as it takes too long.
+    times_out: Option<Millis>,
 }
 
 /// What an instance needs of the runtime.
@@ -132,6 +136,8 @@ impl Local {
             has_run: false,
             epoch: old.as_ref().and_then(|claim| claim.epoch),
             fenced: false,
+            once: false,
+            times_out: None,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -179,18 +185,49 @@ impl Local {
         self.shown.0 == InstanceState::Failed && !is_tried_again && wanted.lease.is_empty()
     }
 
-    /// Returns how a run ended at `at`; `None` while it has not, or is tried again.
-    pub(super) fn end(&self, wanted: &Desired, at: Millis) -> Option<RunEnd> {
+    /// Returns how a run ended at `at`, by the wall clock; `None` while it has not, or is tried again.
+    pub(super) fn end(&self, wanted: &Desired, at: Millis, now: Millis) -> Option<RunEnd> {
         let is_over =
             |ended: &Phase| self.retry_at.is_none() && !may_restart(wanted, ended, self.failures);
         let code = match self.phase.as_ref()? {
             _ if self.removing || self.replacing => return None,
             ended @ Phase::Exited { code, .. } if is_over(ended) => Some(*code),
-            ended @ Phase::Failed { .. } if is_over(ended) => None,
+            ended @ (Phase::Failed { .. } | Phase::Gone) if is_over(ended) => None,
+            // It was looked for long enough.
+            Phase::NoImage { .. } if wanted.once && self.shown.0 == InstanceState::Failed => None,
+            Phase::Running { .. } if self.times_out.is_some_and(|at| now >= at) => {
+                let reason = format!("stopped after {} (timeout)", in_words(wanted.timeout_ms));
+                return Some(RunEnd { at, code: None, reason, restarts: self.restarts });
+            }
             _ => return None,
         };
-        let mut reason = if code == Some(0) { String::new() } else { self.failed_with.clone() };
-        reason.truncate(reason.floor_char_boundary(MAX_RUN_REASON));
+        let reason = if code == Some(0) { String::new() } else { brief(&self.failed_with) };
+        Some(RunEnd { at, code, reason, restarts: self.restarts })
+    }
+
+    /// Returns whether it is made and was never started.
+    pub(super) fn is_unstarted(&self) -> bool {
+        self.phase == Some(Phase::Prepared)
+    }
+
+    /// Returns whether it runs, and is not being removed: a run that an earlier deployment has begun.
+    pub(super) fn goes_on(&mut self) -> bool {
+        let goes_on = self.is_serving();
+        if goes_on {
+            self.retry_at = None;
+            self.stay();
+        }
+        goes_on
+    }
+
+    /// Returns how it ended at `at`, by the wall clock, if its policy is not known any more; `None` while it runs.
+    pub(super) fn end_of_former(&self, at: Millis) -> Option<RunEnd> {
+        let code = match self.phase.as_ref()? {
+            Phase::Exited { code, .. } => Some(*code),
+            Phase::Failed { .. } | Phase::Gone => None,
+            _ => return None,
+        };
+        let reason = if code == Some(0) { String::new() } else { brief(&self.failed_with) };
         Some(RunEnd { at, code, reason, restarts: self.restarts })
     }
 
@@ -360,6 +397,10 @@ impl Local {
         self.address.clear();
         if std::mem::take(&mut self.fenced) {
             self.epoch = None;
+            if self.once {
+                "was stopped as its lease had ended".clone_into(&mut self.failed_with);
+                self.phase = Some(Phase::Gone);
+            }
             return;
         }
         self.replaced = Some(output::restarted_unhealthy(&self.failed_with));
@@ -382,7 +423,8 @@ impl Local {
             Availability::At(at) | Availability::Delayed(at) if !self.removing => Some(at),
             _ => None,
         };
-        self.retry_at.into_iter().chain(availability).min()
+        let times_out = self.times_out.filter(|_| self.is_serving());
+        self.retry_at.into_iter().chain(availability).chain(times_out).min()
     }
 
     /// Returns why it failed, unless it has been stable since.
@@ -531,14 +573,22 @@ impl Local {
         now: Millis,
     ) -> Option<Step> {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
+        self.once = wanted.once;
+        let timeout = Some(wanted.timeout_ms).filter(|&timeout| timeout > 0);
+        self.times_out = timeout.and_then(|it| Some(self.running_since?.saturating_add(it)));
         self.reports_start = wanted.reports_start;
-        let may_start = !replaces && !wanted.is_waiting();
+        let may_begin = !wanted.once || wanted.may_begin;
+        let may_start = !replaces && !wanted.is_waiting() && may_begin;
         let due = match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
             None => {
                 !hold
                     && (replaces || may_start)
-                    && self.asked.is_none_or(|asked| now >= asked + REPEAT)
+                    && match self.asked {
+                        // It may have run since, unseen.
+                        Some(_) if wanted.once => false,
+                        asked => asked.is_none_or(|asked| now >= asked + REPEAT),
+                    }
             }
             Some(_) if hold => false,
             Some(Phase::Prepared) => {
@@ -547,7 +597,12 @@ impl Local {
                 }
                 may_start
             }
-            Some(_) if !wanted.lease.is_empty() => false,
+            Some(_) if !wanted.lease.is_empty() || !may_begin && !replaces => {
+                if self.retry_at.is_none() && wanted.lease.is_empty() {
+                    self.plan_restart(wanted, now);
+                }
+                false
+            }
             Some(ended) => match self.retry_at {
                 Some(at) if now >= at => {
                     self.retry_at = None;
@@ -696,6 +751,11 @@ impl Local {
     }
 }
 
+/// Cuts the reason of a failure to what a run keeps of it.
+fn brief(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_RUN_REASON)].to_owned()
+}
+
 /// Returns whether its policy restarts it after this exit code.
 fn restarts(wanted: &Desired, code: i64) -> bool {
     match wanted.spec.restart.condition {
@@ -711,6 +771,8 @@ fn may_restart(wanted: &Desired, ended: &Phase, failures: u32) -> bool {
     }
     match ended {
         Phase::Exited { code, .. } => restarts(wanted, *code),
+        // It may have run.
+        Phase::Gone => !wanted.once,
         _ => true,
     }
 }
