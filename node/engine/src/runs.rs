@@ -93,7 +93,7 @@ pub(crate) fn record(
             Some(_) => {}
             None if !schedule.at_most_once && !workload.has(id) => gone.push(id.clone()),
             None if !schedule.at_most_once => {}
-            None => match workload.end_of_former(id, now) {
+            None => match workload.end_of_former(id, clock) {
                 Some(end) => record.end = Some(end),
                 None if workload.has(id) => {}
                 None if schedule.overlap == Overlap::Replace => {

@@ -126,8 +126,8 @@ impl Workload {
     }
 
     /// Returns how an instance ended that belongs to a run of an earlier deployment; `None` while it runs.
-    pub(crate) fn end_of_former(&self, id: &InstanceId, at: Millis) -> Option<RunEnd> {
-        self.local.get(id)?.end_of_former(at)
+    pub(crate) fn end_of_former(&self, id: &InstanceId, clock: Clock) -> Option<RunEnd> {
+        self.local.get(id)?.end_of_former(clock.wall, clock.monotonic)
     }
 
     /// Returns the runs that are under way or have ended, and how.
@@ -288,12 +288,11 @@ impl Workload {
             if wanted(id, local) && !local.is_removing() {
                 continue;
             }
-            let stays_as_it_is =
-                kept.contains(id) && local.keep() || former.contains(id) && local.goes_on();
-            if stays_as_it_is {
-                if let Some((state, reason)) = local.running() {
-                    local.show(self.node, id, state, reason, clock);
-                }
+            let is_former = former.contains(id);
+            let goes_on = is_former && local.goes_on();
+            if goes_on || (is_former || kept.contains(id)) && local.keep() {
+                let (state, reason) = local.running().unwrap_or_else(|| local.shown_end());
+                local.show(self.node, id, state, reason, clock);
                 claims.insert(id.clone(), local.claim(lamport));
                 continue;
             }

@@ -221,7 +221,11 @@ impl Local {
     }
 
     /// Returns how it ended at `at`, by the wall clock, if its policy is not known any more; `None` while it runs.
-    pub(super) fn end_of_former(&self, at: Millis) -> Option<RunEnd> {
+    pub(super) fn end_of_former(&self, at: Millis, now: Millis) -> Option<RunEnd> {
+        if self.is_serving() && self.times_out.is_some_and(|end| now >= end) {
+            let reason = "stopped after its timeout".to_owned();
+            return Some(RunEnd { at, code: None, reason, restarts: self.restarts });
+        }
         let code = match self.phase.as_ref()? {
             Phase::Exited { code, .. } => Some(*code),
             Phase::Failed { .. } | Phase::Gone => None,
@@ -240,6 +244,15 @@ impl Local {
         self.retry_at = None;
         self.stay();
         true
+    }
+
+    /// Returns the state and reason of one that is kept.
+    pub(super) fn shown_end(&self) -> (InstanceState, String) {
+        match self.phase {
+            Some(Phase::Exited { code: 0, .. }) => (InstanceState::Completed, String::new()),
+            _ if self.shown.0 == InstanceState::Failed => self.shown.clone(),
+            _ => (InstanceState::Failed, self.failed_with.clone() + output::NOT_RESTARTED),
+        }
     }
 
     /// Returns the removal of the instance. Nothing takes over the connections of one that runs under a lease while it is there: only what is
