@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_protocol::run::{DueRecord, RunEnd, RunRecord};
+use vc_protocol::run::{DueRecord, RunEnd, RunRecord, Skipped};
 use vc_protocol::spec::{Overlap, Schedule};
 use vc_protocol::{InstanceId, NodeId, ServiceKey, Slot};
 
@@ -52,6 +52,9 @@ impl Runs {
             held.skipped = held.skipped.max(record.skipped);
             held.missed = held.missed.max(record.missed);
             held.at = held.at.min(record.at);
+            if held.by.is_empty() {
+                held.by.clone_from(&record.by);
+            }
         }
         let mut runs: BTreeMap<Slot, Run> = BTreeMap::new();
         for (&node, state) in nodes {
@@ -78,7 +81,10 @@ impl Runs {
     }
 
     /// Returns the runs of a service.
-    pub fn of_service<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = (&'a Slot, &'a Run)> {
+    pub fn of_service<'a>(
+        &'a self,
+        service: &ServiceKey,
+    ) -> impl Iterator<Item = (&'a Slot, &'a Run)> {
         let slot = |replica| Slot { service: service.clone(), replica };
         self.runs.range(slot(0)..=slot(u32::MAX))
     }
@@ -92,6 +98,11 @@ impl Runs {
     pub(crate) fn retain(&mut self, of: impl Fn(&ServiceKey) -> bool) {
         self.runs.retain(|slot, _| of(&slot.service));
         self.due.retain(|slot, _| of(&slot.service));
+    }
+
+    /// Returns what is known of a time of a schedule; `None` before it has come.
+    pub fn due_at(&self, slot: &Slot) -> Option<&DueRecord> {
+        self.due.get(slot)
     }
 
     /// Returns the times of a schedule that have come, ascending.
@@ -113,6 +124,7 @@ impl Runs {
     ) -> BTreeMap<u32, Option<NodeId>> {
         let open = self.due(service).filter_map(|(slot, due)| match self.get(slot) {
             Some(run) if run.record.end.is_some() => None,
+            _ if due.skipped == Some(Skipped::Stopped) => None,
             // It is lost, or will be: nothing begins it again.
             Some(run) if schedule.at_most_once => {
                 up.contains(&run.node).then_some((slot.replica, Some(run.node)))
@@ -121,7 +133,8 @@ impl Runs {
             _ => Some((slot.replica, None)),
         });
         let mut open: BTreeMap<u32, Option<NodeId>> = open.collect();
-        let begun = |time: u32| self.get(&Slot { service: service.clone(), replica: time }).is_some();
+        let begun =
+            |time: u32| self.get(&Slot { service: service.clone(), replica: time }).is_some();
         let most = match schedule.overlap {
             Overlap::Allow => MAX_AT_ONCE,
             Overlap::Forbid | Overlap::Replace => 1,

@@ -44,6 +44,9 @@ pub struct DueRecord {
     /// Why nothing runs at this time; `None` if a run is to begin.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub skipped: Option<Skipped>,
+    /// Name of the user who began or stopped the run; empty for the schedule.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
 }
 
 /// Why nothing runs at a time of a schedule.
@@ -54,6 +57,8 @@ pub enum Skipped {
     Missed,
     /// An earlier run had not ended.
     Overlap,
+    /// A person stopped the run.
+    Stopped,
 }
 
 impl RunEnd {

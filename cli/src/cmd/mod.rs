@@ -11,6 +11,7 @@ mod exec;
 mod history;
 mod image;
 mod inspect;
+mod job;
 mod leave;
 mod login;
 mod logs;
@@ -91,6 +92,8 @@ pub(crate) enum Command {
     History(history::Args),
     /// Return a service to an earlier version
     Rollback(restart::RollbackArgs),
+    /// List jobs and their runs, begin and stop runs
+    Job(job::Args),
     /// Change the number of replicas of services
     Scale(scale::Args),
     /// Remove services
@@ -144,6 +147,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Ps(args) => args.run(app).await,
         Command::Nodes(args) => args.run(app).await,
         Command::Status(args) => args.run(app).await,
+        Command::Job(args) => args.run(app).await,
         Command::Scale(args) => args.run(app).await,
         Command::Rm(args) => args.run(app).await,
         Command::Logs(args) => args.run(app).await,

@@ -25,7 +25,8 @@ impl Plan {
     pub fn slots_of_service<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Slot> {
         let slot = |replica| Slot { service: service.clone(), replica };
         let all = slot(0)..=slot(u32::MAX);
-        let mut slots: Vec<&Slot> = self.placements.range(all.clone()).map(|(slot, _)| slot).collect();
+        let mut slots: Vec<&Slot> =
+            self.placements.range(all.clone()).map(|(slot, _)| slot).collect();
         slots.extend(self.unplaced.range(all).map(|(slot, _)| slot));
         slots.sort_unstable();
         slots.into_iter()

@@ -258,9 +258,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         for replica in self.service.slots.numbers().filter(is_open) {
             let refusals = match self.index_of(replica, allocations) {
                 Some(node) => self.refusals(&allocations[node..=node], volumes),
-                None => {
-                    refusals.get_or_insert_with(|| self.refusals(allocations, volumes)).clone()
-                }
+                None => refusals.get_or_insert_with(|| self.refusals(allocations, volumes)).clone(),
             };
             plan.unplaced.insert(slot(replica), refusals);
         }

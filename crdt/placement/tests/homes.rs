@@ -37,8 +37,7 @@ impl Cluster {
             let container = ContainerSpec { mounts, ..ContainerSpec::default() };
             let spec = ServiceSpec { container, ..ServiceSpec::default() };
             let (ended, due) = (BTreeSet::new(), BTreeMap::new());
-            let demand =
-                ServiceDemand { spec: spec.into(), replicas: 1, ended, due, revision: 1 };
+            let demand = ServiceDemand { spec: spec.into(), replicas: 1, ended, due, revision: 1 };
             (format!("shop/s{n}").parse().expect("a service"), demand)
         };
         let services = services.iter().enumerate().map(demand).collect();

@@ -106,8 +106,7 @@ fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
         if has_ended {
             return false;
         }
-        let other =
-            ServiceKey { project: slot.service.project.clone(), service: (*name).clone() };
+        let other = ServiceKey { project: slot.service.project.clone(), service: (*name).clone() };
         if **condition == Dependency::ServiceCompletedSuccessfully && view.mode(&other).is_job() {
             return view.updates.get(&other) != Some(&UpdateStatus::Complete);
         }

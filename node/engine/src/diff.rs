@@ -54,7 +54,8 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
             };
             changes.append(&mut between(&masked(&held.spec), &masked(&spec)));
             let before = view.cluster.replicas(service);
-            if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before && !spec.mode.is_per_node())
+            if let Some(replicas) =
+                wanted.replicas.filter(|&replicas| replicas != before && !spec.mode.is_per_node())
             {
                 changes.push(format!("replicas: {before} -> {replicas}"));
             }

@@ -156,8 +156,7 @@ impl Reconciler {
         let fault = own_fault.as_deref();
         let may_start = |service: &ServiceKey| hold(service).is_none() && own_fault.is_none();
         let (begun, workload) = (&mut self.begun, &self.workload);
-        let waits =
-            begun.prepare(&mut desired, own, workload, may_start, written, clock.wall);
+        let waits = begun.prepare(&mut desired, own, workload, may_start, written, clock.wall);
         self.begins_at = waits.then_some(clock.monotonic + RECORDED);
         let kept = &runs::kept(view, self.node, own);
         let former = &runs::former(view, self.node, own, &desired);

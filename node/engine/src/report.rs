@@ -20,6 +20,7 @@ use vc_protocol::{
 pub use crate::downtime::name_downtimes;
 use crate::history;
 use crate::interface::Vitals;
+pub use crate::job_report::{jobs, runs};
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
@@ -90,8 +91,8 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
     let slot = &id.slot;
     let planned = view.plan.placements.get(slot).is_some_and(|placement| placement.node == node);
     let ended = view.has_ended(id);
-    let current = ended
-        || planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
+    let current =
+        ended || planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
     let monitored = current && claim.state == InstanceState::Running && !claim.available;
     let spec = view.spec(&slot.service).filter(|it| monitored && !it.container.has_healthcheck());
     InstanceRow {

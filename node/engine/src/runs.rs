@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{NodeState, View};
-use vc_protocol::run::{RunEnd, RunRecord};
+use vc_protocol::run::{RunEnd, RunRecord, Skipped};
 use vc_protocol::spec::{Overlap, Schedule};
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot};
 
@@ -34,7 +34,8 @@ impl Begun {
         let former: BTreeSet<Slot> = runs
             .iter()
             .filter(|(id, record)| {
-                record.end.is_none() && desired.get(&id.slot).is_some_and(|it| it.digest != id.digest)
+                record.end.is_none()
+                    && desired.get(&id.slot).is_some_and(|it| it.digest != id.digest)
             })
             .map(|(id, _)| id.slot.clone())
             .collect();
@@ -88,7 +89,8 @@ pub(crate) fn record(
         match wanted {
             // It was begun by a process that has ended, and left nothing.
             Some(_) if schedule.at_most_once && !begun.contains(id) && !workload.has(id) => {
-                record.end = Some(lost("its node restarted, and it is not known whether it ran", now));
+                record.end =
+                    Some(lost("its node restarted, and it is not known whether it ran", now));
             }
             Some(_) => {}
             None if !schedule.at_most_once && !workload.has(id) => gone.push(id.clone()),
@@ -96,6 +98,9 @@ pub(crate) fn record(
             None => match workload.end_of_former(id, clock) {
                 Some(end) => record.end = Some(end),
                 None if workload.has(id) => {}
+                None if is_stopped(view, &id.slot) => {
+                    record.end = Some(lost("stopped by a person", now));
+                }
                 None if schedule.overlap == Overlap::Replace => {
                     record.end = Some(lost("stopped for the run of a later time", now));
                 }
@@ -105,6 +110,10 @@ pub(crate) fn record(
     }
     // Another node runs them.
     own.runs.retain(|id, _| !gone.contains(id));
+}
+
+fn is_stopped(view: &View, slot: &Slot) -> bool {
+    view.runs.due_at(slot).is_some_and(|due| due.skipped == Some(Skipped::Stopped))
 }
 
 fn lost(why: &str, at: Millis) -> RunEnd {
@@ -149,7 +158,8 @@ pub(crate) fn forget(view: &View, own: &mut NodeState) {
 
 /// Returns the runs that have ended here whose containers are kept: those of the deployments in effect, and of schedules.
 pub(crate) fn kept(view: &View, node: NodeId, own: &NodeState) -> BTreeSet<InstanceId> {
-    let counts = |id: &InstanceId| schedule(view, &id.slot.service).is_some() || is_present(view, id);
+    let counts =
+        |id: &InstanceId| schedule(view, &id.slot.service).is_some() || is_present(view, id);
     let ended = own.runs.iter().filter(|(id, record)| record.end.is_some() && counts(id));
     ended.map(|(id, _)| id).filter(|_| view.nodes.contains_key(&node)).cloned().collect()
 }

@@ -91,7 +91,7 @@ impl Schedules {
                     continue;
                 }
                 let skipped = Some(Skipped::Missed);
-                let due = DueRecord { at: clock.wall, missed: 0, skipped };
+                let due = DueRecord { at: clock.wall, missed: 0, skipped, by: String::new() };
                 own.due.insert(Slot { service: key.clone(), replica: time }, due);
             }
         }
@@ -144,7 +144,7 @@ fn come(
     } else {
         None
     };
-    (time, DueRecord { at: now, missed, skipped })
+    (time, DueRecord { at: now, missed, skipped, by: String::new() })
 }
 
 /// Returns the times that have come and at which no run has begun.

@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use vc_crdt::View;
 use vc_engine::history::{history, rollback_spec};
 use vc_engine::{FindError, Mutation, report};
+use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Change, Reply};
 use vc_protocol::spec::{Deployment, FileContent, ServiceSpec};
 use vc_protocol::token::UserRole;
@@ -17,6 +18,7 @@ use vc_runtime::images::{Moved, PathMissing, Pinned, Pinning};
 use super::directories::{DirectoryError, DirectoryOptions};
 use super::{ControlService, mask, plan};
 use crate::auth::{User, privileges};
+use crate::clock;
 use crate::secrets::{SealedDeployment, seal_deployment_files};
 use crate::snapshot::Snapshot;
 
@@ -279,6 +281,52 @@ impl ControlService {
         let mut rows = history(&view, &key, user.rights.may_see_values());
         mask::versions(&user.rights, &mut rows);
         Ok(Reply::History(rows))
+    }
+
+    /// Lists the jobs.
+    pub(super) fn jobs(&self, user: &User) -> Reply {
+        let mut rows = report::jobs(&self.cluster.view_of(user), clock::now());
+        mask::runs(&user.rights, rows.iter_mut().filter_map(|row| row.last.as_mut()));
+        Reply::Jobs(rows)
+    }
+
+    /// Lists the runs of a job.
+    pub(super) fn runs(&self, user: &User, service: &str) -> Result<Reply, ApiError> {
+        let view = self.cluster.view_of(user);
+        let key = vc_engine::find_service(&view.cluster, service)?;
+        let mut rows = report::runs(&view, &key);
+        mask::runs(&user.rights, rows.iter_mut());
+        Ok(Reply::Runs(rows))
+    }
+
+    /// Begins a run of a job.
+    pub(super) async fn run_job(&self, user: &User, service: String) -> Result<Reply, ApiError> {
+        let reply = self.cluster.mutate(user, Mutation::RunJob { service }).await?;
+        self.record_runs(user, &reply);
+        Ok(reply)
+    }
+
+    /// Stops a run of a job.
+    pub(super) async fn stop_run(
+        &self,
+        user: &User,
+        service: String,
+        run: Option<u32>,
+    ) -> Result<Reply, ApiError> {
+        let reply = self.cluster.mutate(user, Mutation::StopRun { service, run }).await?;
+        self.record_runs(user, &reply);
+        Ok(reply)
+    }
+
+    /// Records runs that a person began or stopped: they are no changes of the cluster document, which are recorded by themselves.
+    fn record_runs(&self, user: &User, reply: &Reply) {
+        let Reply::Done(changes) = reply else { return };
+        for change in changes {
+            if let Change::RunBegun { slot } | Change::RunStopped { slot } = change {
+                let (service, text) = (slot.service.clone(), change.to_string());
+                self.audit.record(AuditAction::JobRun, user, Some(service), text);
+            }
+        }
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.

@@ -92,14 +92,7 @@ pub(super) fn read(at: &At<'_>) -> Extension {
 /// Reads `schedule` and the options beside it.
 fn schedule(fields: &mut Fields<'_>) -> Option<Schedule> {
     let at = fields.take("schedule");
-    let options = [
-        "time_zone",
-        "overlap",
-        "catch_up",
-        "timeout",
-        "keep",
-        "at_most_once",
-    ];
+    let options = ["time_zone", "overlap", "catch_up", "timeout", "keep", "at_most_once"];
     let [zone, overlap, catch_up, timeout, keep, once] = options.map(|name| fields.take(name));
     let Some(at) = at else {
         for at in [zone, overlap, catch_up, timeout, keep, once].into_iter().flatten() {

@@ -16,8 +16,8 @@ use super::{
 use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, RestartCondition, ServiceMode,
-    ServiceSpec, UpdateOrder,
+    ContainerSpec, Deployment, FileKind, FileMount, MAX_SPEC_BYTES, Mount, RestartCondition,
+    ServiceMode, ServiceSpec, UpdateOrder,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -124,7 +124,9 @@ pub(super) fn read(key: ServiceKey, at: &At<'_>, top: &Top<'_>) -> Service {
             ),
         }
         if deploy.replicas.is_some_and(|replicas| replicas > 1) {
-            at.refuse("has x-vc.schedule and several replicas: leave them out, a run is one instance");
+            at.refuse(
+                "has x-vc.schedule and several replicas: leave them out, a run is one instance",
+            );
         }
         if !deploy.sets_restart {
             // The next time is the next attempt.

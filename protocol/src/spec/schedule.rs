@@ -92,7 +92,9 @@ impl Overlap {
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum ScheduleError {
     /// Not a cron expression.
-    #[error("'{0}' is not a schedule: {1}; write minute, hour, day, month and weekday, as in 0 3 * * *")]
+    #[error(
+        "'{0}' is not a schedule: {1}; write minute, hour, day, month and weekday, as in 0 3 * * *"
+    )]
     Expression(String, String),
     /// Not a time zone.
     #[error("'{0}' is not a time zone: write a name such as Europe/Vienna")]
@@ -126,8 +128,9 @@ impl Schedule {
         let cron = parser.parse(&self.expression).map_err(|error| bad(error.to_string()))?;
         let zone = match self.time_zone.as_str() {
             "" => TimeZone::UTC,
-            name => TimeZone::get(name)
-                .map_err(|_| ScheduleError::TimeZone(self.time_zone.clone()))?,
+            name => {
+                TimeZone::get(name).map_err(|_| ScheduleError::TimeZone(self.time_zone.clone()))?
+            }
         };
         let table = Timetable { cron: Box::new(cron), zone };
         // The time of the check does not matter: leap days come back within its reach.

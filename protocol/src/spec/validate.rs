@@ -7,8 +7,9 @@ use std::collections::BTreeSet;
 use std::fmt::Display;
 
 use super::{
-    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck, MAX_KEPT_RUNS,
-    Mount, Port, PortProtocol, ServiceMode, ServiceSpec, Settings, UpdateOrder, share_an_address,
+    Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
+    MAX_KEPT_RUNS, Mount, Port, PortProtocol, ServiceMode, ServiceSpec, Settings, UpdateOrder,
+    share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -49,8 +50,16 @@ impl ServiceSpec {
         check(alone, &"mode", WRITES_EVERYWHERE)?;
         if let Some(schedule) = &self.schedule {
             let once = self.mode == ServiceMode::ReplicatedJob && self.max_concurrent == 0;
-            check(once, &"schedule", "is for services with mode: replicated-job and no max_concurrent")?;
-            check(schedule.timetable().is_ok(), &"schedule", "is not a cron expression with a known time zone")?;
+            check(
+                once,
+                &"schedule",
+                "is for services with mode: replicated-job and no max_concurrent",
+            )?;
+            check(
+                schedule.timetable().is_ok(),
+                &"schedule",
+                "is not a cron expression with a known time zone",
+            )?;
             duration("schedule.catch_up_ms", schedule.catch_up_ms)?;
             duration("schedule.timeout_ms", schedule.timeout_ms)?;
             let keep = (1..=MAX_KEPT_RUNS).contains(&schedule.keep);

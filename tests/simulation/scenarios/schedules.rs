@@ -77,7 +77,15 @@ fn a_service_runs_once_at_each_time_and_every_node_knows_how_it_ended() {
     assert_eq!(started_and_stopped(&world, cursor).0, 0, "scaled to 0 it rests");
     world.command(1, Mutation::Remove("backup".to_owned()));
     world.run(MINUTE);
-    let left = |index| world.engine(index).view().nodes.values().map(|it| it.due.len() + it.runs.len()).sum::<usize>();
+    let left = |index| {
+        world
+            .engine(index)
+            .view()
+            .nodes
+            .values()
+            .map(|it| it.due.len() + it.runs.len())
+            .sum::<usize>()
+    };
     assert_eq!([0, 1, 2].map(left), [0; 3], "what is removed is forgotten");
 }
 
@@ -105,7 +113,10 @@ fn clocks_that_are_set_run_nothing_twice_and_one_wrong_clock_runs_nothing_early(
     world.run(3 * MINUTE);
     let times_then = times(&world, cursor);
     assert!(times_then.values().all(|&count| count == 1), "{times_then:?}");
-    assert!(times_then.len() <= before + 3 + 4, "of ten minutes that were left out, one runs at most");
+    assert!(
+        times_then.len() <= before + 3 + 4,
+        "of ten minutes that were left out, one runs at most"
+    );
 }
 
 #[test]
@@ -212,7 +223,10 @@ fn overlapping_runs_are_skipped_replaced_or_run_beside_each_other() {
     let (most, began, ended, skipped) = run(Overlap::Replace, "overlap_replace");
     assert!(most == 1 && began >= 9 && ended == 0 && skipped == 0, "{began} {ended} {skipped}");
     let (most, began, ended, skipped) = run(Overlap::Allow, "overlap_allow");
-    assert!(most == 3 && began >= 9 && ended >= 6 && skipped == 0, "{most} {began} {ended} {skipped}");
+    assert!(
+        most == 3 && began >= 9 && ended >= 6 && skipped == 0,
+        "{most} {began} {ended} {skipped}"
+    );
 }
 
 #[test]

@@ -6,7 +6,9 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 use vc_placement::{ClaimView, Node, PlanInput, Rules, ServiceDemand, node_slot, plan};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish, ServiceMode};
+use vc_protocol::spec::{
+    Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish, ServiceMode,
+};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::disconnect::a_policy;
@@ -152,9 +154,7 @@ pub(crate) fn add_claim(
         claim(input, node_id(node), &slot);
         let claims = &mut input.nodes.get_mut(&node_id(node)).expect("a member").claims;
         let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
-        claims.insert(
-            slot,
-            ClaimView { digest, running, lamport: u64::from(node) % 3, started: 0 },
-        );
+        claims
+            .insert(slot, ClaimView { digest, running, lamport: u64::from(node) % 3, started: 0 });
     }
 }

@@ -560,3 +560,42 @@ export interface ApiError {
 export function describeError(error: ApiError): string {
   return error.hint ? `${error.message}: ${error.hint}` : error.message
 }
+
+/** A job: a service whose instances run to completion. */
+export interface JobRow {
+  service: ServiceKey
+  project: string
+  /** `replicated-job` or `global-job`. */
+  mode: string
+  /** Its cron expression; empty without a schedule. */
+  schedule: string
+  time_zone: string
+  /** `forbid`, `allow` or `replace`; empty without a schedule. */
+  overlap: string
+  at_most_once: boolean
+  /** Whether the schedule rests, as the service is scaled to 0. */
+  suspended: boolean
+  /** The next time of the schedule; 0 without one. */
+  next: Millis
+  /** Number of runs that are under way. */
+  running: number
+  /** The run that ended, or was left out, last. */
+  last: RunRow | null
+}
+
+/** A run of a job. */
+export interface RunRow {
+  service: ServiceKey
+  /** Number of its slot; for a scheduled service its time in seconds since 1970. */
+  run: number
+  state: 'pending' | 'running' | 'succeeded' | 'failed' | 'unknown' | 'missed' | 'skipped' | 'stopped'
+  reason: string
+  node: NodeId | null
+  node_name: string | null
+  started: Millis
+  ended: Millis
+  exit_code: number | null
+  restarts: number
+  missed: number
+  by: string
+}

@@ -75,7 +75,10 @@ impl Voter {
     }
 
     /// Forgets the rights to runs that the plan gives to no node any more, but for the newest of each service. Returns them.
-    pub(super) fn forget_runs(&mut self, is_planned: impl Fn(&LeaseKey) -> bool) -> BTreeSet<LeaseKey> {
+    pub(super) fn forget_runs(
+        &mut self,
+        is_planned: impl Fn(&LeaseKey) -> bool,
+    ) -> BTreeSet<LeaseKey> {
         let mut of_service: BTreeMap<String, Vec<(u32, LeaseKey)>> = BTreeMap::new();
         for key in self.leases.keys().filter(|key| key.is_once() && !is_planned(key)) {
             if let Some((service, time)) = key.as_str().rsplit_once('/') {

@@ -193,6 +193,39 @@ pub enum MutationError {
         /// The name of the node.
         node: String,
     },
+    /// The service is no job.
+    #[error("{service} is no job")]
+    NoJob {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The service is no job with a schedule.
+    #[error("{service} has no schedule")]
+    NoSchedule {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The schedule rests.
+    #[error("{service} is scaled to 0")]
+    Suspended {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// A run is under way, and the service forbids another one beside it.
+    #[error("a run of {service} is under way, and it says overlap: forbid")]
+    RunUnderWay {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// No such run is under way.
+    #[error("no such run of {service} is under way")]
+    NoRun {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// This node may not write its document yet.
+    #[error("this node has just started and does not know the cluster yet")]
+    NotReady,
     /// The service has a slot for each node.
     #[error("{service} runs on each node that it suits: it cannot be scaled")]
     OnEachNode {
@@ -294,9 +327,14 @@ impl MutationError {
             | Self::OlderNode { .. }
             | Self::OlderNodeForMode { .. }
             | Self::OnEachNode { .. }
+            | Self::NoJob { .. }
+            | Self::NoSchedule { .. }
+            | Self::Suspended { .. }
+            | Self::RunUnderWay { .. }
+            | Self::NoRun { .. }
             | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
             Self::RotatedMeanwhile => ErrorCode::Aborted,
-            Self::NotCertified | Self::NodeLeft => ErrorCode::Unavailable,
+            Self::NotCertified | Self::NodeLeft | Self::NotReady => ErrorCode::Unavailable,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
@@ -358,6 +396,12 @@ impl MutationError {
             Self::OlderNode { node, .. } | Self::OlderNodeForMode { node, .. } => {
                 format!("upgrade vc-node on {node}")
             }
+            Self::NoJob { .. } => "see 'vc job ls'".to_owned(),
+            Self::NoSchedule { service } => format!("'vc scale {service}=0' stops it"),
+            Self::Suspended { service } => format!("'vc scale {service}=1' lets it run"),
+            Self::RunUnderWay { service } => format!("see 'vc job history {service}'; 'vc job stop {service}' ends it"),
+            Self::NoRun { service } => format!("see 'vc job history {service}'"),
+            Self::NotReady => "try again, or use another server with --peer".to_owned(),
             Self::OnEachNode { .. } => "say on which nodes with deploy.placement.constraints, or write mode: replicated".to_owned(),
             Self::RotatedMeanwhile => "see 'vc trust show', and try again".to_owned(),
             Self::NodeLeft => "use another server with --peer".to_owned(),
