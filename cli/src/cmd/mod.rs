@@ -24,6 +24,7 @@ mod ps;
 mod rebalance;
 mod restart;
 mod rm;
+mod run;
 mod scale;
 mod services;
 mod status;
@@ -104,6 +105,8 @@ pub(crate) enum Command {
     Audit(audit::Args),
     /// Show recent events
     Events(events::Args),
+    /// Run a command once, on a node that has room for it
+    Run(run::Args),
     /// Run a command in an instance
     Exec(exec::Args),
     /// Copy files to or from an instance
@@ -150,6 +153,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Job(args) => args.run(app).await,
         Command::Scale(args) => args.run(app).await,
         Command::Rm(args) => args.run(app).await,
+        Command::Run(args) => args.run(app).await,
         Command::Logs(args) => args.run(app).await,
         Command::Audit(args) => args.run(app).await,
         Command::Events(args) => args.run(app).await,

@@ -11,7 +11,7 @@
 //! does_not_know NODE [KEY..]                       the node neither starts nor stops these services; without keys, any
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
-//!         [updated=N] [mode=MODE] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
+//!         [updated=N] [mode=MODE] [max_concurrent=N] [ended=N,..] [schedule] [due=TIME[@NODE],..] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
 //!                                                  adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
 //! move SLOT FROM TO                                adds a move order
@@ -35,7 +35,7 @@ use vc_placement::{ClaimView, Plan, PlanInput, RULES, Rules, plan};
 use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
-    PortProtocol, Publish, Reconcile, ServiceMode,
+    PortProtocol, Publish, Reconcile, Schedule, ServiceMode,
 };
 use vc_protocol::{NodeId, Slot, parse_cpus, parse_memory};
 
@@ -79,6 +79,8 @@ scenarios! {
     slots_of_a_dead_node_wait_as_their_services_ask
     of_two_instances_the_one_stays_that_the_service_asks_for
     a_global_service_has_a_slot_on_each_node_that_suits_it
+    a_job_has_the_slots_that_have_not_ended
+    a_run_of_a_schedule_stays_with_the_node_that_has_begun_it
 }
 
 fn folder() -> std::path::PathBuf {
@@ -252,6 +254,19 @@ impl Scenario {
                 "updated" => new.revision = value.parse().ok()?,
                 "mode" => {
                     spec.mode = ServiceMode::ALL.into_iter().find(|it| it.as_str() == value)?;
+                }
+                "max_concurrent" => spec.max_concurrent = value.parse().ok()?,
+                "schedule" => spec.schedule = Some(Schedule::new("* * * * *")),
+                "ended" => {
+                    let numbers = value.split(',').map(|number| number.parse().ok());
+                    new.ended = numbers.collect::<Option<_>>()?;
+                }
+                "due" => {
+                    for time in value.split(',') {
+                        let (time, node) = time.split_once('@').unwrap_or((time, ""));
+                        let node = self.names.get(node).copied();
+                        new.due.insert(time.parse().ok()?, node);
+                    }
                 }
                 "placement" => {
                     spec.placement = match value {

@@ -110,7 +110,12 @@ pub(crate) fn slots_of(input: &PlanInput, key: &ServiceKey) -> BTreeSet<Slot> {
     let slot = |replica| Slot { service: key.clone(), replica };
     let service = &input.services[key];
     if !is_global(service) {
-        return (1..=service.replicas).map(slot).collect();
+        let open = (1..=service.replicas).filter(|number| !service.ended.contains(number));
+        let most = match service.spec.max_concurrent {
+            0 => usize::MAX,
+            most => most as usize,
+        };
+        return open.take(most).map(slot).collect();
     }
     let suits = |node: &Node| {
         let works = Node { up: true, runtime_error: None, ..node.clone() };
