@@ -199,7 +199,7 @@ impl View {
     }
 
     /// Returns the number of instances that a service should have: where there is one for each node, the nodes that it suits, up or
-    /// down.
+    /// down; with a schedule the runs that are to be under way.
     pub fn replicas(&self, service: &ServiceKey) -> u32 {
         match self.mode(service).is_per_node() {
             true => {
@@ -207,7 +207,12 @@ impl View {
                 let ended = self.runs.ended(service).len();
                 u32::try_from(slots.saturating_add(ended)).unwrap_or(u32::MAX)
             }
-            false => self.cluster.replicas(service),
+            false => match self.input.services.get(service) {
+                Some(demand) if demand.spec.schedule.is_some() => {
+                    u32::try_from(demand.due.len()).unwrap_or(u32::MAX)
+                }
+                _ => self.cluster.replicas(service),
+            },
         }
     }
 

@@ -22,6 +22,7 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
         let is_job = row.mode.is_job();
         let running = match is_job {
+            true if row.replicas == 0 => text(row.running),
             true => text(format!("{} ({}/{} done)", row.running, row.succeeded, row.replicas)),
             false => text(format!("{}/{}", row.running, row.replicas)),
         };

@@ -144,7 +144,16 @@ fn services(before: &View, after: &View, events: &mut Events) {
         if (was.state, held.revision) == (is.state, record.revision) {
             continue;
         }
+        let is_job = record.spec.mode.is_job();
         match is.state {
+            RolloutState::Complete if is_job => {
+                if was.state == RolloutState::Updating {
+                    events.info(key, "has completed");
+                }
+            }
+            RolloutState::Paused if is_job => {
+                events.error(key, format!("has failed: {}", brief(&is.reason)));
+            }
             RolloutState::Complete if was.state == RolloutState::Updating => {
                 events.info(key, "update complete");
             }

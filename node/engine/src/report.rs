@@ -93,7 +93,8 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
     let ended = view.has_ended(id);
     let current =
         ended || planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
-    let monitored = current && claim.state == InstanceState::Running && !claim.available;
+    let is_run = view.mode(&slot.service).is_job();
+    let monitored = current && !is_run && claim.state == InstanceState::Running && !claim.available;
     let spec = view.spec(&slot.service).filter(|it| monitored && !it.container.has_healthcheck());
     InstanceRow {
         state: claim.state,
@@ -102,7 +103,8 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
         restarts: claim.restarts,
         since: claim.since,
         current,
-        available: claim.available,
+        // A run is watched until it ends, not to see whether it stays.
+        available: claim.available || is_run && claim.state.is_running(),
         monitor_ms: spec.map_or(0, |it| it.update.monitor_ms),
         digest: id.digest.clone(),
         terminal: claim.terminal || ended && claim.state == InstanceState::Failed,
@@ -142,9 +144,13 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             |&&replica: &&u32| view.plan.has_slot(&Slot { service: service.clone(), replica });
         u32::try_from(serving.iter().filter(has_slot).count()).unwrap_or(u32::MAX)
     };
+    let is_scheduled =
+        |service: &ServiceKey| view.spec(service).is_some_and(|spec| spec.schedule.is_some());
     let runs = |service: &ServiceKey, success: bool| {
+        // Those of a schedule are not counted: there is no number of them to reach.
         let ends = view.runs.of_service(service).filter_map(|(_, run)| run.record.end.as_ref());
-        u32::try_from(ends.filter(|end| end.is_success() == success).count()).unwrap_or(u32::MAX)
+        let ended = ends.filter(|end| end.is_success() == success && !is_scheduled(service));
+        u32::try_from(ended.count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &Stored<vc_crdt::ServiceRecord>)| {
         let spec = view.spec(key).unwrap_or(&record.spec);
@@ -478,7 +484,11 @@ pub fn status(
         voters: count(voters),
         voters_up: count(voters_up),
         services: count(services.len()),
-        replicas: services.iter().map(|row| row.replicas).fold(0, u32::saturating_add),
+        // Of a job those count that run: the others have ended, or their turn has not come.
+        replicas: services
+            .iter()
+            .map(|row| if row.mode.is_job() { row.running } else { row.replicas })
+            .fold(0, u32::saturating_add),
         running: services.iter().map(|row| row.running).fold(0, u32::saturating_add),
         cpu_millis: sum(|row| row.cpu_millis),
         cpu_reserved: sum(|row| row.cpu_reserved),

@@ -36,6 +36,11 @@ pub(super) struct DeployOptions {
     pub(super) data_from: Option<String>,
 }
 
+/// Returns whether a service has instances, or has some at the times of its schedule.
+fn may_run(view: &View, service: &ServiceKey) -> bool {
+    view.mode(service).is_per_node() || view.cluster.replicas(service) > 0
+}
+
 /// The error of a reply of another kind than the change has.
 fn internal() -> ApiError {
     ApiError::new(ErrorCode::Internal, "the change was not answered as a change")
@@ -246,7 +251,7 @@ impl ControlService {
         let view = self.cluster.latest().view;
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
             && !force
-            && view.replicas(&key) > 0
+            && may_run(&view, &key)
         {
             self.check_version(&view, &key, view.spec(&key)).await?;
         }
@@ -265,7 +270,7 @@ impl ControlService {
         // One that is not found has no instances either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service) {
             privileges::check_rollback(&user.rights, &view, &key, version)?;
-            if !force && view.replicas(&key) > 0 {
+            if !force && may_run(&view, &key) {
                 let target = rollback_spec(&view, &key, version);
                 self.check_version(&view, &key, target.as_ref()).await?;
             }

@@ -189,7 +189,7 @@ fn check_failed(
             RolloutState::Complete | RolloutState::Updating => {}
         }
     }
-    if let Some(row) = rows.iter().find(|row| row.current && row.terminal) {
+    if let Some(row) = rows.iter().find(|row| row.current && row.terminal && !row.ended) {
         return Err(DeployError::Ended { service: row.service.clone(), state: describe(row) });
     }
     let crash_loop = rows.iter().find(|row| {
@@ -239,10 +239,14 @@ impl Tally {
             InstanceState::Running => !healthcheck && !is_job,
             _ => false,
         };
+        let of_service = services.iter().find(|row| row.service == *service);
+        let is_over = of_service.is_some_and(|row| row.rollout.state == RolloutState::Complete);
+        // Runs of a schedule, and of a job that has completed.
+        let is_done = *is_job && is_over;
         let mut current = 0;
         let mut running = BTreeSet::new();
         for row in rows {
-            let surplus = replicas.is_some_and(|replicas| row.replica > replicas);
+            let surplus = !is_job && replicas.is_some_and(|replicas| row.replica > replicas);
             if !surplus && (row.state.is_running() || row.state == InstanceState::Completed) {
                 running.insert(row.replica);
             }
@@ -253,7 +257,7 @@ impl Tally {
                 continue;
             }
             current += 1;
-            if good(row.state) && row.available {
+            if is_done || good(row.state) && row.available {
                 self.updated += 1;
             } else {
                 self.missing.push(describe(row));
