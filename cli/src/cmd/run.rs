@@ -23,7 +23,7 @@ Examples:
   vc run --rm alpine:3 -- uname -a           an image, on the node that placement chooses
   vc run --rm shop/web -- ./manage.py migrate
   vc run -d --name import shop/web -- ./import.sh
-  vc job logs run/import -f                  what it writes; 'vc rm run/import' removes it
+  vc job logs shop/import -f                 what it writes; 'vc rm shop/import' removes it
 
 Of a deployed service it has everything but the ports and the healthcheck: its environment, networks, secrets and volumes. With a volume
 that is written it runs where the volume is, beside the service. It is a job: 'vc job history' has its exit code. It has no standard

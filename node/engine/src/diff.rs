@@ -62,6 +62,9 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
             if held.spec != spec {
                 changes.extend(leaves_its_data(view, service, &spec));
             }
+            if show_values && held.spec == spec && spec.mode.is_job() && spec.schedule.is_none() {
+                changes.push("nothing; the job runs again".to_owned());
+            }
             // That the spec is equal would tell that the values are.
             if show_values && held.spec == spec && revision::retries_update(view, service) {
                 changes.push("nothing; the failed update is retried".to_owned());

@@ -9,6 +9,7 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
+use crate::schedule::allowed;
 use crate::workload::Workload;
 
 /// How many runs of a service a node remembers, beside those that count now.
@@ -91,6 +92,14 @@ pub(crate) fn record(
             Some(_) if schedule.at_most_once && !begun.contains(id) && !workload.has(id) => {
                 record.end =
                     Some(lost("its node restarted, and it is not known whether it ran", now));
+            }
+            // It could not start when its turn had come, as without its lease, and is late by now.
+            Some(_)
+                if schedule.at_most_once
+                    && !workload.has(id)
+                    && now.saturating_sub(record.started) > allowed(schedule) =>
+            {
+                record.end = Some(lost("it could not start in time", now));
             }
             Some(_) => {}
             None if !schedule.at_most_once && !workload.has(id) => gone.push(id.clone()),

@@ -17,6 +17,8 @@ use crate::interface::{Clock, Vitals};
 const TURN: Millis = 2_000;
 /// How late a run may begin in any case: nodes restart, and leases take a moment.
 const ON_TIME: Millis = 60_000;
+/// Seconds of a day.
+const DAY: u32 = 86_400;
 /// How many times that have passed are counted, at most.
 const MAX_MISSED: u32 = 1_000;
 
@@ -73,9 +75,7 @@ impl Schedules {
             }
             let Some(table) = table else { continue };
             let turn = TURN.saturating_mul(rank(view, key, node));
-            let known = view.runs.due(key).next_back().map_or(0, |(slot, _)| slot.replica);
-            let deployed = u32::try_from(record.updated / 1000).unwrap_or(u32::MAX);
-            let Some(next) = table.next(known.max(deployed)) else { continue };
+            let Some(next) = next(view, key, record.updated, table, clock.wall) else { continue };
             let at = millis(next).saturating_add(turn);
             if clock.wall >= at {
                 let (time, due) = come(view, key, schedule, table, next, clock.wall);
@@ -103,12 +103,29 @@ impl Schedules {
     }
 }
 
+/// Returns the first time of a schedule that no document has, after the newest that one has and after the deployment. What lies more
+/// than a day ahead is of a clock that was wrong, and does not count.
+fn next(
+    view: &View,
+    service: &ServiceKey,
+    deployed: Millis,
+    table: &Timetable,
+    now: Millis,
+) -> Option<u32> {
+    let seconds = |millis: Millis| u32::try_from(millis / 1000).unwrap_or(u32::MAX);
+    let horizon = seconds(now).saturating_add(DAY);
+    let mut due = view.runs.due(service).map(|(slot, _)| slot.replica).rev();
+    let known = due.find(|time| *time <= horizon).unwrap_or(0);
+    let deployed = Some(seconds(deployed)).filter(|time| *time <= horizon).unwrap_or(0);
+    table.next(known.max(deployed))
+}
+
 fn millis(seconds: u32) -> Millis {
     Millis::from(seconds) * 1000
 }
 
 /// Returns how late a run may begin.
-fn allowed(schedule: &Schedule) -> Millis {
+pub(crate) fn allowed(schedule: &Schedule) -> Millis {
     schedule.catch_up_ms.max(ON_TIME)
 }
 

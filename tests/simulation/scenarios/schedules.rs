@@ -278,3 +278,45 @@ fn a_run_that_takes_too_long_is_stopped_and_a_new_deployment_does_not_disturb_on
     let first = *times.keys().next().expect("a time");
     assert_eq!(ends(&world, 2)[&first], Some(Some(0)), "it has ended by itself");
 }
+
+#[test]
+fn a_schedule_goes_on_after_the_only_clock_was_wrong_by_a_year() {
+    let mut world = cluster(1, "the_only_clock_was_wrong_by_a_year");
+    world.command(0, deploy(every_minute(2_000)));
+    world.run(2 * MINUTE);
+    let year = 365 * 24 * 3_600_000;
+    world.nodes[0].clocks.step_wall(year);
+    world.run(3 * MINUTE);
+    world.nodes[0].clocks.step_wall(-year);
+    let cursor = world.history.cursor();
+    world.run(5 * MINUTE);
+    let times = times(&world, cursor);
+    assert!(times.len() >= 4 && times.values().all(|&count| count == 1), "{times:?}");
+}
+
+#[test]
+fn a_run_can_be_begun_and_stopped_by_hand() {
+    let mut world = cluster(3, "a_run_can_be_begun_and_stopped_by_hand");
+    let mut backup = every_minute(20_000);
+    *schedule(&mut backup) = Schedule::new("0 0 1 1 *");
+    world.command(0, deploy(backup));
+    let cursor = world.history.cursor();
+    let service = || "backup".to_owned();
+    world.command(1, Mutation::RunJob { service: service() });
+    world.run(5_000);
+    let why = world.refused_command(2, Mutation::RunJob { service: service() });
+    assert!(why.contains("overlap: forbid"), "{why}");
+    world.run(30_000);
+    world.command(2, Mutation::RunJob { service: service() });
+    world.run(5_000);
+    world.command(0, Mutation::StopRun { service: service(), run: None });
+    world.run(20_000);
+    assert_eq!(started_and_stopped(&world, cursor), (2, 1));
+    let key = "shop/backup".parse().expect("a service");
+    let rows = report::runs(&world.engine(1).view(), &key);
+    let told: Vec<_> = rows.iter().map(|row| (row.exit_code, row.by.as_str())).collect();
+    assert_eq!(told, [(None, "ada"), (Some(0), "ada")]);
+    assert_eq!(rows[0].reason, "stopped by a person");
+    let why = world.refused_command(2, Mutation::StopRun { service: service(), run: None });
+    assert!(why.contains("no such run"), "{why}");
+}
