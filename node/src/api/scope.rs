@@ -398,7 +398,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 57, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 61, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -300,6 +300,7 @@ fn a_run_can_be_begun_and_stopped_by_hand() {
     let mut backup = every_minute(20_000);
     *schedule(&mut backup) = Schedule::new("0 0 1 1 *");
     world.command(0, deploy(backup));
+    world.converge(20_000);
     let cursor = world.history.cursor();
     let service = || "backup".to_owned();
     world.command(1, Mutation::RunJob { service: service() });
