@@ -59,7 +59,8 @@ fn a_job_completes_and_its_exit_codes_and_logs_stay() {
     let logged: BTreeSet<&str> = logged.lines().collect();
     assert_eq!(logged, BTreeSet::from(["imported 1", "imported 2", "imported 3"]));
     let file = cluster.file("job.yaml", &compose(3));
-    cluster.vc(0, &["deploy", &file, "--wait"]).refused_with("exited with code 3");
+    let why = cluster.vc(0, &["deploy", &file, "--wait"]).failed();
+    assert!(why.contains("exited with code 3"), "{why}");
     let runs = cluster.rows(1, &["job", "history", "import"]);
     assert!(runs.iter().any(|run| run["exit_code"] == 3 && run["state"] == "failed"), "{runs:?}");
 }
@@ -67,10 +68,17 @@ fn a_job_completes_and_its_exit_codes_and_logs_stay() {
 #[test]
 fn a_service_with_a_schedule_runs_once_at_each_time_although_a_node_is_killed() {
     let mut cluster = Cluster::of(3);
+    until("all nodes vote", DEADLINE, || {
+        let rows = cluster.rows(0, &["nodes"]);
+        match rows.iter().all(|row| row["votes"] == true) {
+            true => Ok(()),
+            false => Err(format!("{rows:?}")),
+        }
+    });
     let ran = cluster.path("ran");
     let compose = format!(
         "name: shop\nservices:\n  tick:\n    image: vc-test:1\n    \
-         command: [sh, -c, 'echo $$VC_REPLICA >> {}; sleep 0.3']\n    x-vc: {{schedule: '* * * * * *'}}\n",
+         command: [sh, -c, 'echo $$VC_REPLICA >> {}; sleep 0.3']\n    x-vc: {{schedule: '* * * * * *', overlap: allow, keep: 50}}\n",
         ran.display()
     );
     cluster.deploy(0, &compose);
