@@ -19,6 +19,7 @@ mod membership;
 mod progress;
 mod received;
 mod replica;
+mod runs;
 mod schema;
 mod state;
 mod trust;
@@ -32,6 +33,7 @@ pub use history::{ParseVersionKeyError, VersionKey, VersionRecord};
 pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
 pub use replica::{Loaded, NewGeneration, Replica};
+pub use runs::{Run, Runs};
 pub use state::{
     ClusterState, FileKey, ImageRecord, JoinKey, JoinRecord, MoveOrder, NodeState,
     ParseFileKeyError, ParseJoinKeyError, ParseRevocationKeyError, Revocation, RevocationKey,

@@ -21,6 +21,7 @@ impl View {
             node(state, projects);
         }
         view.updates.retain(|key, _| of(key));
+        view.runs.retain(of);
         view.input.services.retain(|key, _| of(key));
         view.input.volumes.retain(|key, _| projects.contains(&key.project));
         view.copies.retain(|key, _| projects.contains(&key.project));
@@ -85,6 +86,8 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
         claims,
         volumes,
         update_results,
+        runs,
+        due,
         ports: _,
         unreachable: _,
         silent: _,
@@ -100,6 +103,8 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
     claims.retain(|id, _| of(&id.slot.service));
     volumes.retain(|key, _| projects.contains(&key.project));
     update_results.retain(|key, _| of(key));
+    runs.retain(|id, _| of(&id.slot.service));
+    due.retain(|slot, _| of(&slot.service));
 }
 
 #[cfg(test)]

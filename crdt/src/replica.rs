@@ -21,7 +21,7 @@ use crate::known::KnownVersions;
 use crate::membership::Membership;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::{AUTHORITY, HISTORY, TOKENS, VOTERS};
+use crate::schema::{AUTHORITY, HISTORY, RUNS, TOKENS, VOTERS};
 use crate::state::{ClusterState, NodeState};
 use crate::trust::Trust;
 
@@ -286,9 +286,18 @@ impl Replica {
         DocumentId::Cluster { generation: self.generation() }
     }
 
-    /// Returns the version of the cluster document's schema.
+    /// Returns the version of the schema of the documents that this node writes: the newest that it has maps of.
     pub fn schema(&self) -> u32 {
-        self.cluster.present().version()
+        self.cluster.present().version().max(self.own_schema())
+    }
+
+    fn own_schema(&self) -> u32 {
+        self.nodes.get(&self.id).map_or(0, |own| own.document.version())
+    }
+
+    /// Returns whether this node's document has the map of runs.
+    pub fn has_runs(&self) -> bool {
+        self.own_schema() >= RUNS
     }
 
     /// Returns whether the cluster document has the maps of tokens and revocations.

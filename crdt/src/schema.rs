@@ -48,11 +48,17 @@ pub(crate) const HISTORY: u32 = 4;
 pub(crate) const VOTERS: u32 = 5;
 
 /// The node documents.
-pub(crate) const NODE: Schema = Schema(&[SchemaChange {
-    version: 1,
-    maps: &["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"],
-    bytes: Some(include_bytes!("schema/node-1.change")),
-}]);
+pub(crate) const NODE: Schema = Schema(&[
+    SchemaChange {
+        version: 1,
+        maps: &["self", "claims", "unreachable", "observed", "volumes", "update_results", "ports"],
+        bytes: Some(include_bytes!("schema/node-1.change")),
+    },
+    SchemaChange { version: RUNS, maps: &["runs", "due"], bytes: None },
+]);
+
+/// The version of the node documents that has the map of runs.
+pub(crate) const RUNS: u32 = 6;
 
 #[cfg(test)]
 pub(crate) mod tests {
@@ -74,7 +80,7 @@ pub(crate) mod tests {
         bytes: Some(include_bytes!("schema/test-2.change")),
     };
     /// The version of a schema that is not released.
-    pub(crate) const NEXT: u32 = VOTERS + 1;
+    pub(crate) const NEXT: u32 = RUNS + 1;
 
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);

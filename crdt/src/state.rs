@@ -11,6 +11,7 @@ use vc_protocol::change::DocumentId;
 use vc_protocol::instance::Claim;
 use vc_protocol::lease::VoterSet;
 use vc_protocol::node::{Faults, Holds, NodeInfo, Orphans};
+use vc_protocol::run::{DueRecord, RunRecord};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::volume::VolumeCopy;
@@ -337,6 +338,10 @@ pub struct NodeState {
     pub volumes: BTreeMap<VolumeKey, Stored<VolumeRecord>>,
     /// Results of the updates whose end it saw.
     pub update_results: BTreeMap<ServiceKey, UpdateResult>,
+    /// Runs that it has begun, with how they ended. Since schema 6.
+    pub runs: BTreeMap<InstanceId, RunRecord>,
+    /// Times of schedules that it has seen come. Since schema 6.
+    pub due: BTreeMap<Slot, DueRecord>,
     /// Ports that it cannot publish (`8080/tcp`), with the reason.
     pub ports: BTreeMap<String, String>,
     /// Accusations: nodes that it cannot reach, with the incarnation at that time.
@@ -470,6 +475,8 @@ impl NodeState {
             observed: reader.map::<_, bool>("observed").into_keys().collect(),
             volumes: reader.map("volumes"),
             update_results: reader.map("update_results"),
+            runs: reader.map("runs"),
+            due: reader.map("due"),
             ports: reader.map("ports"),
             restarting: reader.entry("self", "restarting"),
         };
@@ -500,6 +507,8 @@ impl NodeState {
         diff("unreachable", &self.unreachable, &desired.unreachable, &mut edits);
         diff("volumes", &self.volumes, &desired.volumes, &mut edits);
         diff("update_results", &self.update_results, &desired.update_results, &mut edits);
+        diff("runs", &self.runs, &desired.runs, &mut edits);
+        diff("due", &self.due, &desired.due, &mut edits);
         diff("ports", &self.ports, &desired.ports, &mut edits);
         let flags =
             |of: &Self| of.observed.iter().map(|&node| (node, true)).collect::<BTreeMap<_, _>>();

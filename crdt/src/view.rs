@@ -10,14 +10,15 @@ use vc_placement::{
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::{Faults, NodeInfo};
 use vc_protocol::planted::{PlantedBug, is_planted};
-use vc_protocol::spec::{Deployment, FailureAction, ServiceSpec};
+use vc_protocol::spec::{Deployment, FailureAction, ServiceMode, ServiceSpec};
 use vc_protocol::{InstanceId, Lamport, NodeId, ServiceKey, Slot, Stored, VolumeKey};
 
 use crate::held::Held;
 use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
-use crate::schema::{HISTORY, VOTERS};
+use crate::runs::Runs;
+use crate::schema::{HISTORY, RUNS, VOTERS};
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord, VolumeRecord};
 use crate::trust::Trust;
 
@@ -38,6 +39,8 @@ pub struct View {
     pub trust: Trust,
     /// The end of the last update of each service; missing while it is in progress.
     pub updates: BTreeMap<ServiceKey, UpdateStatus>,
+    /// The runs of jobs.
+    pub runs: Runs,
     /// The input of the plan.
     pub input: PlanInput,
     /// The node of every slot.
@@ -52,6 +55,8 @@ pub struct View {
     pub has_history: bool,
     /// Whether the cluster document can hold the voters that grant leases.
     pub has_voters: bool,
+    /// Whether the documents of nodes can hold runs.
+    pub has_runs: bool,
 }
 
 /// How the last update of a service ended.
@@ -70,7 +75,8 @@ impl View {
         let view = Self::from_states(cluster, nodes, replica.knows());
         let (servers, trust) = (replica.servers().collect(), replica.trust());
         let (has_history, has_voters) = (replica.has_history(), replica.has_voters());
-        Self { held: replica.held(), servers, trust, has_history, has_voters, ..view }
+        let (held, has_runs) = (replica.held(), replica.has_runs());
+        Self { held, servers, trust, has_history, has_voters, has_runs, ..view }
     }
 
     /// Returns the view of these documents, by what this version knows and without what only the members' certificates say.
@@ -79,6 +85,8 @@ impl View {
         mut nodes: BTreeMap<NodeId, NodeState>,
         knows: &KnownVersions,
     ) -> Self {
+        // Also those of nodes that have left: what has run is not run again.
+        let runs = Runs::of(&cluster, &nodes);
         let left = cluster.left.keys().map(|node| {
             let state = nodes.remove(node);
             (*node, state.and_then(|state| state.info))
@@ -90,7 +98,7 @@ impl View {
         let newest = is_planted(PlantedBug::NewestRules);
         let version = if newest { plans.iter().max() } else { plans.iter().min() };
         let rules = knows.rules(version.copied().unwrap_or(1));
-        let updates = updates(&cluster, &nodes);
+        let mut updates = updates(&cluster, &nodes);
         let effective: BTreeMap<&ServiceKey, &Stored<ServiceSpec>> = cluster
             .services
             .iter()
@@ -109,6 +117,8 @@ impl View {
             let demand = ServiceDemand {
                 spec: effective[key].clone(),
                 replicas: cluster.replicas(key),
+                ended: runs.ended(key),
+                due: due(key, effective[key], &cluster, &runs, &up),
                 revision: record.revision,
             };
             (key.clone(), demand)
@@ -140,9 +150,19 @@ impl View {
             node.volume_room = wanted.room.get(id).copied();
         }
         let plan = plan(&input, rules);
+        for (key, _) in cluster.services.iter().filter(|(_, it)| it.spec.mode.is_job()) {
+            updates.remove(key);
+            if cluster.services[key].spec.schedule.is_some() {
+                // Its runs are no part of the deployment.
+                updates.insert(key.clone(), UpdateStatus::Complete);
+                continue;
+            }
+            updates.extend(job_status(key, &runs, &plan, &up).map(|status| (key.clone(), status)));
+        }
         let (held, servers) = (Held::default(), BTreeSet::new());
         let (trust, schema) = (Trust::default(), knows.cluster.version());
         let (has_history, has_voters) = (schema >= HISTORY, schema >= VOTERS);
+        let has_runs = knows.node.version() >= RUNS;
         Self {
             cluster,
             nodes,
@@ -151,6 +171,7 @@ impl View {
             servers,
             trust,
             updates,
+            runs,
             input,
             plan,
             copies: wanted.nodes,
@@ -158,6 +179,7 @@ impl View {
             rules,
             has_history,
             has_voters,
+            has_runs,
         }
     }
 
@@ -173,6 +195,34 @@ impl View {
         let names = self.spec(service).into_iter().flat_map(|spec| spec.volumes());
         let project = &service.project;
         names.map(move |name| VolumeKey { project: project.clone(), volume: name.clone() })
+    }
+
+    /// Returns the mode of a service; the default if it is not deployed.
+    pub fn mode(&self, service: &ServiceKey) -> ServiceMode {
+        self.spec(service).map_or(ServiceMode::default(), |spec| spec.mode)
+    }
+
+    /// Returns the number of instances that a service should have: where there is one for each node, the nodes that it suits, up or
+    /// down; with a schedule the runs that are to be under way.
+    pub fn replicas(&self, service: &ServiceKey) -> u32 {
+        match self.mode(service).is_per_node() {
+            true => {
+                let slots = self.plan.slots_of_service(service).count();
+                let ended = self.runs.ended(service).len();
+                u32::try_from(slots.saturating_add(ended)).unwrap_or(u32::MAX)
+            }
+            false => match self.input.services.get(service) {
+                Some(demand) if demand.spec.schedule.is_some() => {
+                    u32::try_from(demand.due.len()).unwrap_or(u32::MAX)
+                }
+                _ => self.cluster.replicas(service),
+            },
+        }
+    }
+
+    /// Returns whether an instance is a run that has ended: nothing starts it again.
+    pub fn has_ended(&self, id: &InstanceId) -> bool {
+        self.runs.get(&id.slot).is_some_and(|run| run.id == *id && run.record.end.is_some())
     }
 
     /// Returns whether the last update of a service failed and is rolled back.
@@ -194,8 +244,13 @@ impl View {
         for deployment in deployments {
             let replicas =
                 deployment.replicas.unwrap_or_else(|| self.cluster.replicas(&deployment.service));
-            let demand =
-                ServiceDemand { spec: deployment.spec.clone(), replicas, revision: Lamport::MAX };
+            let demand = ServiceDemand {
+                spec: deployment.spec.clone(),
+                replicas,
+                ended: BTreeSet::new(),
+                due: BTreeMap::new(),
+                revision: Lamport::MAX,
+            };
             input.services.insert(deployment.service.clone(), demand);
         }
         plan(&input, self.rules)
@@ -253,6 +308,7 @@ pub fn claims_of_slot<'a>(
 
 fn rolled_back(record: &ServiceRecord, update: Option<&UpdateStatus>) -> bool {
     matches!(update, Some(UpdateStatus::Failed(_)))
+        && !record.spec.mode.is_job()
         && record.spec.update.failure_action == FailureAction::Rollback
         && record.previous.is_some()
 }
@@ -290,6 +346,43 @@ fn updates(
         }
     }
     updates
+}
+
+/// Returns the slots of a scheduled service, see [`Runs::open`]; none while it is scaled to 0.
+fn due(
+    service: &ServiceKey,
+    spec: &ServiceSpec,
+    cluster: &ClusterState,
+    runs: &Runs,
+    up: &BTreeSet<NodeId>,
+) -> BTreeMap<u32, Option<NodeId>> {
+    match &spec.schedule {
+        Some(schedule) if cluster.replicas(service) > 0 => runs.open(service, schedule, up),
+        _ => BTreeMap::new(),
+    }
+}
+
+/// Returns how the runs of a job ended, as of an update; `None` while one has not that is not to wait for a node that is down.
+fn job_status(
+    service: &ServiceKey,
+    runs: &Runs,
+    plan: &Plan,
+    up: &BTreeSet<NodeId>,
+) -> Option<UpdateStatus> {
+    let failed = runs.of_service(service).find_map(|(slot, run)| {
+        let end = run.record.end.as_ref().filter(|end| !end.is_success())?;
+        Some(format!("{slot}: {}", end.reason))
+    });
+    if let Some(reason) = failed {
+        return Some(UpdateStatus::Failed(reason));
+    }
+    let is_away = |slot: &Slot| {
+        let refusals = plan.unplaced.get(slot).into_iter().flatten();
+        plan.unplaced.contains_key(slot) && refusals.into_iter().all(|it| !up.contains(&it.node))
+    };
+    let is_open = plan.slots_of_service(service).any(|slot| !is_away(slot));
+    let has_run = runs.of_service(service).next().is_some();
+    (has_run && !is_open).then_some(UpdateStatus::Complete)
 }
 
 /// Returns the node that holds each volume. If two nodes hold one, as after a partition, the older copy counts. Removed
@@ -389,6 +482,7 @@ fn node(
         volume_room: Some(info.volume_room).filter(|&room| room > 0 && rules.copies),
         up: up.contains(&id),
         silent_ms: 0,
+        witness: rules.modes && info.witness,
         draining: cluster.drained.get(&id).copied().unwrap_or(false),
         runtime_error: state.runtime_error.clone(),
         holds: state.holds.clone(),
@@ -399,10 +493,13 @@ fn node(
 
 /// Returns the services that have the network of another one which exists.
 fn joined(services: &BTreeMap<ServiceKey, ServiceDemand>) -> BTreeMap<ServiceKey, ServiceKey> {
-    let joined = services.iter().filter_map(|(key, demand)| {
+    let is_replicated = |demand: &ServiceDemand| demand.spec.mode == ServiceMode::Replicated;
+    let joined = services.iter().filter(|(_, demand)| is_replicated(demand));
+    let joined = joined.filter_map(|(key, demand)| {
         let slot = Slot { service: key.clone(), replica: 1 };
         let owner = demand.spec.container.network_owner(&slot)?.service;
-        (owner != *key && services.contains_key(&owner)).then(|| (key.clone(), owner))
+        let exists = owner != *key && services.get(&owner).is_some_and(is_replicated);
+        exists.then(|| (key.clone(), owner))
     });
     joined.collect()
 }

@@ -236,6 +236,9 @@ impl Store {
             for (key, vote) in &durable.votes.leases {
                 votes.insert(key.as_str(), encode(vote).as_slice())?;
             }
+            for key in &durable.votes.forgotten {
+                votes.remove(key.as_str())?;
+            }
             if let Some(vote) = &durable.votes.change {
                 votes.insert(CHANGE_VOTE, encode(vote).as_slice())?;
             }

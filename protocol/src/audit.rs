@@ -25,6 +25,8 @@ pub enum AuditAction {
     ServiceDeployed,
     /// A service has another spec: an update, a rollback or a restart.
     ServiceUpdated,
+    /// A run of a scheduled service was begun or stopped by a person.
+    JobRun,
     /// The number of replicas was set.
     ServiceScaled,
     /// A service was removed.

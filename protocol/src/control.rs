@@ -24,11 +24,11 @@ pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, LiveUpdate, LogRow, LogStream,
-    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
-    ReplicaState, Rollout, RolloutState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind,
-    SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, VersionRow,
-    VersionState, VolumeRow, VoterReport, VoterRow,
+    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, JobRow, LiveUpdate, LogRow,
+    LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow,
+    ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff,
+    ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow,
+    UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -111,6 +111,26 @@ pub enum Request {
     History {
         /// Name of the service: `web` or `shop/web`.
         service: String,
+    },
+    /// Lists the jobs. Viewer.
+    Jobs,
+    /// Lists the runs of a job that are remembered, newest first. Viewer.
+    Runs {
+        /// Name of the service: `web` or `shop/web`.
+        service: String,
+    },
+    /// Begins a run of a scheduled service now, or runs another job anew. Deployer.
+    RunJob {
+        /// Name of the service: `web` or `shop/web`.
+        service: String,
+    },
+    /// Stops a run of a scheduled service. Deployer.
+    StopRun {
+        /// Name of the service: `web` or `shop/web`.
+        service: String,
+        /// Its number, as [`Request::Runs`] lists it; `None` for all that are under way.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        run: Option<u32>,
     },
     /// Moves instances so that nodes are evenly used. Deployer.
     Rebalance {
@@ -532,6 +552,10 @@ pub enum Reply {
     Service(Box<ServiceDetail>),
     /// The answer to [`Request::History`].
     History(Vec<VersionRow>),
+    /// Answers [`Request::Jobs`].
+    Jobs(Vec<JobRow>),
+    /// Answers [`Request::Runs`].
+    Runs(Vec<RunRow>),
     /// To [`Request::Rebalance`]: the moves.
     Moves(Vec<MoveRow>),
     /// The answer to [`Request::Images`].

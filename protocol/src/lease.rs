@@ -8,7 +8,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, NodeId, Slot, VolumeKey};
+use crate::{Millis, NodeId, ServiceKey, Slot, VolumeKey};
 
 /// The lease time of a new cluster, in milliseconds: for how long a voter grants nothing to another node after it has accepted.
 pub const LEASE_MS: Millis = 6000;
@@ -21,7 +21,10 @@ pub const MAX_ENTRIES: usize = 4096;
 /// Epochs of a voter set begin at its number times this: they grow across changes of the voters without being copied.
 const EPOCHS_OF_A_SET: u64 = 1_000_000;
 
-/// What a lease is of: `slot/PROJECT/SERVICE/N` or `volume/PROJECT/NAME`. A text, as voters also grant leases of kinds that
+/// How the keys of runs begin.
+const RUN: &str = "run/";
+
+/// What a lease is of: `slot/PROJECT/SERVICE/N`, `volume/PROJECT/NAME`, `run/PROJECT/SERVICE/TIME` or `job/PROJECT/SERVICE`. A text, as voters also grant leases of kinds that
 /// they do not know.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
 #[serde(transparent)]
@@ -31,6 +34,21 @@ impl LeaseKey {
     /// The lease of a slot.
     pub fn slot(slot: &Slot) -> Self {
         Self(format!("slot/{}/{}/{}", slot.service.project, slot.service.service, slot.replica))
+    }
+
+    /// The right to run a service at one time of its schedule, which one node only ever gets.
+    pub fn run(slot: &Slot) -> Self {
+        Self(format!("{RUN}{}/{}/{}", slot.service.project, slot.service.service, slot.replica))
+    }
+
+    /// The lease of a service of which one run at a time is under way.
+    pub fn job(service: &ServiceKey) -> Self {
+        Self(format!("job/{}/{}", service.project, service.service))
+    }
+
+    /// Returns whether voters grant it to the first node that gets it, and to no other one after it.
+    pub fn is_once(&self) -> bool {
+        self.0.starts_with(RUN)
     }
 
     /// The lease of a volume.

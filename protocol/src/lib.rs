@@ -27,6 +27,7 @@ pub mod node;
 pub mod planted;
 mod resources;
 pub mod route;
+pub mod run;
 pub mod spec;
 mod stored;
 mod time;

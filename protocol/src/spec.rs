@@ -3,12 +3,14 @@
 mod cgroup;
 mod devices;
 mod disconnect;
+mod mode;
 mod mounts;
 mod namespaces;
 mod networks;
 mod policy;
 mod ports;
 mod privileges;
+mod schedule;
 mod settings;
 mod update;
 pub mod validate;
@@ -26,6 +28,7 @@ use crate::{Millis, Name, Resources, ServiceKey};
 pub use cgroup::{Blkio, Cgroup};
 pub use devices::{CDI, DeviceRequest};
 pub use disconnect::{DisconnectPolicy, Reconcile};
+pub use mode::ServiceMode;
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
 pub use namespaces::{CgroupNamespace, IpcNamespace, Namespaces};
 pub use networks::{DEFAULT_NETWORK, NetworkMode};
@@ -35,6 +38,7 @@ pub use ports::{
     port_of_address, share_an_address, split_port_of_address,
 };
 pub use privileges::Privilege;
+pub use schedule::{MAX_KEPT_RUNS, Overlap, Schedule, ScheduleError, Timetable};
 pub use settings::Settings;
 pub use update::{FailureAction, UpdateOrder, UpdatePolicy};
 pub use validate::SpecError;
@@ -49,6 +53,15 @@ pub const MAX_SPEC_BYTES: usize = 256 * 1024;
 pub struct ServiceSpec {
     /// The container of each instance.
     pub container: ContainerSpec,
+    /// Which slots it has. Rules of placement from version 6 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub mode: ServiceMode,
+    /// How many slots of a replicated job run at a time; 0 for all.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_concurrent: u32,
+    /// When it runs, for a replicated job: it has a slot for each time, whose number is the time in seconds since 1970.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub schedule: Option<Schedule>,
     /// Constraints on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,
@@ -94,6 +107,11 @@ impl ServiceSpec {
             Some(said) => said == OnPartition::Exclusive,
             None => self.written_volumes().next().is_some(),
         }
+    }
+
+    /// Returns whether nothing runs twice for one time of its schedule.
+    pub fn runs_at_most_once(&self) -> bool {
+        self.schedule.as_ref().is_some_and(|it| it.at_most_once)
     }
 
     /// Returns whether an update starts the new instance before it stops the old one: never for an exclusive service, else as

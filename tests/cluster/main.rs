@@ -21,6 +21,7 @@ mod duplicates;
 mod durability;
 mod events;
 mod hostile;
+mod jobs;
 mod join;
 mod logging;
 mod logs;

@@ -165,6 +165,7 @@ impl Contents {
         let Durable { changes, certificates, replaced, votes } = durable;
         self.certificates.extend(certificates);
         self.votes.leases.extend(votes.leases);
+        self.votes.leases.retain(|key, _| !votes.forgotten.contains(key));
         if votes.change.is_some() {
             self.votes.change = votes.change;
         }

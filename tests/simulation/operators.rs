@@ -176,6 +176,15 @@ impl World {
             operation.answer
         );
     }
+
+    /// Sends a mutation to a node, which must refuse it. Returns why.
+    pub fn refused_command(&mut self, index: usize, mutation: Mutation) -> String {
+        let request = self.request(index, mutation).expect("the node is running");
+        match &self.operators.operations[&request].answer {
+            Some(Err(why)) => why.to_string(),
+            other => panic!("not refused: {other:?}"),
+        }
+    }
 }
 
 fn summary(mutation: &Mutation) -> String {

@@ -43,6 +43,8 @@ pub struct Container {
     pub reservation: Resources,
     checked: bool,
     flaky: bool,
+    /// The code with which it exits, and after how many milliseconds: its command is `exit CODE MS`.
+    exits: Option<(i64, Millis)>,
     image: String,
     /// Whether it is started once it is created.
     run: bool,
@@ -66,6 +68,7 @@ pub enum ContainerEvent {
     Stopped,
     HealthChecked,
     Change,
+    Exit,
 }
 
 /// The container runtime of one node.
@@ -112,6 +115,16 @@ impl Runtime {
 
 fn address(phase: &Phase) -> String {
     if matches!(phase, Phase::Running { .. }) { "10.0.0.1:80".to_owned() } else { String::new() }
+}
+
+/// Reads the command `exit CODE MS`.
+fn exits(spec: &ContainerSpec) -> Option<(i64, Millis)> {
+    match spec.command.as_deref()? {
+        [exit, code, after] if exit == "exit" => {
+            Some((code.parse().expect("a code"), after.parse().expect("a time")))
+        }
+        _ => None,
+    }
 }
 
 impl World {
@@ -177,6 +190,7 @@ impl World {
             reservation: spec.reservation,
             checked: spec.healthcheck.is_some(),
             flaky: spec.image.contains("flaky"),
+            exits: exits(spec),
             image: spec.image.clone(),
             lease,
             run,
@@ -250,7 +264,7 @@ impl World {
                     self.trace_node(index, &format!("the watchdog kills {id} at its start"));
                 } else {
                     it.phase = Some(Phase::Running { health: None, started, said: String::new() });
-                    let checked = it.checked;
+                    let (checked, exits) = (it.checked, it.exits);
                     self.record(index, Action::Started(id.clone()));
                     self.trace_node(index, &format!("runs {id}"));
                     let alone = one_holder::started(self, index, &id);
@@ -262,6 +276,10 @@ impl World {
                             (100, 1000),
                             ContainerEvent::HealthChecked,
                         );
+                    }
+                    if let Some((_, after)) = exits {
+                        let event = ContainerEvent::Exit;
+                        self.schedule_container(index, &id, (after, after), event);
                     }
                     if flaky {
                         self.schedule_container(index, &id, (1000, 10_000), ContainerEvent::Change);
@@ -283,6 +301,14 @@ impl World {
                     self.report(index, &id);
                 }
             }
+            ContainerEvent::Exit if it.runs() && !it.removing => {
+                let code = it.exits.map_or(0, |(code, _)| code);
+                it.phase = Some(Phase::Exited { code, output: String::new() });
+                self.record(index, Action::Ended(id.clone()));
+                self.trace_node(index, &format!("{id} exits with {code}"));
+                self.report(index, &id);
+            }
+            ContainerEvent::Exit => {}
             ContainerEvent::Change => self.change_container(index, &id),
             ContainerEvent::Pulled | ContainerEvent::Started => {}
         }

@@ -49,6 +49,12 @@ pub(crate) struct Args {
 }
 
 impl Args {
+    /// Returns the arguments that print all lines of one instance, without its name.
+    pub(super) fn of(target: Target, follow: bool, timestamps: bool) -> Self {
+        let (tail, since, replica) = (None, None, None);
+        Self { target, follow, tail, since, replica, timestamps, no_prefix: true }
+    }
+
     pub(crate) async fn run(self, app: &App) -> Result {
         let since = self.since.map(ago);
         let request = Request::Logs(LogRequest {

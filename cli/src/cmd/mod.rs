@@ -12,6 +12,7 @@ mod exec;
 mod history;
 mod image;
 mod inspect;
+mod job;
 mod leave;
 mod login;
 mod logs;
@@ -24,6 +25,7 @@ mod ps;
 mod rebalance;
 mod restart;
 mod rm;
+mod run;
 mod scale;
 mod services;
 mod status;
@@ -92,6 +94,8 @@ pub(crate) enum Command {
     History(history::Args),
     /// Return a service to an earlier version
     Rollback(restart::RollbackArgs),
+    /// List jobs and their runs, begin and stop runs
+    Job(job::Args),
     /// Change the number of replicas of services
     Scale(scale::Args),
     /// Remove services
@@ -102,6 +106,8 @@ pub(crate) enum Command {
     Audit(audit::Args),
     /// Show recent events
     Events(events::Args),
+    /// Run a command once, on a node that has room for it
+    Run(run::Args),
     /// Run a command in an instance
     Exec(exec::Args),
     /// Copy files to or from an instance
@@ -145,8 +151,10 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Ps(args) => args.run(app).await,
         Command::Nodes(args) => args.run(app).await,
         Command::Status(args) => args.run(app).await,
+        Command::Job(args) => args.run(app).await,
         Command::Scale(args) => args.run(app).await,
         Command::Rm(args) => args.run(app).await,
+        Command::Run(args) => args.run(app).await,
         Command::Logs(args) => args.run(app).await,
         Command::Audit(args) => args.run(app).await,
         Command::Events(args) => args.run(app).await,

@@ -16,7 +16,7 @@ pub(crate) struct Target {
     /// The service as written: `web` or `shop/web`.
     pub(crate) service: String,
     /// The replica, from 1.
-    replica: Option<u32>,
+    pub(crate) replica: Option<u32>,
 }
 
 /// The text does not name a service or one of its replicas.

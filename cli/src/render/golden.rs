@@ -9,7 +9,7 @@ use vc_protocol::control::{
     VersionState,
 };
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::OnPartition;
+use vc_protocol::spec::{OnPartition, ServiceMode};
 use vc_protocol::{Keypair, NodeId};
 
 use super::Style;
@@ -99,6 +99,7 @@ fn instance(replica: u32, state: InstanceState) -> InstanceRow {
         monitor_ms: 0,
         digest: String::new(),
         terminal: false,
+        ended: false,
     }
 }
 
@@ -137,7 +138,10 @@ fn lists() {
         project: "shop".parse().expect("a name"),
         image: format!("registry.example/{name}:1.2"),
         version: 4,
+        mode: ServiceMode::Replicated,
         replicas: 3,
+        succeeded: 0,
+        failed: 0,
         running,
         healthy: running,
         has_healthcheck: name != "database",

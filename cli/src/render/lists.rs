@@ -20,11 +20,18 @@ use vc_protocol::{Millis, Name};
 /// Renders `vc services`.
 pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     let cells = rows.iter().map(|row| {
-        let running = text(format!("{}/{}", row.running, row.replicas));
+        let is_job = row.mode.is_job();
+        let running = match is_job {
+            true if row.replicas == 0 => text(row.running),
+            true => text(format!("{} ({}/{} done)", row.running, row.succeeded, row.replicas)),
+            false => text(format!("{}/{}", row.running, row.replicas)),
+        };
         vec![
             text(&row.service),
             text(&row.image),
-            if row.running < row.replicas {
+            if row.failed > 0 {
+                running.fg(Color::Red)
+            } else if row.running < row.replicas && !is_job {
                 running.fg(Color::Yellow)
             } else {
                 running.fg(Color::Green)
@@ -49,6 +56,8 @@ fn rollout(row: &ServiceRow) -> String {
     let Rollout { state, done, reason, version, image } = &row.rollout;
     match state {
         RolloutState::Complete => String::new(),
+        RolloutState::Updating if row.mode.is_job() => "running".to_owned(),
+        RolloutState::Paused if row.mode.is_job() => format!("failed: {reason}"),
         RolloutState::Updating => format!("updating {done}/{}", row.replicas),
         RolloutState::Paused => format!("paused: {reason}"),
         // A restart fails as an update to the same version.

@@ -3,6 +3,7 @@
 mod detail;
 #[cfg(test)]
 pub(crate) mod golden;
+mod jobs;
 mod lists;
 mod plan;
 mod qr;
@@ -20,6 +21,7 @@ use vc_protocol::control::Change;
 use vc_protocol::{ApiError, Millis};
 
 pub(crate) use detail::inspect;
+pub(crate) use jobs::{jobs, runs};
 pub(crate) use lists::{
     LogStyle, addresses, audit_checks, audit_line, event_line, images, instances, log_line,
     lost_lines, nodes, projects, services, snapshots, tokens, trust, unavailable, versions,

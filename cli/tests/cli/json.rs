@@ -7,13 +7,13 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, LogRow, LogStream, LostLines,
-    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState,
-    Reply, Rollout, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow,
-    StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UploadDiff, UploadPlan, VersionRow,
-    VersionState, VolumeRow, VoterReport, VoterRow,
+    Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, JobRow, LogRow, LogStream,
+    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
+    ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
+    SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
+    UploadDiff, UploadPlan, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
-use vc_protocol::spec::{OnPartition, ServiceSpec};
+use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::Home;
@@ -78,7 +78,10 @@ fn service_row() -> ServiceRow {
         project: "shop".parse().expect("a name"),
         image: "img".to_owned(),
         version: 2,
+        mode: ServiceMode::Replicated,
         replicas: 2,
+        succeeded: 0,
+        failed: 0,
         running: 2,
         healthy: 2,
         has_healthcheck: true,
@@ -293,6 +296,33 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         unplaced: vec![],
         moves: vec![],
     };
+    let run = RunRow {
+        service: service(),
+        run: 1,
+        state: RunState::Succeeded,
+        reason: String::new(),
+        node: None,
+        node_name: None,
+        started: 0,
+        ended: 0,
+        exit_code: None,
+        restarts: 0,
+        missed: 0,
+        by: String::new(),
+    };
+    let job = JobRow {
+        service: service(),
+        project: "shop".parse().expect("a name"),
+        mode: ServiceMode::ReplicatedJob,
+        schedule: String::new(),
+        time_zone: String::new(),
+        overlap: String::new(),
+        at_most_once: true,
+        suspended: false,
+        next: 0,
+        running: 0,
+        last: None,
+    };
     let diff = ServiceDiff { service: service(), created: true, changes: vec![] };
     BTreeMap::from([
         ("ServiceRow", fields(&service_row())),
@@ -307,6 +337,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("UnplacedRow", fields(&unplaced)),
         ("MoveRow", fields(&moved)),
         ("VersionRow", fields(&version)),
+        ("JobRow", fields(&job)),
+        ("RunRow", fields(&run)),
         ("VolumeRow", fields(&volume)),
         ("ReplicaRow", fields(&volume.replicas[0])),
         ("SnapshotRow", fields(&snapshot)),
@@ -356,6 +388,8 @@ fn every_row_has_an_example() {
         ("UnplacedRow", examples::<UnplacedRow>("UnplacedRow").len()),
         ("MoveRow", examples::<MoveRow>("MoveRow").len()),
         ("VersionRow", examples::<VersionRow>("VersionRow").len()),
+        ("JobRow", examples::<JobRow>("JobRow").len()),
+        ("RunRow", examples::<RunRow>("RunRow").len()),
         ("VolumeRow", examples::<VolumeRow>("VolumeRow").len()),
         ("ReplicaRow", examples::<ReplicaRow>("ReplicaRow").len()),
         ("SnapshotRow", examples::<SnapshotRow>("SnapshotRow").len()),
@@ -391,6 +425,8 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::Scaled { .. }
             | Change::Removed { .. }
             | Change::Restarting { .. }
+            | Change::RunBegun { .. }
+            | Change::RunStopped { .. }
             | Change::RolledBack { .. }
             | Change::Moving { .. }
             | Change::Drained { .. }
@@ -427,7 +463,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 31, "an example of each change");
+    assert_eq!(names.len(), 33, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -359,5 +359,6 @@ pub fn instance_row(replica: u32, node: &str) -> InstanceRow {
         monitor_ms: 0,
         digest: String::new(),
         terminal: false,
+        ended: false,
     }
 }

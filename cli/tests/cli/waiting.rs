@@ -8,7 +8,7 @@ use vc_protocol::control::{
     Change, InstanceRow, Reply, Request, Rollout, RolloutState, ServiceDetail, ServiceRow,
 };
 use vc_protocol::instance::InstanceState;
-use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceSpec};
+use vc_protocol::spec::{ContainerSpec, Healthcheck, OnPartition, ServiceMode, ServiceSpec};
 
 use crate::node::{Node, OURS, Plan, instance_row, member, node_id};
 use crate::{CommandOutput, Home};
@@ -26,7 +26,10 @@ fn service() -> ServiceRow {
         project: "shop".parse().expect("a name"),
         image: "img".to_owned(),
         version: 2,
+        mode: ServiceMode::Replicated,
         replicas: 2,
+        succeeded: 0,
+        failed: 0,
         running: 2,
         healthy: 2,
         has_healthcheck: true,

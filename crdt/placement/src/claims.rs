@@ -13,6 +13,7 @@ use crate::input::PlanInput;
 use crate::order::Service;
 use crate::ranking::{Contender, loss_reason, rank};
 use crate::rules::Rules;
+use crate::slots::Slots;
 use crate::volumes::Volumes;
 
 /// What claims each slot: one map per service, by replica.
@@ -144,6 +145,7 @@ fn apply_moves<'a>(
             let stays = allocations[from].node.holds.contains(service.key);
             let target = &mut allocations[to];
             let feasible = !stays
+                && has_slot(service, target, replica)
                 && check_volumes(service, target, volumes).is_ok()
                 && check_new(service, target).is_ok()
                 && check_resources(service, target, 0).is_ok();
@@ -186,6 +188,26 @@ fn rank_move_target_last(
     }
 }
 
+/// Returns whether a service has a slot that the node may have.
+fn has_slot(service: &Service<'_>, allocation: &NodeAllocation<'_>, number: u32) -> bool {
+    service.slots.contains(number)
+        && service.slots.node_of(number).is_none_or(|node| node == allocation.id)
+}
+
+/// Returns why a node may not have a slot that it claims.
+fn no_slot(service: &Service<'_>, allocation: &NodeAllocation<'_>) -> String {
+    match &service.slots {
+        Slots::Numbered(replicas) => {
+            format!("still runs it, but {} was scaled to {replicas}", service.key)
+        }
+        Slots::Open(_) => "still runs it, but its run has ended, or has not come yet".to_owned(),
+        Slots::PerNode(_) => match check_suited(service, allocation) {
+            Err(infeasible) => infeasible.to_string(),
+            Ok(()) => format!("still runs it, but {} has one slot for each node", service.key),
+        },
+    }
+}
+
 /// Returns the contenders of each slot, by service and replica, and in the same way the nodes that are down and keep their
 /// slots. Claims that cannot be kept go to `lost`.
 fn contenders<'a>(
@@ -201,6 +223,7 @@ fn contenders<'a>(
     let mut awaited: PerSlot<usize> = vec![BTreeMap::new(); services.len()];
     let keeps = |service: &Service<'_>, allocation: &NodeAllocation<'_>| {
         rules.disconnect
+            && !matches!(service.slots, Slots::PerNode(_))
             && service.demand.spec.disconnect.keeps_slots(allocation.node.silent_ms)
             && check_suited(service, allocation).is_ok()
     };
@@ -209,16 +232,32 @@ fn contenders<'a>(
             // What a node holds and does not run, it does not start.
             let check = if claim.running { check_node } else { check_new };
             let reason = match indexes.get(&slot.service) {
+                // It says how its run ended, and holds nothing.
+                Some(&index)
+                    if !claim.running && services[index].demand.ended.contains(&slot.replica) =>
+                {
+                    continue;
+                }
                 None => format!("still runs it, but {} was removed", slot.service),
-                Some(&index) if !(1..=services[index].replicas).contains(&slot.replica) => {
-                    format!(
-                        "still runs it, but {} was scaled to {}",
-                        slot.service, services[index].replicas
-                    )
+                Some(&index) if !has_slot(&services[index], allocation, slot.replica) => {
+                    no_slot(&services[index], allocation)
                 }
                 Some(&index) => match check_volumes(&services[index], allocation, volumes)
                     .and_then(|()| check(&services[index], allocation))
                 {
+                    // A run that has begun ends where it is.
+                    Err(Infeasible::Draining)
+                        if services[index].slots.node_of(slot.replica).is_some()
+                            && matches!(services[index].slots, Slots::Open(_)) =>
+                    {
+                        contenders[index].entry(slot.replica).or_default().push(Contender {
+                            slot,
+                            node,
+                            claim,
+                            rank: (0, 0),
+                        });
+                        continue;
+                    }
                     Err(Infeasible::Down) if keeps(&services[index], allocation) => {
                         awaited[index].entry(slot.replica).or_default().push(node);
                         continue;

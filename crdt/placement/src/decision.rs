@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
-use vc_protocol::{NodeId, Slot};
+use vc_protocol::{NodeId, ServiceKey, Slot};
 
 /// Where every slot runs, and why. Each slot of a deployed service is in exactly one of `placements` and `unplaced`.
 #[derive(Debug, Clone, PartialEq, Eq, Default, Serialize, Deserialize)]
@@ -21,6 +21,22 @@ pub struct Plan {
 }
 
 impl Plan {
+    /// Returns the slots of one service, with a node or without one, in the order of their numbers.
+    pub fn slots_of_service<'a>(&'a self, service: &ServiceKey) -> impl Iterator<Item = &'a Slot> {
+        let slot = |replica| Slot { service: service.clone(), replica };
+        let all = slot(0)..=slot(u32::MAX);
+        let mut slots: Vec<&Slot> =
+            self.placements.range(all.clone()).map(|(slot, _)| slot).collect();
+        slots.extend(self.unplaced.range(all).map(|(slot, _)| slot));
+        slots.sort_unstable();
+        slots.into_iter()
+    }
+
+    /// Returns whether a slot is one of a deployed service.
+    pub fn has_slot(&self, slot: &Slot) -> bool {
+        self.placements.contains_key(slot) || self.unplaced.contains_key(slot)
+    }
+
     /// Returns the slots of one node, in order.
     pub fn slots_of(&self, node: NodeId) -> impl Iterator<Item = &Slot> {
         self.placements

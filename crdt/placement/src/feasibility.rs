@@ -38,6 +38,8 @@ pub(crate) enum Infeasible<'a> {
     /// Down, and the slots that it has wait for it.
     Awaited(&'a DisconnectPolicy),
     Draining,
+    /// Nodes that are up do not know the mode of the service.
+    OlderMembers,
     RuntimeUnavailable(&'a str),
     Held,
     Faulty(&'a str),
@@ -116,7 +118,7 @@ pub(crate) fn mark_failing_everywhere(
         let starts = allocations.iter().any(|it| {
             check_volumes(service, it, volumes).is_ok() && check_new(service, it).is_ok()
         });
-        service.fails_everywhere = !starts;
+        service.fails_everywhere |= !starts;
     }
 }
 
@@ -376,6 +378,9 @@ impl fmt::Display for Infeasible<'_> {
                 write!(f, "is down; goes elsewhere after {time} (lost_after)")
             }
             Self::Draining => f.write_str("is draining"),
+            Self::OlderMembers => f.write_str(
+                "starts no more of it while nodes that do not know its mode are up: upgrade them",
+            ),
             Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
             Self::Faulty(fault) => write!(f, "cannot start it: {fault}"),
             Self::Held => f.write_str("does not know all of the service: upgrade its vc-node"),

@@ -64,6 +64,10 @@ pub struct Node {
     pub silent_ms: Millis,
     /// Whether an operator drains it.
     pub draining: bool,
+    /// Whether it is a voter that runs nothing. Of those with a runtime error, as it has, it alone has no slots of services that have one
+    /// for each node. `false` under rules without [`modes`](crate::Rules::modes).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub witness: bool,
     /// Why the runtime does not answer; `None` if it does.
     pub runtime_error: Option<String>,
     /// What it neither starts nor stops: of it, the node keeps the slots that it runs and gets no others.
@@ -104,8 +108,14 @@ fn is_zero(number: &u64) -> bool {
 pub struct ServiceDemand {
     /// The container, constraints and ports.
     pub spec: Stored<ServiceSpec>,
-    /// Number of slots, numbered from 1. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
+    /// Number of slots, numbered from 1; without effect where there is one for each node. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
     pub replicas: u32,
+    /// The numbers of the slots whose runs have ended: nothing runs in them any more.
+    #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
+    pub ended: BTreeSet<u32>,
+    /// The slots of a scheduled service, each with the node that alone may run it, if it has begun it.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub due: BTreeMap<u32, Option<NodeId>>,
     /// When it was last deployed: earlier services are scheduled first. Services of one deployment should share a revision,
     /// so that the largest of them is placed first.
     #[serde(default)]

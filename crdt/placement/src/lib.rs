@@ -89,6 +89,7 @@ mod rendezvous;
 mod rules;
 mod scheduler;
 mod score;
+mod slots;
 mod volumes;
 
 pub use copies::{LOST_AFTER, WantedCopies, copies_wanted, lost_after, readable};
@@ -100,3 +101,4 @@ pub use plan::plan;
 pub use rebalance::rebalance;
 pub use rendezvous::rendezvous;
 pub use rules::{Fit, RULES, Rules};
+pub use slots::node_slot;

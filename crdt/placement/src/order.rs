@@ -4,10 +4,12 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use vc_protocol::spec::{ContainerSpec, MAX_REPLICAS, Port};
+use vc_protocol::spec::{ContainerSpec, Port};
 use vc_protocol::{Resources, ServiceKey, VolumeKey};
 
+use crate::allocation::NodeAllocation;
 use crate::input::{PlanInput, ServiceDemand};
+use crate::slots::{Slots, per_node};
 
 /// Something that services share and that is on one node, where all of them run.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
@@ -31,8 +33,7 @@ impl Shared {
 pub(crate) struct Service<'a> {
     pub(crate) key: &'a ServiceKey,
     pub(crate) demand: &'a ServiceDemand,
-    /// Number of slots, at most [`MAX_REPLICAS`].
-    pub(crate) replicas: u32,
+    pub(crate) slots: Slots,
     /// What it shares with other services: the named volumes that each instance mounts, without those below, and the network.
     pub(crate) shared: BTreeSet<Shared>,
     /// Those that no service writes, of which several nodes may have the data.
@@ -71,11 +72,11 @@ fn size(reservation: Resources) -> u64 {
 /// Returns the services ordered by last deployment (earliest first), then reservation (largest first), then key.
 pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
     let owners: BTreeSet<&ServiceKey> = input.joined.values().collect();
-    let mut services: Vec<_> = input
+    let mut services: Vec<Service<'_>> = input
         .services
         .iter()
         .map(|(key, demand)| {
-            let replicas = demand.replicas.min(MAX_REPLICAS);
+            let slots = Slots::counted(demand);
             let named = demand.spec.volumes();
             let named = named.filter(|name| !demand.spec.is_network_volume(name)).cloned();
             let volumes = named.map(|volume| VolumeKey { project: key.project.clone(), volume });
@@ -84,9 +85,18 @@ pub(crate) fn services(input: &PlanInput) -> Vec<Service<'_>> {
             let networks = [input.joined.get(key), owners.get(key).copied()].into_iter().flatten();
             let shared = volumes.into_iter().map(Shared::Volume);
             let shared = shared.chain(networks.cloned().map(Shared::Network)).collect();
-            Service { key, demand, replicas, shared, readable, fails_everywhere: false }
+            Service { key, demand, slots, shared, readable, fails_everywhere: false }
         })
         .collect();
+    let is_per_node = |service: &Service<'_>| service.demand.spec.mode.is_per_node();
+    if services.iter().any(is_per_node) {
+        let allocations = NodeAllocation::for_nodes(input);
+        for service in services.iter_mut().filter(|it| is_per_node(it)) {
+            service.slots = per_node(service, &allocations);
+            // Its slots have nowhere else to go.
+            service.fails_everywhere = true;
+        }
+    }
     // The sort is stable, and the map is in the order of the keys.
     services.sort_by_key(|service| (service.demand.revision, Reverse(size(service.reservation()))));
     services

@@ -1,6 +1,6 @@
 //! The entry point: claims, then placement, then the moves that follow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeSet;
 
 use vc_protocol::{NodeId, Slot};
 
@@ -29,9 +29,8 @@ pub fn plan(input: &PlanInput, rules: Rules) -> Plan {
             ServiceScheduler::new(rules, index, &services, &allocations, &volumes, kept);
         let waiting = &claims.waiting[index];
         let has_node = |replica: &u32| kept.contains_key(replica) || waiting.contains_key(replica);
-        let open: Vec<u32> = (1..=service.replicas).filter(|replica| !has_node(replica)).collect();
-        let chosen = scheduler.choose(open.len(), &mut allocations, &mut volumes);
-        let placed: BTreeMap<u32, usize> = open.iter().copied().zip(chosen).collect();
+        let open: Vec<u32> = service.slots.numbers().filter(|it| !has_node(it)).collect();
+        let placed = scheduler.place(&open, &mut allocations, &mut volumes);
         for (&replica, &node) in &placed {
             allocations[node].reserve_ports(service, replica);
         }

@@ -8,6 +8,8 @@ use crate::score::{Cost, Measure, cost, left_free};
 
 /// The first reason of a slot that is claimed.
 pub(crate) const KEEPS: &str = "keeps its node";
+/// The reason of a slot of a service that has one for each node.
+pub(crate) const PER_NODE: &str = "has one on each node that suits it";
 
 /// Compares the node of a slot with the others that could take it.
 ///

@@ -22,6 +22,9 @@ pub struct Rules {
     pub joined: bool,
     /// Whether volumes say how long a node with a copy may be down.
     pub volume_lost_after: bool,
+    /// Whether services have other slots than those from 1 to their number of replicas. Without it, such a service keeps the slots that
+    /// nodes claim and gets no others: nodes that do not know its mode hold it.
+    pub modes: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -45,6 +48,7 @@ pub const RULES: &[Rules] = &[
         copies: false,
         joined: false,
         volume_lost_after: false,
+        modes: false,
     },
     Rules {
         version: 2,
@@ -55,6 +59,7 @@ pub const RULES: &[Rules] = &[
         copies: false,
         joined: false,
         volume_lost_after: false,
+        modes: false,
     },
     Rules {
         version: 3,
@@ -65,6 +70,7 @@ pub const RULES: &[Rules] = &[
         copies: false,
         joined: false,
         volume_lost_after: false,
+        modes: false,
     },
     Rules {
         version: 4,
@@ -75,6 +81,7 @@ pub const RULES: &[Rules] = &[
         copies: false,
         joined: false,
         volume_lost_after: false,
+        modes: false,
     },
     Rules {
         version: 5,
@@ -85,6 +92,7 @@ pub const RULES: &[Rules] = &[
         copies: true,
         joined: false,
         volume_lost_after: false,
+        modes: false,
     },
     Rules {
         version: 6,
@@ -95,6 +103,7 @@ pub const RULES: &[Rules] = &[
         copies: true,
         joined: true,
         volume_lost_after: true,
+        modes: true,
     },
 ];
 

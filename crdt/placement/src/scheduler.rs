@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 
+use vc_protocol::spec::ServiceMode;
 use vc_protocol::{ServiceKey, Slot};
 
 use crate::allocation::NodeAllocation;
@@ -15,6 +16,7 @@ use crate::reasons;
 use crate::rendezvous::rendezvous;
 use crate::rules::Rules;
 use crate::score::{Cost, cost};
+use crate::slots::Slots;
 use crate::volumes::{VolumeAffinity, Volumes};
 
 /// The state of scheduling one service. Nodes are indexes into the allocations.
@@ -76,9 +78,51 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         found.map(|other| other.key)
     }
 
+    /// Places the open slots, and reserves the resources, except for ports. Returns their nodes by number.
+    pub(crate) fn place(
+        &mut self,
+        open: &[u32],
+        allocations: &mut [NodeAllocation<'a>],
+        volumes: &mut Volumes<'_>,
+    ) -> BTreeMap<u32, usize> {
+        if self.waits_for_upgrades() {
+            return BTreeMap::new();
+        }
+        let mut placed = BTreeMap::new();
+        let is_bound = |&number: &u32| self.service.slots.node_of(number).is_some();
+        let (bound, free): (Vec<u32>, Vec<u32>) = open.iter().copied().partition(is_bound);
+        for number in bound {
+            let Some(node) = self.index_of(number, allocations) else { continue };
+            let allocation = &mut allocations[node];
+            if check_volumes(self.service, allocation, volumes).is_ok()
+                && self.fits(node, allocation, 1)
+            {
+                volumes.assign(self.service, allocation.id);
+                allocation.reserve_volumes(std::mem::take(&mut self.volume_bytes));
+                allocation.reserve(self.service);
+                self.replicas[node] += 1;
+                placed.insert(number, node);
+            }
+        }
+        let chosen = self.choose(free.len(), allocations, volumes);
+        placed.extend(free.into_iter().zip(chosen));
+        placed
+    }
+
+    /// Returns whether the service gets no more slots, because nodes that are up do not know its mode.
+    fn waits_for_upgrades(&self) -> bool {
+        !self.rules.modes && self.service.demand.spec.mode != ServiceMode::Replicated
+    }
+
+    /// Returns the index of the only node that may run a slot.
+    fn index_of(&self, number: u32, allocations: &[NodeAllocation<'a>]) -> Option<usize> {
+        let node = self.service.slots.node_of(number)?;
+        allocations.binary_search_by(|allocation| allocation.id.cmp(&node)).ok()
+    }
+
     /// Chooses nodes for up to `count` slots, fewer if no more fit, and reserves the resources, except for ports. The
     /// result is in the order in which the open slots take the nodes.
-    pub(crate) fn choose(
+    fn choose(
         &mut self,
         count: usize,
         allocations: &mut [NodeAllocation<'a>],
@@ -180,6 +224,9 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         let new_slots = placed.iter().map(|(&replica, &node)| (replica, node, None));
         for (replica, node, first) in kept_slots.chain(new_slots) {
             let compared = by_node.entry(node).or_insert_with(|| {
+                if let Slots::PerNode(_) = self.service.slots {
+                    return vec![reasons::PER_NODE.to_owned()];
+                }
                 match volumes.affinity(self.service) {
                     VolumeAffinity::Node(Shared::Volume(volume), holder) => {
                         let verb = if holder.has_data { "holds" } else { "creates" };
@@ -216,14 +263,21 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             !has_node && !waiting.contains_key(replica)
         };
         let mut refusals: Option<Vec<Refusal>> = None;
-        for replica in (1..=self.service.replicas).filter(is_open) {
-            let refusals = refusals.get_or_insert_with(|| self.refusals(allocations, volumes));
-            plan.unplaced.insert(slot(replica), refusals.clone());
+        for replica in self.service.slots.numbers().filter(is_open) {
+            let refusals = match self.index_of(replica, allocations) {
+                Some(node) => self.refusals(&allocations[node..=node], volumes),
+                None => refusals.get_or_insert_with(|| self.refusals(allocations, volumes)).clone(),
+            };
+            plan.unplaced.insert(slot(replica), refusals);
         }
     }
 
-    /// Returns why each node cannot take one more replica.
+    /// Returns why each of these nodes cannot take one more replica.
     fn refusals(&self, allocations: &[NodeAllocation<'a>], volumes: &Volumes<'_>) -> Vec<Refusal> {
+        let check_mode = || match self.waits_for_upgrades() {
+            true => Err(Infeasible::OlderMembers),
+            false => Ok(()),
+        };
         let refuse = |allocation: &NodeAllocation<'a>| {
             let check_group = || match self.ineligible_member(allocation) {
                 Some(service) => Err(Infeasible::GroupMember { service }),
@@ -232,6 +286,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             let infeasible = check_volumes(self.service, allocation, volumes)
                 .and_then(|()| check_new(self.service, allocation))
                 .and_then(|()| check_group())
+                .and_then(|()| check_mode())
                 .and_then(|()| check_resources(self.service, allocation, self.volume_bytes))
                 .err()?;
             let reason = match volumes.data_on(self.service, allocation.id) {

@@ -3,7 +3,7 @@
 //! A scenario is a list of steps separated by blank lines. A step changes the cluster; the plan that follows is below
 //! `----`. Lines that begin with `#` are comments. The changes:
 //! ```text
-//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V]   adds a node that is up
+//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V] [witness]   adds a node that is up
 //! up|down|drain|undrain|leave NAME
 //! silent NAME MS                                   it is down, and its observers have not heard of it for this time
 //! runtime_error NAME [TEXT]                        its runtime fails; without TEXT it works again
@@ -12,7 +12,7 @@
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
 //!         [network_of=KEY]
-//!         [updated=N] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
+//!         [updated=N] [mode=MODE] [max_concurrent=N] [ended=N,..] [schedule] [due=TIME[@NODE],..] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
 //!                                                  adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
 //! move SLOT FROM TO                                adds a move order
@@ -36,7 +36,7 @@ use vc_placement::{ClaimView, Plan, PlanInput, RULES, Rules, plan};
 use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{
     Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
-    PortProtocol, Publish, Reconcile,
+    PortProtocol, Publish, Reconcile, Schedule, ServiceMode,
 };
 use vc_protocol::{NodeId, ServiceKey, Slot, parse_cpus, parse_memory};
 
@@ -80,6 +80,9 @@ scenarios! {
     slots_of_a_dead_node_wait_as_their_services_ask
     of_two_instances_the_one_stays_that_the_service_asks_for
     services_with_the_network_of_another_run_beside_it
+    a_global_service_has_a_slot_on_each_node_that_suits_it
+    a_job_has_the_slots_that_have_not_ended
+    a_run_of_a_schedule_stays_with_the_node_that_has_begun_it
 }
 
 fn folder() -> std::path::PathBuf {
@@ -199,8 +202,12 @@ impl Scenario {
     fn node(&mut self, name: &str, words: &[&str]) -> Option<()> {
         let mut new = node(name, 4000, 4096);
         for word in words {
-            let (key, value) = word.split_once('=')?;
+            let (key, value) = word.split_once('=').unwrap_or((word, ""));
             match key {
+                "witness" => {
+                    new.witness = true;
+                    new.runtime_error = Some("it is a witness, which runs nothing".to_owned());
+                }
                 "cpu" => new.capacity.cpu_millis = parse_cpus(value).ok()?,
                 "mem" => new.capacity.memory_bytes = parse_memory(value).ok()?,
                 "os" => new.os = value.to_owned(),
@@ -249,6 +256,22 @@ impl Scenario {
                 "platform" => spec.container.platform = Some(value.to_owned()),
                 "command" => spec.container.command = Some(vec![value.to_owned()]),
                 "updated" => new.revision = value.parse().ok()?,
+                "mode" => {
+                    spec.mode = ServiceMode::ALL.into_iter().find(|it| it.as_str() == value)?;
+                }
+                "max_concurrent" => spec.max_concurrent = value.parse().ok()?,
+                "schedule" => spec.schedule = Some(Schedule::new("* * * * *")),
+                "ended" => {
+                    let numbers = value.split(',').map(|number| number.parse().ok());
+                    new.ended = numbers.collect::<Option<_>>()?;
+                }
+                "due" => {
+                    for time in value.split(',') {
+                        let (time, node) = time.split_once('@').unwrap_or((time, ""));
+                        let node = self.names.get(node).copied();
+                        new.due.insert(time.parse().ok()?, node);
+                    }
+                }
                 "placement" => {
                     spec.placement = match value {
                         "pack" => PlacementPolicy::Pack,

@@ -4,7 +4,7 @@
 
 mod support;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_placement::{
     Copies, CopyView, LOST_AFTER, Node, Orders, PlanInput, RULES, Rules, ServiceDemand,
@@ -36,7 +36,8 @@ impl Cluster {
             let mounts = volumes.iter().map(|name| support::volume(name)).collect();
             let container = ContainerSpec { mounts, ..ContainerSpec::default() };
             let spec = ServiceSpec { container, ..ServiceSpec::default() };
-            let demand = ServiceDemand { spec: spec.into(), replicas: 1, revision: 1 };
+            let (ended, due) = (BTreeSet::new(), BTreeMap::new());
+            let demand = ServiceDemand { spec: spec.into(), replicas: 1, ended, due, revision: 1 };
             (format!("shop/s{n}").parse().expect("a service"), demand)
         };
         let services = services.iter().enumerate().map(demand).collect();

@@ -187,9 +187,12 @@ fn effect(
             let image = |of: &Value| text_at(of, &["spec", "container", "image"]);
             let Some(before) = before else {
                 let replicas = replicas.as_deref().unwrap_or("1");
-                let noun = if replicas == "1" { "replica" } else { "replicas" };
-                let text =
-                    format!("deployed {service} (image {}, {replicas} {noun})", image(after));
+                let count = match text_at(after, &["spec", "mode"]).as_str() {
+                    "global" | "global-job" => "on each node".to_owned(),
+                    _ if replicas == "1" => "1 replica".to_owned(),
+                    _ => format!("{replicas} replicas"),
+                };
+                let text = format!("deployed {service} (image {}, {count})", image(after));
                 return Effect::of(service, A::ServiceDeployed, text);
             };
             let (verb, mut details) = revision(before, after);

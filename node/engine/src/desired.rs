@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::collections::btree_map::Entry;
 
-use vc_crdt::View;
+use vc_crdt::{UpdateStatus, View};
 use vc_protocol::instance::{Claim, InstanceState};
-use vc_protocol::spec::{ContainerSpec, Dependency, Reconcile, ServiceSpec, UpdatePolicy};
-use vc_protocol::{InstanceId, Name, NodeId, Slot};
+use vc_protocol::spec::{ContainerSpec, Dependency, Overlap, Reconcile, ServiceSpec, UpdatePolicy};
+use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot};
 
 use crate::isolation::Isolation;
 use crate::lease::{Gate, Gates};
@@ -21,6 +21,14 @@ pub(crate) struct Desired {
     pub(crate) waits_for: String,
     /// Which node it waits for, that is to stop an instance of the slot first: "waits for n1 to stop it"; empty if none.
     pub(crate) stops_elsewhere: String,
+    /// Whether it is a run: it is not started again once it has ended.
+    pub(crate) is_run: bool,
+    /// Whether it is a run of a schedule that is begun once only.
+    pub(crate) once: bool,
+    /// Whether such a run may begin now: its node has said so, durably.
+    pub(crate) may_begin: bool,
+    /// Time after which it is stopped, in milliseconds; 0 for none.
+    pub(crate) timeout_ms: Millis,
     /// Why this node does not have the lease that it needs; empty if it needs none or has it.
     pub(crate) lease: String,
     /// Why it is stopped here, although the plan gives the slot to this node; `None` if it is not.
@@ -73,8 +81,13 @@ pub(crate) fn desired(
             spec: spec.container.clone(),
             digest: digest.clone(),
             waits_for: isolation.waits_for(spec).unwrap_or_else(|| waits_for(view, slot, spec)),
-            stops_elsewhere: stops_elsewhere(view, node, slot, spec),
+            stops_elsewhere: earlier_run(view, slot, spec)
+                .unwrap_or_else(|| stops_elsewhere(view, node, slot, spec)),
             lease,
+            is_run: spec.mode.is_job(),
+            once: spec.runs_at_most_once(),
+            may_begin: false,
+            timeout_ms: spec.schedule.as_ref().map_or(0, |it| it.timeout_ms),
             stop: isolation.stops(spec),
             reports_start: spec.disconnect.reconcile == Reconcile::LongestRunning,
             starts_first: spec.starts_first(),
@@ -93,6 +106,10 @@ fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
         if has_ended {
             return false;
         }
+        let other = ServiceKey { project: slot.service.project.clone(), service: (*name).clone() };
+        if **condition == Dependency::ServiceCompletedSuccessfully && view.mode(&other).is_job() {
+            return view.updates.get(&other) != Some(&UpdateStatus::Complete);
+        }
         let mut claims = claims_of(view, slot, name);
         !claims.any(|claim| match condition {
             Dependency::ServiceStarted => {
@@ -108,6 +125,18 @@ fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
         Dependency::ServiceCompletedSuccessfully => format!("waits for {name} to complete"),
     });
     waits.collect::<Vec<_>>().join(", ")
+}
+
+/// Says that a run waits for that of another time to stop, with which it must not overlap; `None` if there is none.
+fn earlier_run(view: &View, slot: &Slot, spec: &ServiceSpec) -> Option<String> {
+    spec.schedule.as_ref().filter(|schedule| schedule.overlap != Overlap::Allow)?;
+    let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
+    let mut claims = up.flat_map(|(_, state)| &state.claims);
+    let is_other = |id: &InstanceId| id.slot.service == slot.service && id.slot != *slot;
+    let is_there =
+        |claim: &Claim| claim.state.is_running() || claim.state == InstanceState::Stopping;
+    let is_other = claims.any(|(id, claim)| is_other(id) && is_there(claim));
+    is_other.then(|| "waits for the run before it to stop".to_owned())
 }
 
 /// Returns which other node is to stop an instance of the slot before `node` starts one; empty if none, as with start first.

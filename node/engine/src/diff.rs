@@ -40,7 +40,9 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
     match held {
         None => {
             changes.append(&mut content(&spec, show_values));
-            changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
+            if !spec.mode.is_per_node() {
+                changes.push(format!("replicas: {}", wanted.replicas.unwrap_or(1)));
+            }
         }
         Some(held) => {
             let masked = |spec: &ServiceSpec| {
@@ -52,11 +54,16 @@ fn of_service(view: &View, wanted: &Deployment, show_values: bool) -> ServiceDif
             };
             changes.append(&mut between(&masked(&held.spec), &masked(&spec)));
             let before = view.cluster.replicas(service);
-            if let Some(replicas) = wanted.replicas.filter(|&replicas| replicas != before) {
+            if let Some(replicas) =
+                wanted.replicas.filter(|&replicas| replicas != before && !spec.mode.is_per_node())
+            {
                 changes.push(format!("replicas: {before} -> {replicas}"));
             }
             if held.spec != spec {
                 changes.extend(leaves_its_data(view, service, &spec));
+            }
+            if show_values && held.spec == spec && spec.mode.is_job() && spec.schedule.is_none() {
+                changes.push("nothing; the job runs again".to_owned());
             }
             // That the spec is equal would tell that the values are.
             if show_values && held.spec == spec && revision::retries_update(view, service) {

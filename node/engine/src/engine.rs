@@ -11,7 +11,7 @@ use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::{Faults, Holds, NodeInfo};
 use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::volume::VolumeCopy;
-use vc_protocol::{ClusterId, Millis, NodeId, VolumeKey};
+use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, VolumeKey};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
 use crate::anti_entropy::{AntiEntropy, Comparison};
@@ -23,6 +23,7 @@ use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
 use crate::isolation::Isolation;
 use crate::lease::{Effects, Guard};
 use crate::reconcile::{Given, Reconciler};
+use crate::schedule::{Schedules, cluster_time};
 use crate::silence::SilenceReports;
 use crate::startup_hold::StartupHold;
 use crate::volumes::{Volumes, set_volume_room};
@@ -59,6 +60,7 @@ pub struct Engine {
     reconciler: Reconciler,
     guard: Guard,
     volumes: Volumes,
+    schedules: Schedules,
     /// A server has said that this node was removed from the cluster.
     removed: bool,
     /// The wall clock at the last input.
@@ -110,6 +112,8 @@ impl Engine {
             } else {
                 before.update_results
             },
+            runs: before.runs,
+            due: before.due,
             ports: BTreeMap::new(),
             restarting: None,
         };
@@ -150,6 +154,7 @@ impl Engine {
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             guard,
             volumes: Volumes::default(),
+            schedules: Schedules::default(),
             removed: false,
             wall: 0,
             pending: Durable::default(),
@@ -192,6 +197,7 @@ impl Engine {
             (self.anti_entropy.poll_timeout(), "anti-entropy"),
             (self.hold.poll_timeout(), "startup hold"),
             (self.guard.poll_timeout(), "leases"),
+            (self.schedules.poll_timeout(), "schedules"),
         ];
         let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name)));
         let due = due.chain(self.reconciler.poll_timeout()).min();
@@ -319,6 +325,7 @@ impl Engine {
         let effects = self.guard.handle_timeout(now);
         self.perform(effects);
         self.dirty |= self.hold.handle_timeout(now);
+        self.dirty |= self.schedules.handle_timeout(now);
         self.dirty |= self.reconciler.handle_timeout(now);
     }
 
@@ -454,6 +461,9 @@ impl Engine {
         self.choose_first_voters();
         self.dirty |= self.guard.has_changed(&self.view, &self.own, now);
         let mut view_changed = false;
+        let written = self.replica.nodes().get(&self.replica.id());
+        let written: BTreeSet<InstanceId> =
+            written.into_iter().flat_map(|state| state.runs.keys().cloned()).collect();
         // This node's document is part of the view: the second round sees what the first wrote, a third changes nothing.
         for _ in 0..4 {
             if !std::mem::take(&mut self.dirty) {
@@ -474,7 +484,14 @@ impl Engine {
             let hold = self.hold.reason();
             let clock = Clock { monotonic: now, wall: self.wall };
             let gates = &self.guard.gates(&self.view, &self.own, now);
-            let given = Given { view: &self.view, isolation: self.isolation, gates, hold };
+            if hold.is_none() {
+                let id = self.replica.id();
+                let wall = cluster_time(&self.view, id, &self.vitals, self.wall);
+                let clock = Clock { monotonic: now, wall };
+                self.schedules.update(&self.view, id, &mut self.own, clock);
+            }
+            let (view, written) = (&*self.view, &written);
+            let given = Given { view, isolation: self.isolation, gates, hold, written };
             let actions = self.reconciler.reconcile(given, &mut self.own, clock);
             self.report_deadlines(now);
             self.outputs.extend(actions);
@@ -577,7 +594,8 @@ impl Engine {
             tracing::error!(%error, "cannot add the maps of a newer schema");
         }
         let (has_history, has_voters) = (self.replica.has_history(), self.replica.has_voters());
-        self.view = Arc::new(View { has_history, has_voters, ..view });
+        let has_runs = self.replica.has_runs();
+        self.view = Arc::new(View { has_history, has_voters, has_runs, ..view });
     }
 
     fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {

@@ -113,11 +113,15 @@ fn services(before: &View, after: &View, events: &mut Events) {
         let image = &record.spec.container.image;
         let wanted = after.cluster.replicas(key);
         let Some(held) = before.cluster.services.get(key) else {
+            let wanted = match record.spec.mode.is_per_node() {
+                true => "one on each node".to_owned(),
+                false => wanted.to_string(),
+            };
             events.info(key, format!("deployed by {}: {wanted} of {image}", record.deployed_by));
             continue;
         };
         let had = before.cluster.replicas(key);
-        if had != wanted {
+        if had != wanted && !record.spec.mode.is_per_node() {
             events.info(key, format!("scaled from {had} to {wanted}"));
         }
         let rollout = |view| Rollout::of(view, key).map(|it| it.report()).unwrap_or_default();
@@ -140,7 +144,16 @@ fn services(before: &View, after: &View, events: &mut Events) {
         if (was.state, held.revision) == (is.state, record.revision) {
             continue;
         }
+        let is_job = record.spec.mode.is_job();
         match is.state {
+            RolloutState::Complete if is_job => {
+                if was.state == RolloutState::Updating {
+                    events.info(key, "has completed");
+                }
+            }
+            RolloutState::Paused if is_job => {
+                events.error(key, format!("has failed: {}", brief(&is.reason)));
+            }
             RolloutState::Complete if was.state == RolloutState::Updating => {
                 events.info(key, "update complete");
             }

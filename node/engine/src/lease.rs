@@ -21,7 +21,7 @@ use vc_protocol::lease::{
     ChangeVote, Epoch, LEASE_MS, LeaseKey, LeaseMessage, LeaseRequest, MAX_ENTRIES, Refusal, Vote,
     VoterSet,
 };
-use vc_protocol::spec::ServiceSpec;
+use vc_protocol::spec::{Overlap, ServiceSpec};
 use vc_protocol::{Millis, NodeId, Slot, VolumeKey};
 
 use self::holder::HeldLease;
@@ -38,12 +38,14 @@ pub struct Votes {
     pub leases: BTreeMap<LeaseKey, Vote>,
     /// About the next set of voters.
     pub change: Option<ChangeVote>,
+    /// Leases whose votes are removed from the disk.
+    pub forgotten: BTreeSet<LeaseKey>,
 }
 
 impl Votes {
     /// Returns whether there is nothing.
     pub fn is_empty(&self) -> bool {
-        self.leases.is_empty() && self.change.is_none()
+        self.leases.is_empty() && self.change.is_none() && self.forgotten.is_empty()
     }
 }
 
@@ -58,9 +60,20 @@ pub(crate) struct Effects {
     pub(crate) decided: Option<VoterSet>,
 }
 
-/// Returns the leases that a slot of a service needs: those of the volumes that it writes, or that of the slot. Empty if the
-/// service is not exclusive.
+/// Returns the leases that a slot of a service needs: those of the volumes that it writes, or that of the slot, and for a run of a schedule
+/// the right to it. Empty if the service is neither exclusive nor runs at most once for a time.
 pub(crate) fn keys_of(slot: &Slot, spec: &ServiceSpec) -> BTreeSet<LeaseKey> {
+    let mut keys = exclusive_keys_of(slot, spec);
+    if let Some(schedule) = spec.schedule.as_ref().filter(|it| it.at_most_once) {
+        keys.insert(LeaseKey::run(slot));
+        if schedule.overlap != Overlap::Allow {
+            keys.insert(LeaseKey::job(&slot.service));
+        }
+    }
+    keys
+}
+
+fn exclusive_keys_of(slot: &Slot, spec: &ServiceSpec) -> BTreeSet<LeaseKey> {
     if !spec.is_exclusive() {
         return BTreeSet::new();
     }
@@ -116,8 +129,8 @@ impl Leases {
         }
     }
 
-    /// Takes in a view: the voters, and which node may get which lease.
-    pub(crate) fn update(&mut self, view: &View, now: Millis) {
+    /// Takes in a view: the voters, and which node may get which lease. Returns the leases whose votes are not needed any more.
+    pub(crate) fn update(&mut self, view: &View, now: Millis) -> BTreeSet<LeaseKey> {
         let present = view.cluster.voter_set();
         if self.set.as_ref() != present {
             if let Some(set) = present {
@@ -139,6 +152,7 @@ impl Leases {
         }
         self.planned = planned;
         self.next = self.next_voters(view, now);
+        self.voter.forget_runs(|key| self.planned.contains_key(key))
     }
 
     /// Returns the voters that are to follow, if this node is the one that proposes them: the first voter that is up.

@@ -21,12 +21,15 @@ use vc_crdt::{
     ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
     TokenRecord, View, VoterKey,
 };
-use vc_placement::{RULES, rebalance};
+use vc_placement::{RULES, Rules, rebalance};
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
-use vc_protocol::spec::{Deployment, NetworkMode, OnPartition, ProjectPolicy};
-use vc_protocol::{Millis, Name, NodeId, ServiceKey, Supports, VolumeKey};
+use vc_protocol::run::{DueRecord, Skipped};
+use vc_protocol::spec::{
+    Deployment, NetworkMode, OnPartition, Overlap, ProjectPolicy, ServiceMode,
+};
+use vc_protocol::{Millis, Name, NodeId, ServiceKey, Slot, Supports, VolumeKey};
 
 use crate::history;
 
@@ -80,6 +83,18 @@ pub enum Mutation {
     Restart {
         /// The service.
         service: String,
+    },
+    /// Begins a run of a scheduled service now, or runs another job anew.
+    RunJob {
+        /// The service.
+        service: String,
+    },
+    /// Stops a run of a scheduled service.
+    StopRun {
+        /// The service.
+        service: String,
+        /// Its number; `None` for all that are under way.
+        run: Option<u32>,
     },
     /// Deploys an earlier version again.
     Rollback {
@@ -236,6 +251,9 @@ impl Mutation {
             }
             Self::Scale { service, replicas: to } => {
                 let service = find(view, service)?;
+                if view.mode(&service).is_per_node() {
+                    return Err(MutationError::OnEachNode { service });
+                }
                 revision::check_replicas(&service, *to)?;
                 let from = state.replicas(&service);
                 state.scale.insert(service.clone(), *to);
@@ -273,7 +291,14 @@ impl Mutation {
                     Change::Undrained { node, node_name, unchanged }
                 }]
             }
-            Self::Restart { service } => {
+            // Those of schedules are no change of the cluster document.
+            Self::StopRun { service, .. } => {
+                return Err(MutationError::NoSchedule { service: find(view, service)? });
+            }
+            Self::RunJob { service } if !view.mode(&find(view, service)?).is_job() => {
+                return Err(MutationError::NoJob { service: find(view, service)? });
+            }
+            Self::Restart { service } | Self::RunJob { service } => {
                 let service = find(view, service)?;
                 vec![revision::restart(view, &mut state, &service, by, now)?]
             }
@@ -391,6 +416,56 @@ fn remove_node(view: &View, state: &mut ClusterState, node: NodeId, now: Millis)
     Change::Left { node, node_name: view.name(node), knows_key, volumes, majority_lost }
 }
 
+/// What a node is to say of times of a schedule, and what that changes.
+pub(crate) type DueByHand = (BTreeMap<Slot, DueRecord>, Vec<Change>);
+
+/// Returns the times of a schedule that a person begins or stops, with what this node is to say of them. `None`: the mutation is about
+/// something else, or about a job without a schedule. `now` is the time that the cluster goes by.
+pub(crate) fn due_by_hand(
+    view: &View,
+    mutation: &Mutation,
+    by: &Subject,
+    now: Millis,
+) -> Option<Result<DueByHand, MutationError>> {
+    let (Mutation::RunJob { service } | Mutation::StopRun { service, .. }) = mutation else {
+        return None;
+    };
+    let service = match find(view, service) {
+        Ok(service) => service,
+        Err(error) => return Some(Err(error)),
+    };
+    let schedule = view.spec(&service)?.schedule.as_ref()?;
+    let open = view.input.services.get(&service).map(|it| it.due.clone()).unwrap_or_default();
+    let slot = |replica| Slot { service: service.clone(), replica };
+    let record = |skipped| DueRecord { at: now, missed: 0, skipped, by: by.name.clone() };
+    Some(match mutation {
+        Mutation::RunJob { .. } if view.cluster.replicas(&service) == 0 => {
+            Err(MutationError::Suspended { service })
+        }
+        Mutation::RunJob { .. } if schedule.overlap == Overlap::Forbid && !open.is_empty() => {
+            Err(MutationError::RunUnderWay { service })
+        }
+        Mutation::RunJob { .. } => {
+            let last = view.runs.due(&service).next_back().map_or(0, |(slot, _)| slot.replica);
+            let now = u32::try_from(now / 1000).unwrap_or(u32::MAX);
+            let slot = slot(now.max(last.saturating_add(1)));
+            let changes = vec![Change::RunBegun { slot: slot.clone() }];
+            Ok((BTreeMap::from([(slot, record(None))]), changes))
+        }
+        Mutation::StopRun { run, .. } => {
+            let runs: Vec<u32> =
+                open.into_keys().filter(|it| run.is_none_or(|run| run == *it)).collect();
+            let stopped = runs.iter().map(|&it| (slot(it), record(Some(Skipped::Stopped))));
+            let changes = runs.iter().map(|&it| Change::RunStopped { slot: slot(it) });
+            match runs.is_empty() {
+                true => Err(MutationError::NoRun { service }),
+                false => Ok((stopped.collect(), changes.collect())),
+            }
+        }
+        _ => return None,
+    })
+}
+
 /// Returns the service that a text names. Errors: it matches none or several, or the one is unreadable.
 fn find(view: &View, text: &str) -> Result<ServiceKey, MutationError> {
     find_service(&view.cluster, text).map_err(|error| held(view, text, error))
@@ -448,16 +523,24 @@ fn deploy(
     Ok(changes)
 }
 
-/// Errors: a node that is up does not know what all nodes have to know of the service: where its data is, or where it runs.
+/// Errors: a node that is up does not know what all nodes have to know of the service: where its data is, which slots it has, or where
+/// they are; or what became of jobs is not kept.
 fn check_known(view: &View, deployment: &Deployment) -> Result<(), MutationError> {
     let spec = &deployment.spec;
+    if spec.mode.is_job() && !view.has_runs {
+        return Err(MutationError::OlderMembers("keep what became of jobs"));
+    }
     let joins = matches!(spec.container.network_mode, Some(NetworkMode::Service(_)));
     let lacks = |supports: Supports| {
-        let places = RULES.iter().any(|rules| rules.joined && rules.version <= supports.plan);
+        let plans = |has: fn(&Rules) -> bool| {
+            RULES.iter().any(|rules| has(rules) && rules.version <= supports.plan)
+        };
         if !spec.volumes.is_empty() && !supports.volumes {
             Some("says how its volumes are kept")
-        } else if joins && !places {
+        } else if joins && !plans(|rules| rules.joined) {
             Some("has the network of another service")
+        } else if spec.mode != ServiceMode::Replicated && !plans(|rules| rules.modes) {
+            Some("has another deploy.mode than replicated")
         } else {
             None
         }
@@ -496,7 +579,8 @@ fn order_moves(view: &View, state: &mut ClusterState) -> Vec<Change> {
 
 /// Errors: the node runs instances, or holds data that a service uses.
 fn check_empty(view: &View, node: NodeId) -> Result<(), MutationError> {
-    let instances = view.nodes.get(&node).map_or(0, |state| state.claims.len());
+    let claims = view.nodes.get(&node).into_iter().flat_map(|state| state.claims.keys());
+    let instances = claims.filter(|id| !view.has_ended(id)).count();
     if view.up.contains(&node) && instances > 0 {
         return Err(MutationError::NodeHasInstances { node: view.name(node), instances });
     }

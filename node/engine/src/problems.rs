@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
-use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, RolloutState};
+use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, RolloutState, RunRow, RunState};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::node::{NodeInfo, Orphans};
 use vc_protocol::spec::{Attribute, split_port_of_address};
@@ -13,7 +13,7 @@ use crate::downtime::downtime;
 use crate::interface::WallClocks;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
-use crate::{volume_report, voters};
+use crate::{job_report, volume_report, voters};
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
 pub(crate) fn problems(
@@ -51,7 +51,13 @@ pub(crate) fn problems(
         let waits = row.state == InstanceState::Pending && !row.reason.is_empty();
         waits || matches!(row.state, InstanceState::Failed | InstanceState::Unhealthy)
     };
-    problems.extend(instances.iter().filter(is_problem).map(|row| {
+    // Of a schedule the last run counts; the rows of earlier ones stay for their logs.
+    let is_old = |row: &InstanceRow| {
+        row.ended && view.spec(&row.service).is_some_and(|spec| spec.schedule.is_some())
+    };
+    problems.extend(failed_schedules(view));
+    let instances_now = instances.iter().filter(|row| !is_old(row));
+    problems.extend(instances_now.filter(is_problem).map(|row| {
         format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason)
     }));
     problems.extend(same_names(nodes));
@@ -65,6 +71,27 @@ pub(crate) fn problems(
     problems.extend(held(view));
     problems.extend(older(whole));
     problems
+}
+
+/// Returns a line for each scheduled service whose last run failed, or was left out.
+fn failed_schedules(view: &View) -> Vec<String> {
+    let scheduled = view.cluster.services.iter().filter(|(_, it)| it.spec.schedule.is_some());
+    let last = scheduled.filter_map(|(key, _)| {
+        let is_over = |row: &RunRow| {
+            !matches!(row.state, RunState::Pending | RunState::Running | RunState::Skipped)
+        };
+        let last = job_report::runs(view, key).into_iter().find(is_over)?;
+        let is_bad = matches!(last.state, RunState::Failed | RunState::Missed | RunState::Unknown);
+        is_bad.then(|| {
+            let what = match last.state {
+                RunState::Failed => "failed",
+                RunState::Missed => "was missed",
+                _ => "may be lost",
+            };
+            format!("the last run of {key} {what}: {}", last.reason)
+        })
+    });
+    last.collect()
 }
 
 /// Says how little of a node's disk is free.

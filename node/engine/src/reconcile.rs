@@ -17,6 +17,7 @@ use crate::isolation::Isolation;
 use crate::lease::Gates;
 use crate::node_faults::NodeFaults;
 use crate::rollout::Rollout;
+use crate::runs::{self, Begun};
 use crate::runtime::{Observed, Phase, RuntimeEvent};
 use crate::runtime_health::{Recovery, RuntimeHealth};
 use crate::workload::{Pass, Workload};
@@ -33,7 +34,13 @@ pub(crate) struct Reconciler {
     orphans: BTreeMap<NodeId, Orphans>,
     /// Volumes that this process has recorded and no instance has used yet.
     unused: BTreeSet<VolumeKey>,
+    begun: Begun,
+    /// When runs may begin whose records are about to be durable.
+    begins_at: Option<Millis>,
 }
+
+/// After this time a run begins whose record was written: by then it is durable, or this engine is gone.
+const RECORDED: Millis = 20;
 
 /// What a node's instances follow from.
 #[derive(Clone, Copy)]
@@ -43,6 +50,8 @@ pub(crate) struct Given<'a> {
     pub(crate) gates: &'a Gates,
     /// Why the view may be out of date, if it may.
     pub(crate) hold: Option<&'a str>,
+    /// The runs that this node's document has, durably.
+    pub(crate) written: &'a BTreeSet<InstanceId>,
 }
 
 impl Reconciler {
@@ -62,6 +71,8 @@ impl Reconciler {
             fault_ends: None,
             orphans: BTreeMap::new(),
             unused: BTreeSet::new(),
+            begun: Begun::default(),
+            begins_at: None,
         }
     }
 
@@ -104,14 +115,18 @@ impl Reconciler {
         let grace = self.runtime.poll_timeout().map(|at| (at, "runtime grace"));
         let workload = self.workload.poll_timeout().map(|at| (at, "workload"));
         let fault = self.fault_ends.map(|at| (at, "end of a fault"));
-        grace.into_iter().chain(workload).chain(fault).min()
+        let begin = self.begins_at.map(|at| (at, "runs"));
+        grace.into_iter().chain(workload).chain(fault).chain(begin).min()
     }
 
     /// Returns whether it is time to reconcile again.
     pub(crate) fn handle_timeout(&mut self, now: Millis) -> bool {
         let reported = self.runtime.handle_timeout(now);
         let is_due = |at: Option<Millis>| at.is_some_and(|at| now >= at);
-        reported || is_due(self.workload.poll_timeout()) || is_due(self.fault_ends)
+        reported
+            || is_due(self.workload.poll_timeout())
+            || is_due(self.fault_ends)
+            || is_due(self.begins_at)
     }
 
     /// Returns what the runtime is to do by the view, and updates what `own` says of this node's claims, volumes and
@@ -123,23 +138,33 @@ impl Reconciler {
         own: &mut NodeState,
         clock: Clock,
     ) -> Vec<Output> {
-        let Given { view, isolation, gates, hold } = given;
+        let Given { view, isolation, gates, hold, written } = given;
         if own.runtime_error.is_some() {
             self.workload.clear();
             own.claims.clear();
             return Vec::new();
         }
         self.update_faults(view, own, clock.monotonic);
+        runs::forget(view, own);
         // Several nodes may share a host: what one that is up has there is no orphan.
         own.orphans = self.orphans.clone();
         own.orphans.retain(|node, _| !view.up.contains(node));
-        let desired = desired(view, self.node, isolation, gates);
+        let mut desired = desired(view, self.node, isolation, gates);
         let handover = handover(view, self.node, &own.claims);
         let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
-        let fault = own.faults.node.as_deref();
-        let pass = Pass { hold: &hold, fault, gates, lamport: view.next_lamport(), clock };
+        let own_fault = own.faults.node.clone();
+        let fault = own_fault.as_deref();
+        let may_start = |service: &ServiceKey| hold(service).is_none() && own_fault.is_none();
+        let (begun, workload) = (&mut self.begun, &self.workload);
+        let waits = begun.prepare(&mut desired, own, workload, may_start, written, clock.wall);
+        self.begins_at = waits.then_some(clock.monotonic + RECORDED);
+        let kept = &runs::kept(view, self.node, own);
+        let former = &runs::former(view, self.node, own, &desired);
+        let lamport = view.next_lamport();
+        let pass = Pass { hold: &hold, fault, kept, former, gates, lamport, clock };
         let (actions, claims) = self.workload.reconcile(&desired, &handover, &pass);
         own.claims = claims;
+        runs::record(view, own, &desired, &self.workload, &self.begun, clock);
         let removed = self.record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);
         removed.into_iter().chain(actions.into_iter().map(Output::Runtime)).collect()
@@ -221,7 +246,7 @@ impl Reconciler {
             else {
                 continue;
             };
-            if view.updates.contains_key(key) {
+            if view.updates.contains_key(key) || record.spec.mode.is_job() {
                 continue;
             }
             let continues = record.spec.update.failure_action == FailureAction::Continue;

@@ -20,6 +20,7 @@ use vc_protocol::{
 pub use crate::downtime::name_downtimes;
 use crate::history;
 use crate::interface::{Vitals, WallClocks};
+pub use crate::job_report::{jobs, runs};
 use crate::partition;
 use crate::problems::problems;
 use crate::rollout::Rollout;
@@ -36,7 +37,13 @@ pub fn instances(view: &View) -> Vec<InstanceRow> {
             rows.insert((slot.clone(), Some(placement.node), String::new()), row);
         }
     }
-    for (slot, refusals) in &view.plan.unplaced {
+    // That a node is down is said with the node.
+    let is_away = |slot: &Slot, refusals: &[Refusal]| {
+        view.mode(&slot.service).is_per_node()
+            && refusals.iter().all(|it| !view.up.contains(&it.node))
+    };
+    let unplaced = view.plan.unplaced.iter();
+    for (slot, refusals) in unplaced.filter(|(slot, refusals)| !is_away(slot, refusals)) {
         let reason = unplaced_reason(view, slot, refusals);
         rows.insert((slot.clone(), None, String::new()), unclaimed(view, slot, None, reason));
     }
@@ -83,8 +90,11 @@ fn homes(view: &View, service: &ServiceKey) -> Vec<NodeId> {
 fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> InstanceRow {
     let slot = &id.slot;
     let planned = view.plan.placements.get(slot).is_some_and(|placement| placement.node == node);
-    let current = planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
-    let monitored = current && claim.state == InstanceState::Running && !claim.available;
+    let ended = view.has_ended(id);
+    let current =
+        ended || planned && view.desired_digest(&slot.service).as_deref() == Some(&id.digest);
+    let is_run = view.mode(&slot.service).is_job();
+    let monitored = current && !is_run && claim.state == InstanceState::Running && !claim.available;
     let spec = view.spec(&slot.service).filter(|it| monitored && !it.container.has_healthcheck());
     InstanceRow {
         state: claim.state,
@@ -93,10 +103,12 @@ fn claimed(view: &View, id: &InstanceId, node: NodeId, claim: &Claim) -> Instanc
         restarts: claim.restarts,
         since: claim.since,
         current,
-        available: claim.available,
+        // A run is watched until it ends, not to see whether it stays.
+        available: claim.available || is_run && claim.state.is_running(),
         monitor_ms: spec.map_or(0, |it| it.update.monitor_ms),
         digest: id.digest.clone(),
-        terminal: claim.terminal,
+        terminal: claim.terminal || ended && claim.state == InstanceState::Failed,
+        ended,
         ..unclaimed(view, slot, Some(node), String::new())
     }
 }
@@ -117,6 +129,7 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         monitor_ms: 0,
         digest: String::new(),
         terminal: false,
+        ended: false,
     }
 }
 
@@ -125,10 +138,19 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
     let instances = instances(view);
     // An old instance serves until its successor does; during a start-first update there are two.
     let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
-        let replicas = view.cluster.replicas(service);
         let rows = instances.iter().filter(|row| row.service == *service && fits(row));
         let serving: BTreeSet<u32> = rows.map(|row| row.replica).collect();
-        u32::try_from(serving.range(..=replicas).count()).unwrap_or(u32::MAX)
+        let has_slot =
+            |&&replica: &&u32| view.plan.has_slot(&Slot { service: service.clone(), replica });
+        u32::try_from(serving.iter().filter(has_slot).count()).unwrap_or(u32::MAX)
+    };
+    let is_scheduled =
+        |service: &ServiceKey| view.spec(service).is_some_and(|spec| spec.schedule.is_some());
+    let runs = |service: &ServiceKey, success: bool| {
+        // Those of a schedule are not counted: there is no number of them to reach.
+        let ends = view.runs.of_service(service).filter_map(|(_, run)| run.record.end.as_ref());
+        let ended = ends.filter(|end| end.is_success() == success && !is_scheduled(service));
+        u32::try_from(ended.count()).unwrap_or(u32::MAX)
     };
     let row = |(key, record): (&ServiceKey, &Stored<vc_crdt::ServiceRecord>)| {
         let spec = view.spec(key).unwrap_or(&record.spec);
@@ -149,7 +171,10 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             project: key.project.clone(),
             image: spec.container.image.clone(),
             version: history::in_effect(&versions).map_or(0, |it| it.number),
-            replicas: view.cluster.replicas(key),
+            mode: spec.mode,
+            replicas: view.replicas(key),
+            succeeded: runs(key, true),
+            failed: runs(key, false),
             running: count(key, &|row| row.state.is_running()),
             healthy: count(key, &|row| match row.state {
                 InstanceState::Healthy => true,
@@ -459,7 +484,11 @@ pub fn status(
         voters: count(voters),
         voters_up: count(voters_up),
         services: count(services.len()),
-        replicas: services.iter().map(|row| row.replicas).fold(0, u32::saturating_add),
+        // Of a job those count that run: the others have ended, or their turn has not come.
+        replicas: services
+            .iter()
+            .map(|row| if row.mode.is_job() { row.running } else { row.replicas })
+            .fold(0, u32::saturating_add),
         running: services.iter().map(|row| row.running).fold(0, u32::saturating_add),
         cpu_millis: sum(|row| row.cpu_millis),
         cpu_reserved: sum(|row| row.cpu_reserved),

@@ -97,10 +97,12 @@ impl<'a> Rollout<'a> {
         let goal = Version::of(view.spec(service)?);
         let rolled_back = view.is_rolled_back(service);
         let before = spec_before(view, service).map(Version::of);
-        let before = before.filter(|before| before.digest != goal.digest);
+        let is_job = goal.spec.mode.is_job();
+        let before = before.filter(|before| before.digest != goal.digest && !is_job);
         let state = match view.updates.get(service) {
             Some(UpdateStatus::Failed(_)) if rolled_back => RolloutState::RolledBack,
             Some(UpdateStatus::Failed(_)) => RolloutState::Paused,
+            None if is_job => RolloutState::Updating,
             _ if before.is_some() => RolloutState::Updating,
             _ => RolloutState::Complete,
         };
@@ -117,11 +119,11 @@ impl<'a> Rollout<'a> {
     fn step(&mut self, view: &View, service: &ServiceKey) {
         let mut waiting = Vec::new();
         let mut in_progress = 0;
-        for replica in 1..=view.cluster.replicas(service) {
-            let slot = Slot { service: service.clone(), replica };
-            let placed = view.plan.placements.contains_key(&slot);
+        for slot in view.plan.slots_of_service(service) {
+            let replica = slot.replica;
+            let placed = view.plan.placements.contains_key(slot);
             let claims = || {
-                view.claims_on(&slot).filter(|(.., claim)| claim.state != InstanceState::Stopping)
+                view.claims_on(slot).filter(|(.., claim)| claim.state != InstanceState::Stopping)
             };
             let mut of_goal =
                 claims().filter(|(_, id, _)| id.digest == self.goal.digest).peekable();

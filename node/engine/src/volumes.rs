@@ -230,7 +230,7 @@ impl Volumes {
                 writers.entry(volume).or_default();
             }
         }
-        for (id, claim) in &own.claims {
+        for (id, claim) in own.claims.iter().filter(|(id, _)| !view.has_ended(id)) {
             for volume in written_by(view, &id.slot) {
                 let of_volume = writers.entry(volume).or_default();
                 if claim.state.is_running() {

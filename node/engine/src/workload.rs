@@ -16,6 +16,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::claims_of_slot;
 use vc_protocol::instance::{Claim, InstanceState};
+use vc_protocol::run::RunEnd;
 use vc_protocol::{Lamport, Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
@@ -32,6 +33,10 @@ pub(crate) struct Pass<'a> {
     pub(crate) hold: &'a Hold<'a>,
     /// Why nothing is started; what is not wanted is removed all the same.
     pub(crate) fault: Option<&'a str>,
+    /// Runs that have ended, whose containers are kept for their logs.
+    pub(crate) kept: &'a BTreeSet<InstanceId>,
+    /// Runs that an earlier deployment has begun, which go on until they end.
+    pub(crate) former: &'a BTreeSet<InstanceId>,
     /// What may run by its lease.
     pub(crate) gates: &'a Gates,
     /// The timestamp of new claims.
@@ -113,6 +118,37 @@ impl Workload {
             .filter_map(|(id, local)| Some((id, local.failure()?, local.is_node_fault())))
     }
 
+    /// Returns whether the runtime has, or was asked for, an instance.
+    pub(crate) fn has(&self, id: &InstanceId) -> bool {
+        self.local.get(id).is_some_and(Local::is_there)
+    }
+
+    /// Returns whether an instance is made and was never started.
+    pub(crate) fn is_unstarted(&self, id: &InstanceId) -> bool {
+        self.local.get(id).is_some_and(Local::is_unstarted)
+    }
+
+    /// Returns how an instance ended that belongs to a run of an earlier deployment; `None` while it runs.
+    pub(crate) fn end_of_former(&self, id: &InstanceId, clock: Clock) -> Option<RunEnd> {
+        self.local.get(id)?.end_of_former(clock.wall, clock.monotonic)
+    }
+
+    /// Returns the runs that are under way or have ended, and how.
+    pub(crate) fn runs(
+        &self,
+        desired: &BTreeMap<Slot, Desired>,
+        clock: Clock,
+    ) -> Vec<(InstanceId, Option<RunEnd>)> {
+        let runs = desired.iter().filter(|(_, wanted)| wanted.is_run);
+        let begun = runs.filter_map(|(slot, wanted)| {
+            let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
+            let local = self.local.get(&id)?;
+            let end = local.end(wanted, clock.wall, clock.monotonic);
+            (end.is_some() || local.is_serving()).then_some((id, end))
+        });
+        begun.collect()
+    }
+
     /// Returns the instances that a fault of the node keeps from being started, with the fault.
     pub(crate) fn node_faults(&self) -> impl Iterator<Item = (&InstanceId, &str)> {
         self.local.iter().filter_map(|(id, local)| Some((id, local.node_fault()?)))
@@ -132,7 +168,7 @@ impl Workload {
         handover: &BTreeSet<Slot>,
         pass: &Pass<'_>,
     ) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
-        let &Pass { hold, fault, gates, lamport, clock } = pass;
+        let &Pass { hold, fault, gates, lamport, clock, .. } = pass;
         let now = clock.monotonic;
         let mut actions = Vec::new();
         let mut claims = BTreeMap::new();
@@ -263,7 +299,7 @@ impl Workload {
         actions: &mut Vec<RuntimeAction>,
         claims: &mut BTreeMap<InstanceId, Claim>,
     ) {
-        let &Pass { hold, gates, lamport, clock, .. } = pass;
+        let &Pass { hold, kept, former, gates, lamport, clock, .. } = pass;
         let wanted = |id: &InstanceId, local: &Local| {
             let is_wanted = |it: &Desired| {
                 it.digest == id.digest && (it.stop.is_none() || !local.may_be_running())
@@ -274,6 +310,14 @@ impl Workload {
         self.local.retain(|id, local| wanted(id, local) || local.is_there());
         for (id, local) in &mut self.local {
             if wanted(id, local) && !local.is_removing() {
+                continue;
+            }
+            let is_former = former.contains(id);
+            let goes_on = is_former && local.goes_on();
+            if goes_on || (is_former || kept.contains(id)) && local.keep() {
+                let (state, reason) = local.running().unwrap_or_else(|| local.shown_end());
+                local.show(self.node, id, state, reason, clock);
+                claims.insert(id.clone(), local.claim(lamport));
                 continue;
             }
             let is_held = hold(&id.slot.service).is_some();

@@ -29,7 +29,8 @@ fn older() -> KnownVersions {
     let knows = KnownVersions::default();
     let cluster = knows.cluster.0;
     let at = cluster.iter().position(|step| step.maps.contains(&"voters")).expect("the map");
-    KnownVersions { cluster: Schema(&cluster[..at]), ..knows }
+    let node = Schema(&knows.node.0[..1]);
+    KnownVersions { cluster: Schema(&cluster[..at]), node, ..knows }
 }
 
 fn key(index: usize) -> Keypair {

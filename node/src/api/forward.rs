@@ -9,6 +9,7 @@ use vc_client::handshake::{Accepted, authenticate};
 use vc_crdt::View;
 use vc_protocol::auth::Credentials;
 use vc_protocol::control::{Reply, Request, ServiceRow};
+use vc_protocol::spec::ServiceMode;
 use vc_protocol::wire::MAX_FRAME;
 use vc_protocol::{ApiError, ClusterId, ErrorCode, NodeId};
 
@@ -170,7 +171,7 @@ impl Forwarder {
 fn knows(view: &View, rows: &[ServiceRow]) -> bool {
     rows.iter().all(|row| match view.cluster.services.get(&row.service) {
         Some(held) if held.revision == row.revision => {
-            view.cluster.replicas(&row.service) == row.replicas
+            row.mode != ServiceMode::Replicated || view.replicas(&row.service) == row.replicas
         }
         Some(held) => held.revision > row.revision,
         None => false,

@@ -1,7 +1,7 @@
 //! Masks what a user may not see.
 
 use vc_engine::remove_output;
-use vc_protocol::control::{EventRow, InstanceRow, ServiceRow, StatusReport, VersionRow};
+use vc_protocol::control::{EventRow, InstanceRow, RunRow, ServiceRow, StatusReport, VersionRow};
 
 use crate::auth::Rights;
 
@@ -29,6 +29,13 @@ pub(super) fn services(rights: &Rights, rows: &mut [ServiceRow]) {
 pub(super) fn versions(rights: &Rights, rows: &mut [VersionRow]) {
     if !rights.may_read_logs() {
         rows.iter_mut().for_each(|row| remove_output(&mut row.reason));
+    }
+}
+
+/// Masks why runs failed.
+pub(super) fn runs<'a>(rights: &Rights, rows: impl Iterator<Item = &'a mut RunRow>) {
+    if !rights.may_read_logs() {
+        rows.for_each(|row| remove_output(&mut row.reason));
     }
 }
 

@@ -46,7 +46,7 @@ impl ControlService {
         }
         // Also after a rollback.
         let mounting = vc_engine::mounting(&view.cluster, key).cloned();
-        let services: Vec<_> = mounting.filter(|it| view.cluster.replicas(it) > 0).collect();
+        let services: Vec<_> = mounting.filter(|it| view.replicas(it) > 0).collect();
         match services.is_empty() {
             true => Ok(()),
             false => Err(VolumeError::InUse { volume: key.clone(), services }),

@@ -39,6 +39,8 @@ fn needs(request: &Request) -> Needs {
         Request::Plan { .. }
         | Request::Inspect { .. }
         | Request::History { .. }
+        | Request::Jobs
+        | Request::Runs { .. }
         | Request::Images
         | Request::Volumes
         | Request::Snapshots { .. }
@@ -76,6 +78,8 @@ fn needs(request: &Request) -> Needs {
         Request::Deploy { .. }
         | Request::Scale { .. }
         | Request::Restart { .. }
+        | Request::RunJob { .. }
+        | Request::StopRun { .. }
         | Request::Rollback { .. }
         | Request::RollbackTo { .. }
         | Request::Rebalance { .. }
@@ -152,6 +156,8 @@ mod tests {
             r#""services""#.to_owned(),
             r#""instances","service":null"#.to_owned(),
             r#""history","service":"web""#.to_owned(),
+            r#""jobs""#.to_owned(),
+            r#""runs","service":"web""#.to_owned(),
             r#""nodes""#.to_owned(),
             r#""status""#.to_owned(),
             r#""watch","services":[]"#.to_owned(),
@@ -169,6 +175,8 @@ mod tests {
             r#""deploy","deployments":[]"#.to_owned(),
             r#""inspect","service":"web","show_values":true"#.to_owned(),
             r#""restart","service":"web""#.to_owned(),
+            r#""run_job","service":"web""#.to_owned(),
+            r#""stop_run","service":"web","run":7"#.to_owned(),
             r#""rollback","service":"web""#.to_owned(),
             r#""rebalance","apply":false"#.to_owned(),
             r#""scale","service":"web","replicas":2"#.to_owned(),

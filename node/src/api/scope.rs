@@ -35,6 +35,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         Request::Compose { .. }
         | Request::Multiplex
         | Request::Services
+        | Request::Jobs
         | Request::Instances { service: None }
         | Request::Nodes
         | Request::Status
@@ -51,6 +52,9 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Rollback { service, .. }
         | Request::RollbackTo { service, .. }
         | Request::History { service }
+        | Request::Runs { service }
+        | Request::RunJob { service }
+        | Request::StopRun { service, .. }
         | Request::Scale { service, .. }
         | Request::Remove { service } => Touches::Named(service),
         Request::Exec(exec) => Touches::Named(&mut exec.service),
@@ -184,6 +188,7 @@ mod tests {
     fn may(request: &Request) -> May {
         match request {
             Request::Services
+            | Request::Jobs
             | Request::Instances { service: None }
             | Request::Nodes
             | Request::Status
@@ -205,6 +210,9 @@ mod tests {
             | Request::Rollback { .. }
             | Request::RollbackTo { .. }
             | Request::History { .. }
+            | Request::Runs { .. }
+            | Request::RunJob { .. }
+            | Request::StopRun { .. }
             | Request::Scale { .. }
             | Request::Remove { .. }
             | Request::RemoveVolume { .. }
@@ -276,6 +284,10 @@ mod tests {
             named("rollback"),
             json!({"op": "rollback_to", "service": web, "version": 2}),
             named("history"),
+            json!({"op": "jobs"}),
+            named("runs"),
+            named("run_job"),
+            named("stop_run"),
             named("remove"),
             json!({"op": "remove", "service": format!("{project}/")}),
             named("instances"),
@@ -400,7 +412,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 61, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 65, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -217,6 +217,10 @@ impl ControlService {
                 self.rollback(user, service, Some(version), force).await
             }
             Request::History { service } => self.history(user, &service),
+            Request::Jobs => Ok(self.jobs(user)),
+            Request::Runs { service } => self.runs(user, &service),
+            Request::RunJob { service } => self.run_job(user, service).await,
+            Request::StopRun { service, run } => self.stop_run(user, service, run).await,
             Request::Remove { service } => {
                 self.cluster.mutate(user, Mutation::Remove(service)).await
             }

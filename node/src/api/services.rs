@@ -8,6 +8,7 @@ use tokio::time::timeout;
 use vc_crdt::View;
 use vc_engine::history::{history, rollback_spec};
 use vc_engine::{FindError, Mutation, report};
+use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Change, Reply};
 use vc_protocol::spec::{Deployment, FileContent, ServiceSpec};
 use vc_protocol::token::UserRole;
@@ -17,6 +18,7 @@ use vc_runtime::images::{Moved, PathMissing, Pinned, Pinning};
 use super::directories::{DirectoryError, DirectoryOptions};
 use super::{ControlService, mask, plan};
 use crate::auth::{User, privileges};
+use crate::clock;
 use crate::secrets::{SealedDeployment, seal_deployment_files};
 use crate::snapshot::Snapshot;
 
@@ -32,6 +34,11 @@ pub(super) struct DeployOptions {
     pub(super) force: bool,
     /// The node whose directories count, where several have them.
     pub(super) data_from: Option<String>,
+}
+
+/// Returns whether a service has instances, or has some at the times of its schedule.
+fn may_run(view: &View, service: &ServiceKey) -> bool {
+    view.mode(service).is_per_node() || view.cluster.replicas(service) > 0
 }
 
 /// The error of a reply of another kind than the change has.
@@ -186,7 +193,7 @@ impl ControlService {
         let view = self.cluster.latest().view;
         let replicas = |it: &Deployment| {
             let held = || view.cluster.replicas(&it.service);
-            it.replicas.unwrap_or_else(held)
+            if it.spec.mode.is_per_node() { 1 } else { it.replicas.unwrap_or_else(held) }
         };
         let own = self.cluster.membership().node;
         let started = || deployments.iter().filter(|it| replicas(it) > 0);
@@ -228,7 +235,7 @@ impl ControlService {
         // One that is not found has no image either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
             && !force
-            && replicas > view.cluster.replicas(&key)
+            && replicas > view.replicas(&key)
         {
             self.check_version(&view, &key, view.spec(&key)).await?;
         }
@@ -245,7 +252,7 @@ impl ControlService {
         let view = self.cluster.latest().view;
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service)
             && !force
-            && view.cluster.replicas(&key) > 0
+            && may_run(&view, &key)
         {
             self.check_version(&view, &key, view.spec(&key)).await?;
         }
@@ -264,7 +271,7 @@ impl ControlService {
         // One that is not found has no instances either; the mutation says why.
         if let Ok(key) = vc_engine::find_service(&view.cluster, &service) {
             privileges::check_rollback(&user.rights, &view, &key, version)?;
-            if !force && view.cluster.replicas(&key) > 0 {
+            if !force && may_run(&view, &key) {
                 let target = rollback_spec(&view, &key, version);
                 self.check_version(&view, &key, target.as_ref()).await?;
             }
@@ -280,6 +287,52 @@ impl ControlService {
         let mut rows = history(&view, &key, user.rights.may_see_values());
         mask::versions(&user.rights, &mut rows);
         Ok(Reply::History(rows))
+    }
+
+    /// Lists the jobs.
+    pub(super) fn jobs(&self, user: &User) -> Reply {
+        let mut rows = report::jobs(&self.cluster.view_of(user), clock::now());
+        mask::runs(&user.rights, rows.iter_mut().filter_map(|row| row.last.as_mut()));
+        Reply::Jobs(rows)
+    }
+
+    /// Lists the runs of a job.
+    pub(super) fn runs(&self, user: &User, service: &str) -> Result<Reply, ApiError> {
+        let view = self.cluster.view_of(user);
+        let key = vc_engine::find_service(&view.cluster, service)?;
+        let mut rows = report::runs(&view, &key);
+        mask::runs(&user.rights, rows.iter_mut());
+        Ok(Reply::Runs(rows))
+    }
+
+    /// Begins a run of a job.
+    pub(super) async fn run_job(&self, user: &User, service: String) -> Result<Reply, ApiError> {
+        let reply = self.cluster.mutate(user, Mutation::RunJob { service }).await?;
+        self.record_runs(user, &reply);
+        Ok(reply)
+    }
+
+    /// Stops a run of a job.
+    pub(super) async fn stop_run(
+        &self,
+        user: &User,
+        service: String,
+        run: Option<u32>,
+    ) -> Result<Reply, ApiError> {
+        let reply = self.cluster.mutate(user, Mutation::StopRun { service, run }).await?;
+        self.record_runs(user, &reply);
+        Ok(reply)
+    }
+
+    /// Records runs that a person began or stopped: they are no changes of the cluster document, which are recorded by themselves.
+    fn record_runs(&self, user: &User, reply: &Reply) {
+        let Reply::Done(changes) = reply else { return };
+        for change in changes {
+            if let Change::RunBegun { slot } | Change::RunStopped { slot } = change {
+                let (service, text) = (slot.service.clone(), change.to_string());
+                self.audit.record(AuditAction::JobRun, user, Some(service), text);
+            }
+        }
     }
 
     /// Evens out the load of nodes, or with `apply` unset lists what would move.

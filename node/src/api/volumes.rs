@@ -187,7 +187,7 @@ impl ControlService {
         let (view, row) = self.volume(key)?;
         let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, key));
         let users = docker.volume_users(key, &place).await.map_err(VolumeError::from)?;
-        let wanted = row.services.iter().any(|service| view.cluster.replicas(service) > 0);
+        let wanted = row.services.iter().any(|service| view.replicas(service) > 0);
         if users > 0 || wanted {
             let (volume, services) = (key.clone(), row.services);
             return Err(VolumeError::InUse { volume, services }.into());

@@ -16,7 +16,7 @@ use vc_crdt::View;
 use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::exec::KEEPALIVE_INTERVAL;
 use vc_protocol::log::InstanceLogRequest;
-use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey};
+use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot};
 
 use super::error::LogError;
 use super::merge::Merge;
@@ -167,7 +167,7 @@ fn find(view: &View, request: &LogRequest) -> Result<ServiceKey, LogError> {
     let service = vc_engine::find_service(&view.cluster, &request.service)?;
     let has_holders = !holders(view, &service, request.replica).is_empty();
     if let Some(replica) = request.replica
-        && replica > view.cluster.replicas(&service)
+        && !view.plan.has_slot(&Slot { service: service.clone(), replica })
         && !has_holders
     {
         return Err(LogError::NoReplica { service, replica });
@@ -371,7 +371,9 @@ where
         }
         if self.request.follow {
             let desired = view.cluster.services.contains_key(&self.service)
-                && self.request.replica.is_none_or(|it| it <= view.cluster.replicas(&self.service));
+                && self.request.replica.is_none_or(|replica| {
+                    view.plan.has_slot(&Slot { service: self.service.clone(), replica })
+                });
             let left = desired || !holders(view, &self.service, self.request.replica).is_empty();
             return (!left).then_some(Reply::End);
         }

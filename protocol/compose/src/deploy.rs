@@ -6,13 +6,14 @@ use super::{devices, duration, environment, update};
 use vc_protocol::spec::validate::is_platform;
 use vc_protocol::spec::{
     Attribute, Constraint, DeviceRequest, MAX_REPLICAS, RestartCondition, RestartPolicy,
-    UpdatePolicy,
+    ServiceMode, UpdatePolicy,
 };
 use vc_protocol::{NodeId, Resources, parse_cpus, parse_memory};
 
 /// The values of `deploy:` and of its older forms on the service.
 #[derive(Default)]
 pub(super) struct Deploy {
+    pub(super) mode: ServiceMode,
     pub(super) replicas: Option<u32>,
     pub(super) reservation: Resources,
     pub(super) limit: Resources,
@@ -47,10 +48,9 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
         ..Deploy::default()
     };
     if let Some(at) = fields.take("mode") {
-        match at.text() {
-            None | Some("replicated") => {}
-            Some("global") => at.invalid("global is not supported yet: write replicas"),
-            Some(other) => at.invalid(format!("'{other}' is not a mode: write replicated")),
+        found.mode = at.read(mode).unwrap_or_default();
+        if found.mode.is_per_node() && found.replicas.take().is_some_and(|replicas| replicas != 1) {
+            at.warn("has an instance on each node: replicas has no effect");
         }
     }
 
@@ -148,6 +148,13 @@ fn replicas(at: At<'_>) -> Spanned<'_, u32> {
         n <= MAX_REPLICAS
     });
     number.map(|number| (at, number))
+}
+
+fn mode(text: &str) -> Result<ServiceMode, Problem> {
+    ServiceMode::ALL.into_iter().find(|it| it.as_str() == text).ok_or_else(|| {
+        let all = ServiceMode::ALL.map(ServiceMode::as_str).join(", ");
+        Problem::new(format!("'{text}' is not a mode: write one of {all}"))
+    })
 }
 
 fn amount(said: &Spanned<'_, u64>) -> u64 {

@@ -5,12 +5,16 @@ use super::target::absolute;
 use super::walk::{At, Fields};
 use super::{duration, ports};
 use vc_protocol::spec::{
-    DisconnectPolicy, OnPartition, PlacementPolicy, ProxyProtocol, Publish, Reconcile,
+    DisconnectPolicy, MAX_KEPT_RUNS, OnPartition, Overlap, PlacementPolicy, ProxyProtocol, Publish,
+    Reconcile, Schedule,
 };
 
 /// The values of `x-vc`.
 pub(super) struct Extension {
     pub(super) on_partition: Option<OnPartition>,
+    pub(super) schedule: Option<Schedule>,
+    /// How many slots of a job run at a time; 0 for all.
+    pub(super) max_concurrent: u32,
     pub(super) placement: PlacementPolicy,
     pub(super) disconnect: DisconnectPolicy,
     /// `None`: ports are not published.
@@ -24,6 +28,8 @@ impl Default for Extension {
     fn default() -> Self {
         Self {
             on_partition: None,
+            schedule: None,
+            max_concurrent: 0,
             placement: PlacementPolicy::Auto,
             disconnect: DisconnectPolicy::default(),
             publish: Some(Publish::Cluster),
@@ -47,6 +53,8 @@ pub(super) fn read(at: &At<'_>) -> Extension {
             }
         }
     }
+    found.max_concurrent =
+        fields.take("max_concurrent").and_then(|at| at.number()).unwrap_or_default();
     if let Some(at) = fields.take("placement") {
         match at.text() {
             None | Some("auto") => {}
@@ -75,9 +83,54 @@ pub(super) fn read(at: &At<'_>) -> Extension {
         found.host_paths =
             items.iter().filter_map(|item| item.read(|text| absolute(text, None))).collect();
     }
+    found.schedule = schedule(&mut fields);
     found.disconnect = disconnect(&mut fields);
     fields.finish(&[("disconnect", " is not supported: write its options into x-vc")]);
     found
+}
+
+/// Reads `schedule` and the options beside it.
+fn schedule(fields: &mut Fields<'_>) -> Option<Schedule> {
+    let at = fields.take("schedule");
+    let options = ["time_zone", "overlap", "catch_up", "timeout", "keep", "at_most_once"];
+    let [zone, overlap, catch_up, timeout, keep, once] = options.map(|name| fields.take(name));
+    let Some(at) = at else {
+        for at in [zone, overlap, catch_up, timeout, keep, once].into_iter().flatten() {
+            at.refuse("is for a service with x-vc.schedule");
+        }
+        return None;
+    };
+    let mut found = Schedule::new(at.text().unwrap_or_default());
+    if let Some(zone) = zone.and_then(|at| at.text()) {
+        zone.clone_into(&mut found.time_zone);
+    }
+    if let Some(overlap) = overlap.and_then(|at| {
+        at.read(|text| {
+            Overlap::ALL.into_iter().find(|it| it.as_str() == text).ok_or_else(|| {
+                Problem::new(format!("'{text}' is not known: write forbid, allow or replace"))
+            })
+        })
+    }) {
+        found.overlap = overlap;
+    }
+    found.catch_up_ms = catch_up.and_then(|at| at.read(duration::parse)).unwrap_or_default();
+    found.timeout_ms = timeout.and_then(|at| at.read(duration::parse)).unwrap_or_default();
+    if let Some((at, number)) = keep.and_then(|at| at.number::<u32>().map(|number| (at, number))) {
+        if !(1..=MAX_KEPT_RUNS).contains(&number) {
+            at.refuse(format!("is not between 1 and {MAX_KEPT_RUNS}"));
+        }
+        found.keep = number;
+    }
+    if let Some(once) = once.and_then(|at| at.bool()) {
+        found.at_most_once = once;
+    }
+    match found.timetable() {
+        Ok(_) => Some(found),
+        Err(error) => {
+            at.invalid(error);
+            None
+        }
+    }
 }
 
 /// Reads the options of Nomad's `disconnect` block.

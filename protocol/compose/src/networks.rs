@@ -9,7 +9,9 @@ use super::yaml::Node;
 use super::{environment, names};
 use vc_protocol::Name;
 use vc_protocol::spec::validate::is_alias;
-use vc_protocol::spec::{ContainerSpec, DEFAULT_NETWORK, Dependency, NetworkMode, Port, Publish};
+use vc_protocol::spec::{
+    ContainerSpec, DEFAULT_NETWORK, Dependency, NetworkMode, Port, Publish, ServiceMode,
+};
 
 /// Why a second name is refused that is the same in lower case.
 pub(super) const TWICE: &str =
@@ -214,6 +216,10 @@ pub(super) fn check(services: &mut [Service], walk: &Walk<'_>) {
             )
         })
         .collect();
+    let modes_of: BTreeMap<Name, ServiceMode> = services
+        .iter()
+        .map(|it| (it.deployment.service.service.clone(), it.deployment.spec.mode))
+        .collect();
     for Service { deployment, .. } in services {
         let Some(NetworkMode::Service(owner)) = &deployment.spec.container.network_mode else {
             continue;
@@ -233,6 +239,11 @@ pub(super) fn check(services: &mut [Service], walk: &Walk<'_>) {
                 refuse(" names a service on the network of its host: write host here too");
             }
             Some(Some(NetworkMode::None) | None) => {}
+        }
+        let mode = |name| modes_of.get(name).copied().unwrap_or_default();
+        let own = &deployment.service.service;
+        if [owner, own].into_iter().any(|name| mode(name) != ServiceMode::Replicated) {
+            refuse(" is for services with deploy.mode: replicated, both of them");
         }
         let owner = owner.clone();
         deployment.spec.depends_on.entry(owner).or_insert(Dependency::ServiceStarted);

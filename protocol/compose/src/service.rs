@@ -17,7 +17,7 @@ use vc_protocol::ServiceKey;
 use vc_protocol::spec::validate::is_image_reference;
 use vc_protocol::spec::{
     ContainerSpec, Deployment, Expose, FileKind, FileMount, MAX_SPEC_BYTES, Mount, PullPolicy,
-    ServiceSpec, UpdateOrder,
+    RestartCondition, ServiceMode, ServiceSpec, UpdateOrder,
 };
 
 /// Refused keys, with a reason that continues the path.
@@ -121,6 +121,9 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
 
     let mut spec = ServiceSpec {
         container,
+        mode: deploy.mode,
+        max_concurrent: extension.max_concurrent,
+        schedule: extension.schedule,
         constraints: deploy.constraints,
         depends_on: dependencies.on,
         on_partition: extension.on_partition,
@@ -133,6 +136,25 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         update: deploy.update,
         pull_policy,
     };
+    if spec.schedule.is_some() {
+        match spec.mode {
+            ServiceMode::Replicated | ServiceMode::ReplicatedJob => {
+                spec.mode = ServiceMode::ReplicatedJob;
+            }
+            ServiceMode::Global | ServiceMode::GlobalJob => at.refuse(
+                "has x-vc.schedule and runs on each node: leave deploy.mode out, a run is one instance",
+            ),
+        }
+        if deploy.replicas.is_some_and(|replicas| replicas > 1) {
+            at.refuse(
+                "has x-vc.schedule and several replicas: leave them out, a run is one instance",
+            );
+        }
+        if !deploy.sets_restart {
+            // The next time is the next attempt.
+            spec.container.restart.condition = RestartCondition::None;
+        }
+    }
     // The file was written for what does not know leases.
     let is_default = spec.on_partition.is_none() && spec.is_exclusive();
     if is_default && spec.update.order == Some(UpdateOrder::StartFirst) {

@@ -55,6 +55,16 @@ pub enum Change {
         /// The service.
         service: ServiceKey,
     },
+    /// A run of a scheduled service is to begin.
+    RunBegun {
+        /// The service, with the number of the run.
+        slot: Slot,
+    },
+    /// A run of a scheduled service is to stop.
+    RunStopped {
+        /// The service, with the number of the run.
+        slot: Slot,
+    },
     /// An earlier version is deployed again.
     RolledBack {
         /// The service.
@@ -273,6 +283,8 @@ impl fmt::Display for Change {
             Self::Scaled { service, from, to } => write!(f, "{service} scaled from {from} to {to}"),
             Self::Removed { service } => write!(f, "{service} removed"),
             Self::Restarting { service } => write!(f, "{service} is restarting"),
+            Self::RunBegun { slot } => write!(f, "run {slot} begins"),
+            Self::RunStopped { slot } => write!(f, "run {slot} is stopped"),
             Self::RolledBack { service, version: 0 } => {
                 write!(f, "{service} rolled back to the previous version")
             }

@@ -6,7 +6,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceState;
-use crate::spec::{Deployment, FileContent, OnPartition, ServiceSpec};
+use crate::spec::{Deployment, FileContent, OnPartition, ServiceMode, ServiceSpec};
 use crate::{Lamport, Millis, Name, NodeId, ServiceKey, Stored, VolumeKey};
 
 /// A row of the service list.
@@ -21,8 +21,17 @@ pub struct ServiceRow {
     /// Number of the version in effect; 0 from older nodes.
     #[serde(default)]
     pub version: u32,
-    /// Desired number of replicas.
+    /// Which slots it has.
+    #[serde(default)]
+    pub mode: ServiceMode,
+    /// Desired number of replicas; where there is one for each node, the nodes that it suits.
     pub replicas: u32,
+    /// Of a job, the number of runs of this deployment that have exited with code 0.
+    #[serde(default)]
+    pub succeeded: u32,
+    /// Of a job, the number of runs of this deployment that have ended otherwise.
+    #[serde(default)]
+    pub failed: u32,
     /// Number of running replicas, of whatever version.
     pub running: u32,
     /// Number of running replicas whose healthcheck passes, or that have none.
@@ -48,6 +57,100 @@ pub struct ServiceRow {
     /// Progress of the last update.
     #[serde(default)]
     pub rollout: Rollout,
+}
+
+/// A row of the list of jobs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct JobRow {
+    /// The service as `project/service`.
+    pub service: ServiceKey,
+    /// The Compose project of the service.
+    pub project: Name,
+    /// `replicated-job` or `global-job`.
+    pub mode: ServiceMode,
+    /// Its cron expression; empty without a schedule.
+    pub schedule: String,
+    /// The time zone in which that is read; empty without a schedule.
+    pub time_zone: String,
+    /// `forbid`, `allow` or `replace`; empty without a schedule.
+    pub overlap: String,
+    /// Whether nothing runs twice for one time of the schedule.
+    pub at_most_once: bool,
+    /// Whether the schedule rests, because the service is scaled to 0.
+    pub suspended: bool,
+    /// The next time of the schedule; 0 without one.
+    pub next: Millis,
+    /// Number of runs that are under way.
+    pub running: u32,
+    /// The run that ended, or was left out, last; `None` before the first.
+    pub last: Option<RunRow>,
+}
+
+/// A run of a job.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunRow {
+    /// The service as `project/service`.
+    pub service: ServiceKey,
+    /// Number of its slot; for a scheduled service its time in seconds since 1970.
+    pub run: u32,
+    /// State of the run.
+    pub state: RunState,
+    /// Reason of the state; may be empty.
+    pub reason: String,
+    /// The node that ran it, or is to.
+    pub node: Option<NodeId>,
+    /// Display name of that node.
+    pub node_name: Option<String>,
+    /// When its node began it, by the node's clock; 0 if it has not begun.
+    pub started: Millis,
+    /// When its node saw its end, by the node's clock; 0 if it has not ended.
+    pub ended: Millis,
+    /// Its exit code; `None` if it did not end by itself.
+    pub exit_code: Option<i64>,
+    /// Number of restarts by its restart policy.
+    pub restarts: u32,
+    /// How many times of the schedule before it passed unseen.
+    pub missed: u32,
+    /// Name of the user who began or stopped it; empty for the schedule.
+    pub by: String,
+}
+
+/// The state of a run.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum RunState {
+    /// It is to begin.
+    Pending,
+    /// It is under way.
+    Running,
+    /// It exited with code 0.
+    Succeeded,
+    /// It exited with another code, or was stopped.
+    Failed,
+    /// Its node is down: it is not known whether it has ended.
+    Unknown,
+    /// Its time passed while no node was there, or none could begin it.
+    Missed,
+    /// An earlier run was under way at its time.
+    Skipped,
+    /// A person stopped it before it began.
+    Stopped,
+}
+
+impl RunState {
+    /// Returns the name in JSON.
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Pending => "pending",
+            Self::Running => "running",
+            Self::Succeeded => "succeeded",
+            Self::Failed => "failed",
+            Self::Unknown => "unknown",
+            Self::Missed => "missed",
+            Self::Skipped => "skipped",
+            Self::Stopped => "stopped",
+        }
+    }
 }
 
 /// The progress of the last update of a service.
@@ -445,6 +548,9 @@ pub struct InstanceRow {
     /// Whether it has failed and will not run without a change from outside.
     #[serde(default)]
     pub terminal: bool,
+    /// Whether it is a run that has ended, with code 0 or for good: it is not started again.
+    #[serde(default)]
+    pub ended: bool,
 }
 
 /// Whether a node is reachable.

@@ -9,8 +9,8 @@ use std::fmt::Display;
 
 use super::{
     Attribute, Constraint, ContainerSpec, DisconnectPolicy, FileKind, FileMount, Healthcheck,
-    Mount, NetworkMode, Port, PortProtocol, Publish, ServiceSpec, Settings, UpdateOrder,
-    share_an_address,
+    MAX_KEPT_RUNS, Mount, NetworkMode, Port, PortProtocol, Publish, ServiceMode, ServiceSpec,
+    Settings, UpdateOrder, share_an_address,
 };
 use crate::Millis;
 use crate::image::Digest;
@@ -47,6 +47,28 @@ impl ServiceSpec {
     pub fn validate(&self) -> Result<(), SpecError> {
         self.container.validate()?;
         self.validate_volumes()?;
+        let written = self.written_volumes().find(|name| !self.is_network_volume(name));
+        let alone = !self.mode.is_per_node() || written.is_none();
+        check(alone, &"mode", WRITES_EVERYWHERE)?;
+        if let Some(schedule) = &self.schedule {
+            let once = self.mode == ServiceMode::ReplicatedJob && self.max_concurrent == 0;
+            check(
+                once,
+                &"schedule",
+                "is for services with mode: replicated-job and no max_concurrent",
+            )?;
+            check(
+                schedule.timetable().is_ok(),
+                &"schedule",
+                "is not a cron expression with a known time zone",
+            )?;
+            duration("schedule.catch_up_ms", schedule.catch_up_ms)?;
+            duration("schedule.timeout_ms", schedule.timeout_ms)?;
+            let keep = (1..=MAX_KEPT_RUNS).contains(&schedule.keep);
+            check(keep, &"schedule.keep", "is not between 1 and 100")?;
+        }
+        let limits = self.max_concurrent == 0 || self.mode == ServiceMode::ReplicatedJob;
+        check(limits, &"max_concurrent", "is for services with mode: replicated-job")?;
         for Constraint { attribute, value, .. } in &self.constraints {
             let label = match attribute {
                 Attribute::Label(label) => label.as_str(),
@@ -120,6 +142,8 @@ const OTHER_NAMES: &str = "is that of another service, whose hostname, extra_hos
 const NO_NETWORK: &str = "are for a service with a network, but its network_mode is none";
 const OTHER_NETWORK: &str =
     "of a service that has the network of another are ports of the other: write them there";
+const WRITES_EVERYWHERE: &str = "has an instance on each node, and a named volume is written on one: use a host directory with x-vc.host_paths, or leave the \
+     volume's name out";
 const NOT_A_LINE: &str = "is empty, or has control characters";
 const HAS_NUL: &str = "contains a NUL character";
 const NOT_A_KEY: &str = "is not a key: it is empty, or has '=' or control characters";

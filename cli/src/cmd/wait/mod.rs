@@ -196,5 +196,6 @@ fn row(
         monitor_ms: 0,
         digest: String::new(),
         terminal: false,
+        ended: false,
     }
 }

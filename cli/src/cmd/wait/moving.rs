@@ -78,10 +78,12 @@ impl Departure {
     }
 
     fn is_there(&self, row: &InstanceRow) -> bool {
-        row.node.is_some_and(|node| match &self.from {
-            Origin::Node(from) => *from == node,
-            Origin::Slots(slots) => slots.get(&slot(row)) == Some(&node),
-        })
+        // What has ended stays where it is.
+        !row.ended
+            && row.node.is_some_and(|node| match &self.from {
+                Origin::Node(from) => *from == node,
+                Origin::Slots(slots) => slots.get(&slot(row)) == Some(&node),
+            })
     }
 
     /// Returns why an instance will not move; `None` when it will.

@@ -26,14 +26,17 @@ pub(in crate::cmd) struct ServiceTarget {
     /// The number of instances; `None`: as many as the cluster lists.
     replicas: Option<u32>,
     healthcheck: bool,
+    /// Whether its instances are waited for until they have completed.
+    is_job: bool,
 }
 
 impl From<&Deployment> for ServiceTarget {
     fn from(deployment: &Deployment) -> Self {
         Self {
             service: deployment.service.clone(),
-            replicas: deployment.replicas,
+            replicas: deployment.replicas.filter(|_| !deployment.spec.mode.is_per_node()),
             healthcheck: deployment.spec.container.has_healthcheck(),
+            is_job: deployment.spec.mode.is_job(),
         }
     }
 }
@@ -42,8 +45,9 @@ impl From<&ServiceDetail> for ServiceTarget {
     fn from(detail: &ServiceDetail) -> Self {
         Self {
             service: detail.row.service.clone(),
-            replicas: Some(detail.row.replicas),
+            replicas: Some(detail.row.replicas).filter(|_| !detail.row.mode.is_per_node()),
             healthcheck: detail.spec.container.has_healthcheck(),
+            is_job: detail.row.mode.is_job(),
         }
     }
 }
@@ -131,6 +135,8 @@ impl Condition for Running {
 enum DeployError {
     #[error("{service} was rolled back to {to}: {reason}")]
     RolledBack { service: ServiceKey, to: String, reason: String },
+    #[error("the job {service} has failed: {reason}")]
+    JobFailed { service: ServiceKey, reason: String },
     #[error("the update of {service} is paused: {reason}")]
     Paused { service: ServiceKey, reason: String },
     /// It will not run without another change.
@@ -147,6 +153,9 @@ impl From<DeployError> for ApiError {
             DeployError::Paused { service, .. } => format!(
                 "see 'vc ps {service}'; 'vc rollback {service}' returns to the version before"
             ),
+            DeployError::JobFailed { service, .. } => {
+                format!("see 'vc logs {service}'; deploying it again runs it again")
+            }
             DeployError::Ended { service, .. } => {
                 format!("see 'vc ps {service}', and deploy it again when it is mended")
             }
@@ -171,13 +180,16 @@ fn check_failed(
                 };
                 return Err(DeployError::RolledBack { service, to, reason });
             }
+            RolloutState::Paused if row.mode.is_job() => {
+                return Err(DeployError::JobFailed { service, reason });
+            }
             RolloutState::Paused => {
                 return Err(DeployError::Paused { service, reason });
             }
             RolloutState::Complete | RolloutState::Updating => {}
         }
     }
-    if let Some(row) = rows.iter().find(|row| row.current && row.terminal) {
+    if let Some(row) = rows.iter().find(|row| row.current && row.terminal && !row.ended) {
         return Err(DeployError::Ended { service: row.service.clone(), state: describe(row) });
     }
     let crash_loop = rows.iter().find(|row| {
@@ -218,19 +230,23 @@ impl Tally {
 
     fn add<'a>(
         &mut self,
-        ServiceTarget { service, replicas, healthcheck }: &ServiceTarget,
+        ServiceTarget { service, replicas, healthcheck, is_job }: &ServiceTarget,
         services: &[ServiceRow],
         rows: impl Iterator<Item = &'a InstanceRow>,
     ) {
         let good = |state| match state {
             InstanceState::Healthy | InstanceState::Completed => true,
-            InstanceState::Running => !healthcheck,
+            InstanceState::Running => !healthcheck && !is_job,
             _ => false,
         };
+        let of_service = services.iter().find(|row| row.service == *service);
+        let is_over = of_service.is_some_and(|row| row.rollout.state == RolloutState::Complete);
+        // Runs of a schedule, and of a job that has completed.
+        let is_done = *is_job && is_over;
         let mut current = 0;
         let mut running = BTreeSet::new();
         for row in rows {
-            let surplus = replicas.is_some_and(|replicas| row.replica > replicas);
+            let surplus = !is_job && replicas.is_some_and(|replicas| row.replica > replicas);
             if !surplus && (row.state.is_running() || row.state == InstanceState::Completed) {
                 running.insert(row.replica);
             }
@@ -241,7 +257,7 @@ impl Tally {
                 continue;
             }
             current += 1;
-            if good(row.state) && row.available {
+            if is_done || good(row.state) && row.available {
                 self.updated += 1;
             } else {
                 self.missing.push(describe(row));
@@ -252,7 +268,8 @@ impl Tally {
             row.service == *service && row.rollout.state == RolloutState::Updating
         };
         if services.iter().any(updating) && self.missing.is_empty() {
-            self.missing.push(format!("{service} is being updated"));
+            let done = if *is_job { "has not completed" } else { "is being updated" };
+            self.missing.push(format!("{service} {done}"));
         }
         let own = services.iter().filter(|row| row.service == *service);
         self.missing.extend(own.flat_map(|row| &row.unpublished).map(|port| {
@@ -260,7 +277,8 @@ impl Tally {
         }));
         let total = replicas.map_or(current, |replicas| replicas as usize).max(current);
         self.total += total;
-        if total > current {
+        // Slots whose turn has not come, and runs on nodes that are down, have no rows.
+        if total > current && !is_job {
             self.missing.push(format!("{service}: {} not placed yet", total - current));
         }
     }

@@ -224,6 +224,7 @@ impl<'a> SimulatedState<'a> {
         let claim = self.input.nodes.get(&placed.node).and_then(|it| it.claims.get(slot));
         if from == to
             || !service.shared.is_empty()
+            || service.slots.node_of(slot.replica).is_some()
             || self.held.contains(slot)
             || self.nodes[from].node.holds.contains(&slot.service)
             || !claim.is_some_and(|claim| claim.running)

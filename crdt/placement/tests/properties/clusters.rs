@@ -4,13 +4,15 @@ use std::collections::BTreeMap;
 
 use proptest::collection::vec;
 use proptest::prelude::*;
-use vc_placement::{ClaimView, Node, PlanInput, Rules, ServiceDemand, plan};
+use vc_placement::{ClaimView, Node, PlanInput, Rules, ServiceDemand, node_slot, plan};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish};
+use vc_protocol::spec::{
+    Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish, ServiceMode,
+};
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
 
 use crate::disconnect::a_policy;
-use crate::rules::volumes_of;
+use crate::rules::{is_global, volumes_of};
 use crate::support::{claim, converge, node, node_id, service, volume};
 
 /// A claim by index: node, service, replica; then running and current.
@@ -49,8 +51,9 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
     let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
     let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
     let policy = prop_oneof![2 => Just(DisconnectPolicy::default()), 1 => a_policy()];
-    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy).prop_map(
-        |(replicas, cpu, mem, ports, volumes, zone, updated, policy)| {
+    let is_global = (prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0..4_u32);
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy, is_global).prop_map(
+        |(replicas, cpu, mem, ports, volumes, zone, updated, policy, (is_global, is_job, most))| {
             let mut it = service(replicas, cpu * 500, mem * 256);
             it.spec.ports = ports;
             it.spec.container.command = Some(vec!["run".to_owned()]);
@@ -63,6 +66,17 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
             }
             it.revision = updated;
             it.spec.disconnect = policy;
+            if is_job {
+                it.spec.mode = ServiceMode::ReplicatedJob;
+                it.spec.max_concurrent = most;
+                it.ended = (1..=replicas).filter(|number| number % 3 == most % 3).collect();
+            }
+            if is_global {
+                it.ended.clear();
+                it.spec.max_concurrent = 0;
+                it.spec.mode = ServiceMode::Global;
+                it.spec.container.mounts.clear();
+            }
             it
         },
     )
@@ -138,16 +152,16 @@ pub(crate) fn hold(input: &mut PlanInput, slot: &Slot, node: NodeId) {
 
 pub(crate) fn add_claim(
     input: &mut PlanInput,
-    (number, service, replica, running, current): RawClaim,
+    (node, service, replica, running, current): RawClaim,
 ) {
-    let slot = Slot { service: key(service), replica };
-    if input.nodes.contains_key(&node_id(number)) {
-        claim(input, node_id(number), &slot);
-        let claims = &mut input.nodes.get_mut(&node_id(number)).expect("a member").claims;
+    let is_global = input.services.get(&key(service)).is_some_and(is_global);
+    let number = node_slot(input, node_id(node)).filter(|_| is_global && replica % 3 > 0);
+    let slot = Slot { service: key(service), replica: number.unwrap_or(replica) };
+    if input.nodes.contains_key(&node_id(node)) {
+        claim(input, node_id(node), &slot);
+        let claims = &mut input.nodes.get_mut(&node_id(node)).expect("a member").claims;
         let digest = if current { claims[&slot].digest.clone() } else { "old".to_owned() };
-        claims.insert(
-            slot,
-            ClaimView { digest, running, lamport: u64::from(number) % 3, started: 0 },
-        );
+        claims
+            .insert(slot, ClaimView { digest, running, lamport: u64::from(node) % 3, started: 0 });
     }
 }

@@ -6,13 +6,14 @@ use vc_protocol::spec::{DisconnectPolicy, Reconcile};
 use vc_protocol::{Slot, VolumeKey};
 
 use crate::clusters::{converged_cluster, key, messy_cluster};
-use crate::rules::{may_run, volumes_of};
+use crate::rules::{is_global, may_run, volumes_of};
 use crate::support::{node, node_id, service};
 
 /// Returns whether a node that is down, and may run a slot otherwise, claims and keeps it. One whose data is on another node is
 /// not waited for.
 pub(crate) fn is_awaited(input: &PlanInput, slot: &Slot) -> bool {
-    let Some(service) = input.services.get(&slot.service) else { return false };
+    let deployed = input.services.get(&slot.service).filter(|service| !is_global(service));
+    let Some(service) = deployed else { return false };
     input.nodes.iter().any(|(id, node)| {
         let keeps = service.spec.disconnect.keeps_slots(node.silent_ms);
         let mut healed = node.clone();
@@ -61,8 +62,8 @@ proptest! {
         let without = plan(&without, Rules::newest());
         for (slot, _) in before.placements.iter().filter(|(_, it)| it.node == victim) {
             let service = &input.services[&slot.service];
-            // That it holds the data of a volume decides before.
-            if !volumes_of(service).is_empty() {
+            // That it holds the data of a volume decides before; a slot of a global service goes nowhere.
+            if !volumes_of(service).is_empty() || is_global(service) {
                 continue;
             }
             if service.spec.disconnect.keeps_slots(silent_ms) {

@@ -15,7 +15,7 @@ use proptest::prelude::*;
 use proptest::test_runner::FileFailurePersistence;
 use rules::*;
 use support::{claim, converge, node, node_id, service};
-use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, plan, rebalance};
+use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, node_slot, plan, rebalance};
 use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
 
 fn places(plan: &Plan) -> BTreeMap<&Slot, NodeId> {
@@ -57,16 +57,21 @@ proptest! {
     #[test]
     fn every_slot_is_placed_or_refused_by_every_node(input in messy_cluster()) {
         let decided = plan(&input, Rules::newest());
-        let all: BTreeSet<Slot> = input
-            .services
-            .iter()
-            .flat_map(|(key, it)| (1..=it.replicas).map(|replica| Slot { service: key.clone(), replica }))
-            .collect();
+        let all: BTreeSet<Slot> = input.services.keys().flat_map(|key| slots_of(&input, key)).collect();
         let decided_on: Vec<&Slot> = decided.placements.keys().chain(decided.unplaced.keys()).collect();
         prop_assert_eq!(decided_on.len(), all.len());
         prop_assert!(decided_on.iter().all(|slot| all.contains(slot)));
         prop_assert!(decided.placements.values().all(|it| !it.reasons.is_empty()));
         for (slot, refusals) in &decided.unplaced {
+            if is_global(&input.services[&slot.service]) {
+                let own: Vec<_> = refusals.iter().map(|it| node_slot(&input, it.node)).collect();
+                prop_assert_eq!(own, [Some(slot.replica)]);
+                let node = &input.nodes[&refusals[0].node];
+                let mut with = held(&decided, refusals[0].node);
+                with.push(slot);
+                prop_assert!(!may_run(node, &input.services[&slot.service]) || !fit_together(&input, node, &with));
+                continue;
+            }
             // It waits for nodes that are down, and for no other reason.
             if refusals.len() < input.nodes.len() {
                 prop_assert!(disconnect::is_awaited(&input, slot));
@@ -93,7 +98,7 @@ proptest! {
     fn a_feasible_claim_keeps_its_node(input in messy_cluster()) {
         let decided = plan(&input, Rules::newest());
         for (id, node) in &input.nodes {
-            let valid = |slot: &&Slot| is_deployed(&input, slot) && may_run(node, &input.services[&slot.service]);
+            let valid = |slot: &&Slot| is_deployed(&input, *id, slot) && may_run(node, &input.services[&slot.service]);
             let slots: Vec<&Slot> = node.claims.keys().filter(valid).collect();
             if !fit_together(&input, node, &slots) {
                 continue;
@@ -116,13 +121,13 @@ proptest! {
             decided.moves.iter().filter(|it| is_ordered(it)).map(|it| &it.slot).collect();
         let free = |slot: &Slot| volumes_of(&input.services[&slot.service]).is_empty() && !ordered.contains(slot);
         for (slot, placement) in decided.placements.iter().filter(|(slot, _)| free(slot)) {
-            let valid = |it: &Node| {
-                let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_deployed(&input, slot)).collect();
+            let valid = |(id, it): (&NodeId, &Node)| {
+                let claims: Vec<&Slot> = it.claims.keys().filter(|slot| is_deployed(&input, *id, slot)).collect();
                 it.claims.contains_key(slot)
                     && may_run(it, &input.services[&slot.service])
                     && fit_together(&input, it, &claims)
             };
-            if input.nodes.values().any(valid) {
+            if input.nodes.iter().any(valid) {
                 prop_assert!(input.nodes[&placement.node].claims.contains_key(slot), "{slot} moved away from the nodes that claim it");
                 prop_assert_eq!(placement.reasons[0].as_str(), "keeps its node");
             }
@@ -264,7 +269,11 @@ proptest! {
             let service = &input.services[&slot.service];
             let mut with: Vec<&Slot> = before.slots_of(to).collect();
             with.push(slot);
-            to != from && may_run(node, service) && fit_together(&input, node, &with) && volumes_of(service).is_empty()
+            to != from
+                && may_run(node, service)
+                && fit_together(&input, node, &with)
+                && volumes_of(service).is_empty()
+                && !is_global(service)
         });
         let mut expected = places(&before);
         if takes {

@@ -2,10 +2,10 @@
 
 use std::collections::BTreeSet;
 
-use vc_placement::{Node, Plan, PlanInput, ServiceDemand};
+use vc_placement::{Node, Plan, PlanInput, ServiceDemand, node_slot};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Constraint, Port, Publish};
-use vc_protocol::{NodeId, Resources, Slot, VolumeKey};
+use vc_protocol::spec::{Constraint, Port, Publish, ServiceMode};
+use vc_protocol::{NodeId, Resources, ServiceKey, Slot, VolumeKey};
 
 use crate::clusters::volume_key;
 
@@ -101,9 +101,34 @@ pub(crate) fn may_run(node: &Node, service: &ServiceDemand) -> bool {
         && (node.runtime == RuntimeKind::Docker || service.spec.container.mounts.is_empty())
 }
 
-pub(crate) fn is_deployed(input: &PlanInput, slot: &Slot) -> bool {
-    input
-        .services
-        .get(&slot.service)
-        .is_some_and(|service| (1..=service.replicas).contains(&slot.replica))
+pub(crate) fn is_global(service: &ServiceDemand) -> bool {
+    service.spec.mode == ServiceMode::Global
+}
+
+/// Returns the slots of a service.
+pub(crate) fn slots_of(input: &PlanInput, key: &ServiceKey) -> BTreeSet<Slot> {
+    let slot = |replica| Slot { service: key.clone(), replica };
+    let service = &input.services[key];
+    if !is_global(service) {
+        let open = (1..=service.replicas).filter(|number| !service.ended.contains(number));
+        let most = match service.spec.max_concurrent {
+            0 => usize::MAX,
+            most => most as usize,
+        };
+        return open.take(most).map(slot).collect();
+    }
+    let suits = |node: &Node| {
+        let works = Node { up: true, runtime_error: None, ..node.clone() };
+        may_run(&works, service)
+    };
+    let suited = input.nodes.iter().filter(|(_, node)| suits(node));
+    suited.filter_map(|(id, _)| node_slot(input, *id)).map(slot).collect()
+}
+
+/// Returns whether a node may have a slot of a deployed service.
+pub(crate) fn is_deployed(input: &PlanInput, id: NodeId, slot: &Slot) -> bool {
+    input.services.get(&slot.service).is_some_and(|service| {
+        slots_of(input, &slot.service).contains(slot)
+            && (!is_global(service) || node_slot(input, id) == Some(slot.replica))
+    })
 }

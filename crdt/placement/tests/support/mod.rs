@@ -2,7 +2,7 @@
 #![allow(dead_code, reason = "each test binary uses a part")]
 #![allow(clippy::expect_used, reason = "tests")]
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Mutex, OnceLock};
 
 use vc_placement::{ClaimView, Node, Plan, PlanInput, ServiceDemand};
@@ -35,6 +35,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
         volume_room: None,
         up: true,
         silent_ms: 0,
+        witness: false,
         draining: false,
         runtime_error: None,
         holds: Holds::default(),
@@ -49,7 +50,13 @@ pub(crate) fn service(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand
     let container =
         ContainerSpec { image: "app:1".to_owned(), reservation, ..ContainerSpec::default() };
     let spec = ServiceSpec { container, ..ServiceSpec::default() };
-    ServiceDemand { spec: spec.into(), replicas, revision: 0 }
+    ServiceDemand {
+        spec: spec.into(),
+        replicas,
+        ended: BTreeSet::new(),
+        due: BTreeMap::new(),
+        revision: 0,
+    }
 }
 
 /// Returns a TCP port on all addresses of the nodes that run an instance.

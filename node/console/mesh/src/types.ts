@@ -48,8 +48,14 @@ export interface ServiceRow {
   image: string
   /** Number of the version in effect; missing from older nodes. */
   version?: number
-  /** Desired number of replicas. */
+  /** `replicated`, `global`, `replicated-job` or `global-job`; missing from older nodes. */
+  mode?: string
+  /** Desired number of replicas; where there is one for each node, the nodes that it suits. */
   replicas: number
+  /** Of a job, the number of runs of this deployment that have exited with code 0; missing from older nodes. */
+  succeeded?: number
+  /** Of a job, the number of runs of this deployment that have ended otherwise; missing from older nodes. */
+  failed?: number
   /** Number of running replicas, of whatever version. */
   running: number
   /** Number of running replicas whose healthcheck passes, or that have none. */
@@ -96,6 +102,8 @@ export interface InstanceRow {
   digest: string
   /** Whether it has failed and will not run without a change from outside. */
   terminal: boolean
+  /** Whether it is a run that has ended: it is not started again; missing from older nodes. */
+  ended?: boolean
 }
 
 /** A node. */
@@ -553,4 +561,43 @@ export interface ApiError {
 /** Returns the text of an error for people, in one line. */
 export function describeError(error: ApiError): string {
   return error.hint ? `${error.message}: ${error.hint}` : error.message
+}
+
+/** A job: a service whose instances run to completion. */
+export interface JobRow {
+  service: ServiceKey
+  project: string
+  /** `replicated-job` or `global-job`. */
+  mode: string
+  /** Its cron expression; empty without a schedule. */
+  schedule: string
+  time_zone: string
+  /** `forbid`, `allow` or `replace`; empty without a schedule. */
+  overlap: string
+  at_most_once: boolean
+  /** Whether the schedule rests, as the service is scaled to 0. */
+  suspended: boolean
+  /** The next time of the schedule; 0 without one. */
+  next: Millis
+  /** Number of runs that are under way. */
+  running: number
+  /** The run that ended, or was left out, last. */
+  last: RunRow | null
+}
+
+/** A run of a job. */
+export interface RunRow {
+  service: ServiceKey
+  /** Number of its slot; for a scheduled service its time in seconds since 1970. */
+  run: number
+  state: 'pending' | 'running' | 'succeeded' | 'failed' | 'unknown' | 'missed' | 'skipped' | 'stopped'
+  reason: string
+  node: NodeId | null
+  node_name: string | null
+  started: Millis
+  ended: Millis
+  exit_code: number | null
+  restarts: number
+  missed: number
+  by: string
 }

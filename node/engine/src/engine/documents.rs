@@ -11,7 +11,11 @@ use vc_protocol::{Millis, NodeId};
 
 use super::Engine;
 use crate::interface::Output;
-use crate::mutation::{Mutation, MutationError};
+use crate::mutation::{Mutation, MutationError, due_by_hand};
+use crate::schedule::cluster_time;
+
+/// Signed changes that are to be durable before a command is answered, and the answer.
+type Answered = (Vec<SignedChange>, Vec<Change>);
 
 impl Engine {
     /// Makes this node the first voter, if it is the one that does so: while all members are up and know the same, so that no
@@ -130,7 +134,11 @@ impl Engine {
     }
 
     pub(super) fn mutate(&mut self, request: u64, by: Subject, mutation: &Mutation, now: Millis) {
-        let answer = self.write(by, mutation).map(|(change, changes)| {
+        let written = match self.write_due(&by, mutation, now) {
+            Some(written) => written,
+            None => self.write(by, mutation),
+        };
+        let answer = written.map(|(change, changes)| {
             // An answer acknowledges this change and everything before it: all of it is durable first.
             self.pending.changes.extend(change.iter().cloned());
             self.audit(&change);
@@ -145,12 +153,34 @@ impl Engine {
         self.outputs.push(Output::Answer(request, answer));
     }
 
-    /// Writes a mutation into the cluster document; returns the signed change, if anything has changed.
-    fn write(
+    /// Writes what a person does with the runs of a schedule into this node's document; `None` if the mutation is about something else.
+    fn write_due(
         &mut self,
-        by: Subject,
+        by: &Subject,
         mutation: &Mutation,
-    ) -> Result<(Vec<SignedChange>, Vec<Change>), MutationError> {
+        now: Millis,
+    ) -> Option<Result<Answered, MutationError>> {
+        let id = self.replica.id();
+        let time = cluster_time(&self.view, id, &self.vitals, self.wall);
+        let due = match due_by_hand(&self.view, mutation, by, time)? {
+            Ok((due, changes)) => (due, changes),
+            Err(error) => return Some(Err(error)),
+        };
+        if self.is_removed() {
+            return Some(Err(MutationError::NodeLeft));
+        }
+        if !self.may_write_own_document() || !self.replica.has_runs() {
+            return Some(Err(MutationError::NotReady));
+        }
+        let (records, changes) = due;
+        self.own.due.extend(records);
+        self.dirty = true;
+        let written = self.write_own_document(now).map_err(MutationError::Document);
+        Some(written.map(|change| (change.into_iter().collect(), changes)))
+    }
+
+    /// Writes a mutation into the cluster document; returns the signed change, if anything has changed.
+    fn write(&mut self, by: Subject, mutation: &Mutation) -> Result<Answered, MutationError> {
         let now = self.wall;
         if self.is_removed() {
             return Err(MutationError::NodeLeft);

@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{NodeState, View};
 use vc_protocol::lease::{Epoch, LeaseKey};
+use vc_protocol::spec::ServiceSpec;
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
 use super::{Effects, Leases, Votes, keys_of};
@@ -106,7 +107,7 @@ impl Guard {
     /// node can run them.
     pub(crate) fn update(&mut self, view: &View, own: &NodeState, now: Millis) -> Effects {
         let node = self.node;
-        self.leases.update(view, now);
+        let forgotten = self.leases.update(view, now);
         if own.runtime_error.is_some() {
             // No other node could run the instances: nothing is won by ending them.
             let is_alone = view.up.iter().all(|it| *it == node);
@@ -116,10 +117,12 @@ impl Guard {
                     *end = now;
                 }
             }
-            return Effects::default();
+            let votes = Votes { forgotten, ..Votes::default() };
+            return Effects { votes, ..Effects::default() };
         }
         let mut slots = BTreeMap::new();
-        let here: BTreeSet<&Slot> = own.claims.keys().map(|id| &id.slot).collect();
+        let here = own.claims.keys().filter(|id| !view.has_ended(id));
+        let here: BTreeSet<&Slot> = here.map(|id| &id.slot).collect();
         for slot in view.plan.slots_of(node).chain(here.iter().copied()) {
             let spec = view.spec(&slot.service);
             let mut keys = spec.map(|spec| keys_of(slot, spec)).unwrap_or_default();
@@ -135,6 +138,7 @@ impl Guard {
         needed.extend(unfinished(view, own, node, &self.leases, now));
         let mut effects = self.leases.need(&needed, view, now);
         self.leases.ask_for_due(now, &mut effects);
+        effects.votes.forgotten = forgotten;
         effects
     }
 
@@ -164,7 +168,8 @@ impl Guard {
         // Before the first voters were chosen, as while older members are there, what writes a volume runs as it did before.
         let is_known = self.leases.set().is_some();
         let asks = |slot: &Slot| {
-            is_known || view.spec(&slot.service).is_some_and(|spec| spec.on_partition.is_some())
+            let says = |spec: &ServiceSpec| spec.on_partition.is_some() || spec.runs_at_most_once();
+            is_known || view.spec(&slot.service).is_some_and(|spec| says(spec))
         };
         let gates = self.used.iter().filter(|(slot, _)| asks(slot));
         let gates = gates.map(|(slot, keys)| (slot.clone(), gate(slot, keys)));

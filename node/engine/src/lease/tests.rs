@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord, View};
 use vc_protocol::Keypair;
+use vc_protocol::lease::LeaseReply;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
 
@@ -431,4 +432,35 @@ fn there_is_never_more_than_one_holder() {
         acquired += world.acquired;
     }
     assert!(acquired > 200 && changes > 50, "{acquired} holders, {changes} changes of the voters");
+}
+
+#[test]
+fn the_right_to_a_run_is_granted_to_one_node_only_and_forgotten_after_many_others() {
+    let (one, other, set) = (id(1), id(2), set(1, [id(3)]));
+    let mut voter = voter::Voter::new(id(3), BTreeMap::new(), LEASE_MS, 0);
+    let slot =
+        |time: u32| Slot { service: "shop/backup".parse().expect("a service"), replica: time };
+    let ask = |voter: &mut voter::Voter, from: NodeId, key: LeaseKey, epoch: Epoch, now: Millis| {
+        let prepare = LeaseRequest::Prepare { key: key.clone(), epoch };
+        let accept = LeaseRequest::Accept { key, epoch, sent: now };
+        let (may, version) = (|_: NodeId, _: &LeaseKey| true, (1, LEASE_MS));
+        let answer = voter.handle(from, version, vec![prepare, accept], Some(&set), &may, now);
+        matches!(answer.replies[1], LeaseReply::Accepted { .. })
+    };
+    let run = LeaseKey::run(&slot(60));
+    assert!(ask(&mut voter, one, run.clone(), 7, 0));
+    let later = 100 * LEASE_MS;
+    assert!(!ask(&mut voter, other, run.clone(), 9, later), "although it has ended long ago");
+    assert!(ask(&mut voter, one, run.clone(), 9, later), "its node may renew it");
+    assert!(ask(&mut voter, one, LeaseKey::job(&slot(60).service), 7, 0));
+    assert!(
+        ask(&mut voter, other, LeaseKey::job(&slot(60).service), 9, later),
+        "as any other lease"
+    );
+    for time in 2..=101 {
+        assert!(voter.forget_runs(|_| false).is_empty());
+        assert!(ask(&mut voter, one, LeaseKey::run(&slot(time * 60)), 7, later));
+    }
+    assert!(voter.forget_runs(|key| *key == run).is_empty(), "the plan has it");
+    assert_eq!(voter.forget_runs(|_| false), BTreeSet::from([run]));
 }

@@ -4,12 +4,15 @@
 //! grow whatever restarts; and while another node holds a lease, a voter promises it to none, so that a node which waits for a
 //! lease never disturbs the renewals of its holder.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_protocol::lease::{
     Epoch, LeaseKey, LeaseReply, LeaseRequest, MAX_ENTRIES, MAX_KEY, Refusal, Vote, VoterSet,
 };
 use vc_protocol::{Millis, NodeId};
+
+/// Of how many runs of a service that have ended a voter remembers to whom it has granted them.
+const KEPT_RUNS: usize = 100;
 
 /// What a voter answers, and what is to be durable before.
 #[derive(Debug, Default)]
@@ -69,6 +72,27 @@ impl Voter {
         {
             granted.open_until = granted.open_until.max(until);
         }
+    }
+
+    /// Forgets the rights to runs that the plan gives to no node any more, but for the newest of each service. Returns them.
+    pub(super) fn forget_runs(
+        &mut self,
+        is_planned: impl Fn(&LeaseKey) -> bool,
+    ) -> BTreeSet<LeaseKey> {
+        let mut of_service: BTreeMap<String, Vec<(u32, LeaseKey)>> = BTreeMap::new();
+        for key in self.leases.keys().filter(|key| key.is_once() && !is_planned(key)) {
+            if let Some((service, time)) = key.as_str().rsplit_once('/') {
+                let runs = of_service.entry(service.to_owned()).or_default();
+                runs.push((time.parse().unwrap_or(0), key.clone()));
+            }
+        }
+        let mut forgotten = BTreeSet::new();
+        for mut runs in of_service.into_values() {
+            runs.sort_unstable_by(|a, b| b.cmp(a));
+            forgotten.extend(runs.into_iter().skip(KEPT_RUNS).map(|(_, key)| key));
+        }
+        self.leases.retain(|key, _| !forgotten.contains(key));
+        forgotten
     }
 
     /// Answers the request of a member, which knows the voter set of number `number` with this lease time.
@@ -185,6 +209,9 @@ impl Voter {
         let known = self.leases.get(key);
         let holder = known.and_then(|granted| granted.vote.accepted).map(|(_, holder)| holder);
         let is_open = known.is_some_and(|granted| now < granted.open_until);
+        if let Some(other) = holder.filter(|&holder| key.is_once() && holder != from) {
+            return Err(Refusal::Held(other));
+        }
         if let Some(other) = holder.filter(|&holder| is_open && holder != from) {
             return Err(Refusal::Held(other));
         }

@@ -175,7 +175,7 @@ pub enum MutationError {
     /// Not all members know what the change needs.
     #[error("members of an older version of vc-node cannot {0}")]
     OlderMembers(&'static str),
-    /// A member would not know where the data of the service is, or where it runs.
+    /// A member would not know where the data of the service is, which slots it has, or where it runs.
     #[error("{service} {what}, and vc-node on {node} does not know that")]
     OlderNode {
         /// The service.
@@ -184,6 +184,45 @@ pub enum MutationError {
         what: &'static str,
         /// The name of the node.
         node: String,
+    },
+    /// The service is no job.
+    #[error("{service} is no job")]
+    NoJob {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The service is no job with a schedule.
+    #[error("{service} has no schedule")]
+    NoSchedule {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// The schedule rests.
+    #[error("{service} is scaled to 0")]
+    Suspended {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// A run is under way, and the service forbids another one beside it.
+    #[error("a run of {service} is under way, and it says overlap: forbid")]
+    RunUnderWay {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// No such run is under way.
+    #[error("no such run of {service} is under way")]
+    NoRun {
+        /// The service.
+        service: ServiceKey,
+    },
+    /// This node may not write its document yet.
+    #[error("this node has just started and does not know the cluster yet")]
+    NotReady,
+    /// The service has a slot for each node.
+    #[error("{service} runs on each node that it suits: it cannot be scaled")]
+    OnEachNode {
+        /// The service.
+        service: ServiceKey,
     },
     /// Only servers are voters.
     #[error("{node} is a worker: only servers and witnesses can be voters")]
@@ -278,9 +317,15 @@ impl MutationError {
             | Self::VotersDown { .. }
             | Self::OlderMembers(_)
             | Self::OlderNode { .. }
+            | Self::OnEachNode { .. }
+            | Self::NoJob { .. }
+            | Self::NoSchedule { .. }
+            | Self::Suspended { .. }
+            | Self::RunUnderWay { .. }
+            | Self::NoRun { .. }
             | Self::TooManyNodes { .. } => ErrorCode::FailedPrecondition,
             Self::RotatedMeanwhile => ErrorCode::Aborted,
-            Self::NotCertified | Self::NodeLeft => ErrorCode::Unavailable,
+            Self::NotCertified | Self::NodeLeft | Self::NotReady => ErrorCode::Unavailable,
             Self::Held { .. }
             | Self::Document(DocumentError::Held | DocumentError::Unreadable { .. }) => {
                 ErrorCode::FailedPrecondition
@@ -340,6 +385,13 @@ impl MutationError {
             }
             Self::OlderMembers(_) => "upgrade vc-node on all nodes; see 'vc nodes'".to_owned(),
             Self::OlderNode { node, .. } => format!("upgrade vc-node on {node}"),
+            Self::NoJob { .. } => "see 'vc job ls'".to_owned(),
+            Self::NoSchedule { service } => format!("'vc scale {service}=0' stops it"),
+            Self::Suspended { service } => format!("'vc scale {service}=1' lets it run"),
+            Self::RunUnderWay { service } => format!("see 'vc job history {service}'; 'vc job stop {service}' ends it"),
+            Self::NoRun { service } => format!("see 'vc job history {service}'"),
+            Self::NotReady => "try again, or use another server with --peer".to_owned(),
+            Self::OnEachNode { .. } => "say on which nodes with deploy.placement.constraints, or write mode: replicated".to_owned(),
             Self::RotatedMeanwhile => "see 'vc trust show', and try again".to_owned(),
             Self::NodeLeft => "use another server with --peer".to_owned(),
             Self::NotCertified => "use another server with --peer; see 'vc trust show'".to_owned(),

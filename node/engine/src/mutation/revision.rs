@@ -64,6 +64,7 @@ pub(super) fn deploy(
         state.scale.insert(service.clone(), replicas);
     }
     let spec = adopted(state, deployment);
+    let is_new_run = spec.mode.is_job() && spec.schedule.is_none();
     let change = match state.services.get(&service) {
         None => Change::Created { service: service.clone() },
         Some(held) if held.spec != spec => {
@@ -71,7 +72,8 @@ pub(super) fn deploy(
             let note = notes.into_iter().flatten().collect::<Vec<_>>().join("; ");
             Change::Updated { service: service.clone(), note }
         }
-        Some(_) if retries_update(view, &service) => {
+        // Each deployment of a job is a run of its own.
+        Some(_) if is_new_run || retries_update(view, &service) => {
             Change::Redeployed { service: service.clone() }
         }
         Some(_) => return Ok(Change::Unchanged { service, note: String::new() }),
@@ -189,6 +191,14 @@ fn revise(
     now: Millis,
 ) {
     let (revision, deployed_by) = (view.next_lamport(), by.name.clone());
+    let (mut spec, mut previous) = (spec, previous);
+    if spec.mode.is_job() {
+        // Its instances, and so its runs, are those of this revision, and nothing is rolled back.
+        if spec.schedule.is_none() {
+            spec.container.force_update = revision;
+        }
+        previous = None;
+    }
     let new = ServiceRecord { spec, previous, revision, updated: now, deployed_by };
     match state.services.get_mut(service) {
         // Fields that this version does not know stay.

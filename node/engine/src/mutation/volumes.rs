@@ -1,5 +1,7 @@
 //! Commands about volumes: to move one to another node, and to remove one.
 
+use std::collections::{BTreeMap, BTreeSet};
+
 use vc_crdt::{ClusterState, MoveOrder, NodeState, Tombstone, View};
 use vc_placement::{ServiceDemand, may_run};
 use vc_protocol::control::Change;
@@ -142,7 +144,13 @@ pub(crate) fn leaves_its_data(
         return None;
     }
     let mut input = view.input.clone();
-    let demand = ServiceDemand { spec: spec.clone(), replicas: 1, revision: Lamport::MAX };
+    let demand = ServiceDemand {
+        spec: spec.clone(),
+        replicas: 1,
+        ended: BTreeSet::new(),
+        due: BTreeMap::new(),
+        revision: Lamport::MAX,
+    };
     input.services.insert(service.clone(), demand);
     let (volume, home) = homes.into_iter().find(|(_, home)| !may_run(&input, service, *home))?;
     let home = view.name(home);

@@ -2,8 +2,9 @@
 
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::lease::Epoch;
+use vc_protocol::run::{MAX_RUN_REASON, RunEnd};
 use vc_protocol::spec::RestartCondition;
-use vc_protocol::{Lamport, Millis, NodeId};
+use vc_protocol::{Lamport, Millis, NodeId, in_words};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
@@ -79,6 +80,10 @@ pub(super) struct Local {
     fenced: Option<Fence>,
     /// The run of the instance whose network it has, if it has that of another.
     network: Option<Run>,
+    /// Whether it is begun once only.
+    once: bool,
+    /// When it is stopped, as it takes too long.
+    times_out: Option<Millis>,
 }
 
 /// Why an instance may not go on, and starts again later.
@@ -160,6 +165,8 @@ impl Local {
             epoch: old.as_ref().and_then(|claim| claim.epoch),
             fenced: None,
             network: None,
+            once: false,
+            times_out: None,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -205,6 +212,76 @@ impl Local {
     pub(super) fn is_terminal(&self, wanted: &Desired) -> bool {
         let is_tried_again = self.missing.is_none() && self.retry_at.is_some();
         self.shown.0 == InstanceState::Failed && !is_tried_again && wanted.lease.is_empty()
+    }
+
+    /// Returns how a run ended at `at`, by the wall clock; `None` while it has not, or is tried again.
+    pub(super) fn end(&self, wanted: &Desired, at: Millis, now: Millis) -> Option<RunEnd> {
+        let is_over =
+            |ended: &Phase| self.retry_at.is_none() && !may_restart(wanted, ended, self.failures);
+        let code = match self.phase.as_ref()? {
+            _ if self.removing || self.replacing => return None,
+            ended @ Phase::Exited { code, .. } if is_over(ended) => Some(*code),
+            ended @ (Phase::Failed { .. } | Phase::Gone) if is_over(ended) => None,
+            // It was looked for long enough.
+            Phase::NoImage { .. } if wanted.once && self.shown.0 == InstanceState::Failed => None,
+            Phase::Running { .. } if self.times_out.is_some_and(|at| now >= at) => {
+                let reason = format!("stopped after {} (timeout)", in_words(wanted.timeout_ms));
+                return Some(RunEnd { at, code: None, reason, restarts: self.restarts });
+            }
+            _ => return None,
+        };
+        let reason = if code == Some(0) { String::new() } else { brief(&self.failed_with) };
+        Some(RunEnd { at, code, reason, restarts: self.restarts })
+    }
+
+    /// Returns whether it is made and was never started.
+    pub(super) fn is_unstarted(&self) -> bool {
+        self.phase == Some(Phase::Prepared)
+    }
+
+    /// Returns whether it runs, and is not being removed: a run that an earlier deployment has begun.
+    pub(super) fn goes_on(&mut self) -> bool {
+        let goes_on = self.is_serving();
+        if goes_on {
+            self.retry_at = None;
+            self.stay();
+        }
+        goes_on
+    }
+
+    /// Returns how it ended at `at`, by the wall clock, if its policy is not known any more; `None` while it runs.
+    pub(super) fn end_of_former(&self, at: Millis, now: Millis) -> Option<RunEnd> {
+        if self.is_serving() && self.times_out.is_some_and(|end| now >= end) {
+            let reason = "stopped after its timeout".to_owned();
+            return Some(RunEnd { at, code: None, reason, restarts: self.restarts });
+        }
+        let code = match self.phase.as_ref()? {
+            Phase::Exited { code, .. } => Some(*code),
+            Phase::Failed { .. } | Phase::Gone => None,
+            _ => return None,
+        };
+        let reason = if code == Some(0) { String::new() } else { brief(&self.failed_with) };
+        Some(RunEnd { at, code, reason, restarts: self.restarts })
+    }
+
+    /// Returns whether it is a run whose container is kept for its log.
+    pub(super) fn keep(&mut self) -> bool {
+        let is_there = matches!(self.phase, Some(Phase::Exited { .. } | Phase::Failed { .. }));
+        if !is_there || self.removing {
+            return false;
+        }
+        self.retry_at = None;
+        self.stay();
+        true
+    }
+
+    /// Returns the state and reason of one that is kept.
+    pub(super) fn shown_end(&self) -> (InstanceState, String) {
+        match self.phase {
+            Some(Phase::Exited { code: 0, .. }) => (InstanceState::Completed, String::new()),
+            _ if self.shown.0 == InstanceState::Failed => self.shown.clone(),
+            _ => (InstanceState::Failed, self.failed_with.clone() + output::NOT_RESTARTED),
+        }
     }
 
     /// Returns the removal of the instance. Nothing takes over the connections of one that runs under a lease while it is there: only what is
@@ -388,6 +465,10 @@ impl Local {
         self.network = None;
         if self.fenced.take().is_some() {
             self.epoch = None;
+            if self.once {
+                "was stopped as its lease had ended".clone_into(&mut self.failed_with);
+                self.phase = Some(Phase::Gone);
+            }
             return;
         }
         self.replaced = Some(output::restarted_unhealthy(&self.failed_with));
@@ -410,7 +491,8 @@ impl Local {
             Availability::At(at) | Availability::Delayed(at) if !self.removing => Some(at),
             _ => None,
         };
-        self.retry_at.into_iter().chain(availability).min()
+        let times_out = self.times_out.filter(|_| self.is_serving());
+        self.retry_at.into_iter().chain(availability).chain(times_out).min()
     }
 
     /// Returns why it failed, unless it has been stable since.
@@ -498,6 +580,8 @@ impl Local {
     pub(super) fn update_availability(&mut self, wanted: &Desired, now: Millis) {
         let policy = &wanted.update;
         let since = match &self.phase {
+            // A run is when it has succeeded.
+            Some(Phase::Running { .. }) if wanted.is_run => None,
             Some(Phase::Running { health: Some(true), .. }) => match self.shown.0 {
                 InstanceState::Healthy => Some(self.entered),
                 _ => Some(now),
@@ -557,14 +641,22 @@ impl Local {
         now: Millis,
     ) -> Option<Step> {
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
+        self.once = wanted.once;
+        let timeout = Some(wanted.timeout_ms).filter(|&timeout| timeout > 0);
+        self.times_out = timeout.and_then(|it| Some(self.running_since?.saturating_add(it)));
         self.reports_start = wanted.reports_start;
-        let may_start = !replaces && !wanted.is_waiting();
+        let may_begin = !wanted.once || wanted.may_begin;
+        let may_start = !replaces && !wanted.is_waiting() && may_begin;
         let due = match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
             None => {
                 !hold
                     && (replaces || may_start)
-                    && self.asked.is_none_or(|asked| now >= asked + REPEAT)
+                    && match self.asked {
+                        // It may have run since, unseen.
+                        Some(_) if wanted.once => false,
+                        asked => asked.is_none_or(|asked| now >= asked + REPEAT),
+                    }
             }
             Some(_) if hold => false,
             Some(Phase::Prepared) => {
@@ -573,7 +665,12 @@ impl Local {
                 }
                 may_start
             }
-            Some(_) if !wanted.lease.is_empty() => false,
+            Some(_) if !wanted.lease.is_empty() || !may_begin && !replaces => {
+                if self.retry_at.is_none() && wanted.lease.is_empty() {
+                    self.plan_restart(wanted, now);
+                }
+                false
+            }
             Some(ended) => match self.retry_at {
                 Some(at) if now >= at => {
                     self.retry_at = None;
@@ -722,10 +819,15 @@ impl Local {
     }
 }
 
+/// Cuts the reason of a failure to what a run keeps of it.
+fn brief(reason: &str) -> String {
+    reason[..reason.floor_char_boundary(MAX_RUN_REASON)].to_owned()
+}
+
 /// Returns whether its policy restarts it after this exit code.
 fn restarts(wanted: &Desired, code: i64) -> bool {
     match wanted.spec.restart.condition {
-        RestartCondition::Any => true,
+        RestartCondition::Any => code != 0 || !wanted.is_run,
         RestartCondition::OnFailure => code != 0,
         RestartCondition::None => false,
     }
@@ -737,6 +839,8 @@ fn may_restart(wanted: &Desired, ended: &Phase, failures: u32) -> bool {
     }
     match ended {
         Phase::Exited { code, .. } => restarts(wanted, *code),
+        // It may have run.
+        Phase::Gone => !wanted.once,
         _ => true,
     }
 }

@@ -27,6 +27,10 @@ impl Node {
             waits_for: String::new(),
             stops_elsewhere: String::new(),
             lease: String::new(),
+            is_run: false,
+            once: false,
+            may_begin: false,
+            timeout_ms: 0,
             stop: None,
             reports_start: false,
             starts_first: false,
@@ -43,8 +47,15 @@ impl Node {
 
     fn reconcile(&mut self) -> (Vec<String>, BTreeMap<InstanceId, Claim>) {
         let clock = Clock { monotonic: 0, wall: 0 };
-        let pass =
-            Pass { hold: &|_| None, fault: None, gates: &Gates::default(), lamport: 1, clock };
+        let pass = Pass {
+            hold: &|_| None,
+            fault: None,
+            kept: &BTreeSet::new(),
+            former: &BTreeSet::new(),
+            gates: &Gates::default(),
+            lamport: 1,
+            clock,
+        };
         let (actions, claims) = self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass);
         let actions = actions.into_iter().map(|action| match action {
             RuntimeAction::Start { id, .. } => format!("start {}", id.slot),

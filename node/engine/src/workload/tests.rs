@@ -39,6 +39,10 @@ impl Node {
             waits_for: String::new(),
             stops_elsewhere: String::new(),
             lease: String::new(),
+            is_run: false,
+            once: false,
+            may_begin: false,
+            timeout_ms: 0,
             stop: None,
             reports_start: false,
             starts_first: true,
@@ -54,15 +58,29 @@ impl Node {
 
     fn reconcile(&mut self) -> Vec<RuntimeAction> {
         let clock = Clock { monotonic: self.now, wall: self.now };
-        let pass =
-            Pass { hold: &|_| None, fault: None, gates: &Gates::default(), lamport: 1, clock };
+        let pass = Pass {
+            hold: &|_| None,
+            fault: None,
+            kept: &BTreeSet::new(),
+            former: &BTreeSet::new(),
+            gates: &Gates::default(),
+            lamport: 1,
+            clock,
+        };
         self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).0
     }
 
     fn claim(&mut self, replica: u32) -> (InstanceState, String) {
         let clock = Clock { monotonic: self.now, wall: self.now };
-        let pass =
-            Pass { hold: &|_| None, fault: None, gates: &Gates::default(), lamport: 1, clock };
+        let pass = Pass {
+            hold: &|_| None,
+            fault: None,
+            kept: &BTreeSet::new(),
+            former: &BTreeSet::new(),
+            gates: &Gates::default(),
+            lamport: 1,
+            clock,
+        };
         let claims = self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).1;
         (claims[&id(replica)].state, claims[&id(replica)].reason.clone())
     }

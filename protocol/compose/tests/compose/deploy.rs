@@ -96,8 +96,8 @@ fn invalid_deploy_values_are_refused_by_path() {
             "services.s.scale and services.s.deploy.replicas differ: keep one",
         ),
         (
-            "deploy: {mode: global}",
-            "services.s.deploy.mode: global is not supported yet: write replicas",
+            "deploy: {mode: daemon}",
+            "services.s.deploy.mode: 'daemon' is not a mode: write one of replicated, global, replicated-job, global-job",
         ),
         ("cpus: many", "services.s.cpus: 'many' is not a number of CPUs: write 0.5 or 2"),
         (

@@ -6,6 +6,7 @@ mod deploy;
 mod files;
 mod golden;
 mod hostile;
+mod jobs;
 mod kept_volumes;
 mod meaning;
 mod networks;

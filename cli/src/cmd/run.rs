@@ -1,0 +1,232 @@
+//! `vc run`: runs a command once, on a node that has room for it.
+
+use std::collections::BTreeMap;
+
+use vc_client::{Session, SessionError, expect_reply};
+use vc_protocol::control::{LogRequest, Reply, Request, RunRow, RunState, ServiceRow};
+use vc_protocol::spec::{
+    ContainerSpec, Deployment, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec,
+};
+use vc_protocol::{ApiError, ErrorCode, IdError, Name, ServiceKey};
+
+use crate::app::{App, change_all};
+use crate::error::{Error, Result, Stop, SystemError};
+use crate::render::{note, print};
+
+/// The project of commands in images.
+const PROJECT: &str = "run";
+
+/// Arguments of `vc run`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc run --rm alpine:3 -- uname -a           an image, on the node that placement chooses
+  vc run --rm shop/web -- ./manage.py migrate
+  vc run -d --name import shop/web -- ./import.sh
+  vc job logs shop/import -f                 what it writes; 'vc rm shop/import' removes it
+
+Of a deployed service it has everything but the ports and the healthcheck: its environment, networks, secrets and volumes. With a volume
+that is written it runs where the volume is, beside the service. It is a job: 'vc job history' has its exit code. It has no standard
+input; for a shell use 'vc exec -it', in an instance of the service. The exit code is that of the command.")]
+pub(crate) struct Args {
+    /// Remove it when it has ended
+    #[arg(long)]
+    rm: bool,
+    /// Return when it is deployed, and print its name
+    #[arg(short, long, conflicts_with = "rm")]
+    detach: bool,
+    /// Name of the job [default: made of the service or image]
+    #[arg(long, value_name = "NAME")]
+    name: Option<Name>,
+    /// Project of the job [default: that of the service, or run]
+    #[arg(long, value_name = "PROJECT")]
+    project: Option<Name>,
+    /// Set an environment variable; may be repeated
+    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    environment: Vec<String>,
+    /// A deployed service (web, or shop/web), or else an image
+    #[arg(value_name = "SERVICE|IMAGE")]
+    target: String,
+    /// Command and its arguments [default: that of the service or image]
+    #[arg(value_name = "COMMAND", trailing_var_arg = true, allow_hyphen_values = true)]
+    command: Vec<String>,
+}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> Result {
+        let deployment = app.in_session(async |session| self.deployment(session).await).await?;
+        let service = deployment.service.clone();
+        let deploy = Request::Deploy {
+            deployments: vec![deployment],
+            files: Vec::new(),
+            pull: false,
+            force: false,
+            data_from: None,
+        };
+        app.in_session(async |session| Ok(change_all(session, &[deploy], &mut Vec::new()).await?))
+            .await?;
+        if self.detach {
+            return print(&format!("{service}\n"));
+        }
+        let followed = follow(app, &service).await;
+        let remove = self.rm || matches!(followed, Err(Error::Stop(Stop::Interrupted)));
+        let ended = match followed {
+            Ok(()) => end(app, &service).await,
+            Err(error) => Err(error),
+        };
+        if remove {
+            let service = service.to_string();
+            app.ask(Request::Remove { service }).await?;
+        }
+        let run = ended?;
+        match run.exit_code {
+            Some(0) => Ok(()),
+            Some(code) => Err(Stop::Exit(u8::try_from(code).unwrap_or(u8::MAX)).into()),
+            None => Err(ApiError::new(
+                ErrorCode::Aborted,
+                format!("{service} did not end: {}", run.reason),
+            )
+            .into()),
+        }
+    }
+
+    /// Returns the job that runs the command.
+    async fn deployment(&self, session: &mut Session) -> Result<Deployment> {
+        let inspect = Request::Inspect { service: self.target.clone(), show_values: true };
+        let (project, base, mut spec) = match session.ask(&inspect).await {
+            Ok(reply) => {
+                let detail = expect_reply!(reply, Service)?;
+                let ServiceKey { project, service } = detail.row.service.clone();
+                (project, service.to_string(), detail.spec.clone().into_inner())
+            }
+            Err(SessionError::Refused(error)) if error.code == ErrorCode::NotFound => {
+                let image = self.target.rsplit('/').next().unwrap_or_default();
+                let base = image.split([':', '@']).next().unwrap_or_default().to_owned();
+                let container =
+                    ContainerSpec { image: self.target.clone(), ..ContainerSpec::default() };
+                let spec = ServiceSpec { container, ..ServiceSpec::default() };
+                (parse(PROJECT)?, base, spec)
+            }
+            Err(error) => return Err(error.into()),
+        };
+        let name = match &self.name {
+            Some(name) => name.clone(),
+            None => parse(&format!("{base}-run-{:08x}", random()?))?,
+        };
+        (spec.mode, spec.schedule, spec.max_concurrent) = (ServiceMode::ReplicatedJob, None, 0);
+        (spec.ports, spec.expose) = (Vec::new(), Vec::new());
+        spec.depends_on = BTreeMap::new();
+        let container = &mut spec.container;
+        container.healthcheck = None;
+        container.restart =
+            RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
+        if container.stop_grace_ms == 0 {
+            container.stop_grace_ms = 10_000;
+        }
+        if !self.command.is_empty() {
+            container.command = Some(self.command.clone());
+        }
+        for variable in &self.environment {
+            let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
+            container.environment.insert(key.to_owned(), value.to_owned());
+        }
+        let project = self.project.clone().unwrap_or(project);
+        let service = ServiceKey { project, service: name };
+        Ok(Deployment { service, replicas: Some(1), spec: spec.into() })
+    }
+}
+
+fn parse(name: &str) -> Result<Name> {
+    let parsed: std::result::Result<Name, IdError> = name.parse();
+    let refused = |error: IdError| ApiError::new(ErrorCode::InvalidArgument, error.to_string());
+    Ok(parsed.map_err(|error| refused(error).with_hint("name it with --name"))?)
+}
+
+fn random() -> Result<u32> {
+    let mut bytes = [0; 4];
+    getrandom::fill(&mut bytes).map_err(|error| {
+        ApiError::new(ErrorCode::Internal, format!("no random number: {error}"))
+    })?;
+    Ok(u32::from_le_bytes(bytes))
+}
+
+/// Prints what a job writes until it has ended.
+async fn follow(app: &App, service: &ServiceKey) -> Result {
+    let mut printed = 0;
+    let mut logs = app.connect().await?;
+    let followed = async { copy(&mut logs, service, true, 0, &mut printed).await };
+    tokio::select! {
+        ended = app.in_session(async |session| watch(session, service).await) => ended?,
+        result = followed => result?,
+        result = tokio::signal::ctrl_c() => {
+            result.map_err(SystemError::doing("wait for signals"))?;
+            return Err(Stop::Interrupted.into());
+        }
+    }
+    // What had not arrived when it ended; an instance that wrote nothing has no log.
+    let rest = app.in_session(async |session| copy(session, service, false, printed, &mut 0).await);
+    match rest.await {
+        Err(Error::Failed(error)) => {
+            note(&error.message);
+            Ok(())
+        }
+        result => result,
+    }
+}
+
+/// Prints the lines of a job but for the first ones, and counts them.
+async fn copy(
+    session: &mut Session,
+    service: &ServiceKey,
+    follow: bool,
+    skip: usize,
+    lines: &mut usize,
+) -> Result {
+    let request = Request::Logs(LogRequest {
+        service: service.to_string(),
+        replica: None,
+        follow,
+        tail: None,
+        since: None,
+    });
+    session.send(&request).await?;
+    loop {
+        match session.receive_result().await? {
+            Reply::Log(row) => {
+                *lines += 1;
+                if *lines > skip {
+                    print(&format!("{}\n", row.line))?;
+                }
+            }
+            Reply::Note(text) => note(&text),
+            Reply::End => return Ok(()),
+            _ => return Err(SessionError::Unexpected.into()),
+        }
+    }
+}
+
+/// Returns when a job has ended.
+async fn watch(session: &mut Session, service: &ServiceKey) -> Result {
+    session.send(&Request::Watch { services: vec![service.clone()] }).await?;
+    loop {
+        match session.receive_result().await? {
+            Reply::Watched { services, .. } => {
+                let has_ended = |row: &ServiceRow| row.succeeded + row.failed > 0;
+                if services.iter().any(has_ended) {
+                    return Ok(());
+                }
+            }
+            Reply::End => return Err(SessionError::Lost("closed by the node".to_owned()).into()),
+            _ => return Err(SessionError::Unexpected.into()),
+        }
+    }
+}
+
+/// Returns how a job has ended.
+async fn end(app: &App, service: &ServiceKey) -> Result<RunRow> {
+    let reply = app.ask(Request::Runs { service: service.to_string() }).await?;
+    let rows = expect_reply!(reply, Runs)?;
+    let has_ended = |row: &RunRow| matches!(row.state, RunState::Succeeded | RunState::Failed);
+    let none = || ApiError::new(ErrorCode::Unavailable, format!("{service} has not ended"));
+    Ok(rows.into_iter().find(has_ended).ok_or_else(none)?)
+}
