@@ -175,7 +175,7 @@ mod tests {
             json!([{ "bind": bind }])
         };
         let settings = json!({
-            "network_mode": "container:x", "pid": "host", "pid_mode": "host", "ipc": "host", "ipc_mode": "host",
+            "net": "container:x", "pid": "host", "pid_mode": "host", "ipc": "host", "ipc_mode": "host",
             "uts": "host", "userns": "host", "userns_mode": "host", "cgroupns_mode": "host", "cgroup_parent": "/",
             "volumes_from": ["x"], "binds": ["/:/host"], "links": ["x"], "masked_paths": [], "readonly_paths": [],
         });
@@ -196,9 +196,14 @@ mod tests {
                 "{spec}: {refused:?}"
             );
         }
-        // A kind of mount that does not exist is not even read.
-        let npipe = json!({"container": {"image": "web:1", "mounts": [{"npipe": {"source": "/", "target": "/x"}}]}});
-        let deployment = json!({"service": "shop/web", "replicas": null, "spec": npipe});
-        assert!(serde_json::from_value::<Deployment>(deployment).is_err());
+        // Kinds of mounts and networks that do not exist are not even read.
+        let npipe =
+            json!({"image": "web:1", "mounts": [{"npipe": {"source": "/", "target": "/x"}}]});
+        let joined = json!({"image": "web:1", "network_mode": "container:x"});
+        for container in [npipe, joined] {
+            let spec = json!({"container": container});
+            let deployment = json!({"service": "shop/web", "replicas": null, "spec": spec});
+            assert!(serde_json::from_value::<Deployment>(deployment).is_err());
+        }
     }
 }

@@ -288,7 +288,10 @@ mod tests {
         assert_eq!(deploys(&["/srv/data", "/mnt"]).map(|it| it.len()), Ok(2));
         assert_eq!(deploys(&[]), Ok(vec![]));
         let refused = deploys(&["/mnt", "/srv/database"]).expect_err("not allowed");
-        assert!(refused.contains("the host path /srv/database, which"), "{refused}");
+        assert!(
+            refused.contains("asks for the host path /srv/database: this needs admin"),
+            "{refused}"
+        );
         assert!(refused.ends_with("'vc project allow shop host-paths=/srv/database'"), "{refused}");
         let mut devices = spec(&["/mnt"]);
         devices.container.settings.devices = vec!["/dev/kvm".to_owned(), "/dev/fuse".to_owned()];

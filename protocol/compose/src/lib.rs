@@ -130,7 +130,7 @@ fn project<'a>(at: &At<'a>) -> (Option<Name>, Parts) {
     let top = Top {
         volumes: volume_spec::declared(fields.take("volumes").as_ref()),
         directories: Directories::default(),
-        networks: networks::declared(fields.take("networks").as_ref()),
+        networks: networks::Networks::read(fields.take("networks").as_ref(), &entries),
         files: Files::take(&mut fields, walk),
         node: deploy::node(fields.take("x-vc").as_ref(), walk.context.node),
     };

@@ -26,8 +26,55 @@ pub(super) struct Declared {
     internal: bool,
 }
 
+/// What services can name in `networks` and `network_mode`.
+pub(super) struct Networks {
+    declared: BTreeMap<Name, Declared>,
+    /// The services by their `container_name`, where they have one.
+    containers: BTreeMap<String, Name>,
+}
+
+impl Networks {
+    /// Reads `networks:` at the top; `services` are the services of the file, unread.
+    pub(super) fn read(at: Option<&At<'_>>, services: &[(&str, At<'_>)]) -> Self {
+        let container = |(name, at): &(&str, At<'_>)| match at.node {
+            Node::Map(map) => match map.get("container_name")? {
+                Node::Text(container) => Some((container.clone(), names::parse(name).ok()?)),
+                _ => None,
+            },
+            _ => None,
+        };
+        let containers = services.iter().filter_map(container).collect();
+        Self { declared: declared(at), containers }
+    }
+
+    /// Parses `network_mode`; `None`: the networks of the service.
+    fn mode(&self, text: &str) -> Result<Option<NetworkMode>, Problem> {
+        match text {
+            "bridge" | "default" => return Ok(None),
+            "host" => return Ok(Some(NetworkMode::Host)),
+            "none" => return Ok(Some(NetworkMode::None)),
+            _ => {}
+        }
+        match text.split_once(':') {
+            Some(("service", name)) => {
+                let name = names::parse(name).map_err(|why| Problem::new(why.to_string()))?;
+                Ok(Some(NetworkMode::Service(name)))
+            }
+            Some(("container", name)) => match self.containers.get(name) {
+                Some(service) => Ok(Some(NetworkMode::Service(service.clone()))),
+                None => Err(Problem::new(format!(
+                    "'{text}' names no container of this file: write service:NAME, and {name} as a service of this file"
+                ))),
+            },
+            _ => Err(Problem::new(format!(
+                "'{text}' is not supported: write host, none, service:NAME or bridge"
+            ))),
+        }
+    }
+}
+
 /// Reads `networks:` at the top.
-pub(super) fn declared(at: Option<&At<'_>>) -> BTreeMap<Name, Declared> {
+fn declared(at: Option<&At<'_>>) -> BTreeMap<Name, Declared> {
     let mut found = BTreeMap::new();
     for (key, at) in at.map(At::entries).unwrap_or_default() {
         let declared = match at.node {
@@ -94,14 +141,16 @@ fn options(key: &str, at: &At<'_>) -> Declared {
 pub(super) fn take(
     fields: &mut Fields<'_>,
     written: Option<&str>,
-    declared: &BTreeMap<Name, Declared>,
+    top: &Networks,
     to: &mut ContainerSpec,
 ) {
     let named = fields.take("container_name").and_then(|at| at.read(alias));
     let written = written.and_then(|name| alias(name).ok());
     let alias: BTreeSet<String> = named.into_iter().chain(written).collect();
     let networks = fields.take("networks");
-    to.network_mode = fields.take("network_mode").and_then(|at| at.read(network_mode)).flatten();
+    let mode = fields.take("network_mode").and_then(|at| at.read(|text| top.mode(text)));
+    to.network_mode = mode.flatten();
+    let declared = &top.declared;
     if let (Some(_), Some(at)) = (&to.network_mode, &networks) {
         at.refuse("has no effect with network_mode: keep one of them");
     }
@@ -153,27 +202,6 @@ pub(super) fn add_alias(container: &mut ContainerSpec, alias: &str) {
     }
     let all = container.networks.values_mut().chain(container.shared_networks.values_mut());
     all.for_each(|aliases| aliases.extend([alias.to_owned()]));
-}
-
-/// Parses `network_mode`; `None`: the networks of the service.
-fn network_mode(text: &str) -> Result<Option<NetworkMode>, Problem> {
-    match text {
-        "bridge" | "default" => Ok(None),
-        "host" => Ok(Some(NetworkMode::Host)),
-        "none" => Ok(Some(NetworkMode::None)),
-        _ => match text.split_once(':') {
-            Some(("service", name)) => {
-                let name = names::parse(name).map_err(|why| Problem::new(why.to_string()))?;
-                Ok(Some(NetworkMode::Service(name)))
-            }
-            Some(("container", name)) => Err(Problem::new(format!(
-                "'{text}' names a container of one host: write service:NAME, and {name} as a service of this file"
-            ))),
-            _ => Err(Problem::new(format!(
-                "'{text}' is not supported: write host, none, service:NAME or bridge"
-            ))),
-        },
-    }
 }
 
 /// Returns the ports that a program on the network of its host binds itself, of those that it publishes and exposes.

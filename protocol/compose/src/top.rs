@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::directories::Directories;
 use super::files::Files;
-use super::networks::Declared;
+use super::networks::Networks;
 use vc_protocol::Name;
 use vc_protocol::spec::Constraint;
 use vc_protocol::volume::VolumeSpec;
@@ -13,7 +13,7 @@ use vc_protocol::volume::VolumeSpec;
 pub(super) struct Top<'a> {
     pub(super) volumes: BTreeMap<Name, VolumeSpec>,
     pub(super) directories: Directories,
-    pub(super) networks: BTreeMap<Name, Declared>,
+    pub(super) networks: Networks,
     pub(super) files: Files<'a>,
     /// The node that all services run on.
     pub(super) node: Option<Constraint>,

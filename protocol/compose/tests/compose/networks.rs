@@ -106,6 +106,12 @@ fn network_mode_is_host_none_or_that_of_a_service() {
     let (json, _) = container(other, "network_mode: none");
     assert_eq!(json, serde_json::json!({"network_mode": "none"}));
     let project = beside(other, "network_mode: 'service:vpn'").unwrap();
+    let named = "  vpn: {image: i, container_name: home-vpn}";
+    let by_container = beside(named, "network_mode: 'container:home-vpn'").unwrap();
+    assert_eq!(
+        by_container.services[0].spec.container.network_mode,
+        project.services[0].spec.container.network_mode
+    );
     let spec = &project.services[0].spec;
     assert_eq!(
         serde_json::json!(spec.container.network_mode),
@@ -116,7 +122,7 @@ fn network_mode_is_host_none_or_that_of_a_service() {
     all_refused(&[
         (
             "network_mode: 'container:x'",
-            "services.s.network_mode: 'container:x' names a container of one host: write service:NAME, and x as a service of this file",
+            "services.s.network_mode: 'container:x' names no container of this file: write service:NAME, and x as a service of this file",
         ),
         (
             "network_mode: macvlan",
