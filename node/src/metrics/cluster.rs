@@ -111,7 +111,8 @@ impl Collector for ClusterCollector {
                 project: row.project.to_string(),
                 service: row.service.service.to_string(),
             };
-            services.iter().map(|row| (labels(row), u64::from(value(row)))).collect::<Vec<_>>()
+            let running = services.iter().filter(|row| !row.mode.is_job());
+            running.map(|row| (labels(row), u64::from(value(row)))).collect::<Vec<_>>()
         };
         let help = "Replicas that a service is to have";
         write(encoder, "service_replicas", help, None, of_services(|row| row.replicas))?;
