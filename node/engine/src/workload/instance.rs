@@ -24,6 +24,8 @@ const STAGGER: Millis = 2_000;
 /// The most that a replica waits for those before it.
 const MAX_STAGGER: Millis = 30_000;
 
+/// By how much the times of starts may differ from what they are: in a list they are in whole seconds.
+const START_GRAIN: Millis = 1_000;
 /// Grace for instances from before the start whose spec is not known: Docker's default.
 const DEFAULT_GRACE: Millis = 10_000;
 /// How long connections of an instance that runs under a lease may take to close before it is told to stop.
@@ -331,14 +333,16 @@ impl Local {
         }
     }
 
-    /// Returns whether it runs without the network that it has to have, which is that of `owner`. One that ran before this node was started
-    /// has it if it was started later.
+    /// Returns whether it runs without the network that it has to have, which is that of `owner`: of another instance than when it was
+    /// started, or of one that was started later than it.
     pub(super) fn lacks_network(&mut self, owner: Option<&Run>) -> bool {
         let Some(Phase::Running { started, .. }) = self.phase else { return false };
-        if self.network.is_none() {
-            self.network = owner.filter(|owner| owner.started <= started).cloned();
-        }
-        self.network.as_ref() != owner || owner.is_none()
+        let Some(owner) = owner.filter(|it| it.started <= started + START_GRAIN) else {
+            return true;
+        };
+        // One that ran before this node was started.
+        let joined = self.network.get_or_insert_with(|| owner.clone());
+        joined.id != owner.id
     }
 
     /// Notes that it is about to be started in the network of `owner`.
