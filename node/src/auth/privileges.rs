@@ -1,13 +1,13 @@
 //! What gives a container its host, or reaches beyond its project: an admin may deploy it, and others what the policy of the project allows.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_engine::history;
 use vc_protocol::spec::{ContainerSpec, Deployment, Privilege, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::UserRole;
 use vc_protocol::volume::Origin;
-use vc_protocol::{ApiError, ErrorCode, InstanceId, Name, ServiceKey, Stored, VolumeKey};
+use vc_protocol::{ApiError, ErrorCode, InstanceId, Name, ServiceKey, Slot, VolumeKey};
 
 use super::Rights;
 
@@ -57,20 +57,40 @@ pub(crate) fn check(
     if rights.role >= UserRole::Admin {
         return Ok(());
     }
+    let networks: BTreeMap<ServiceKey, BTreeSet<Name>> = deployments
+        .iter()
+        .map(|it| (it.service.clone(), shared_networks(&it.spec).cloned().collect()))
+        .collect();
     for Deployment { service, spec, .. } in deployments {
         // Set by nodes alone.
         spec.container.host_path_roots.clear();
         let held = view.spec(service).filter(|held| {
             let roots = held.container.host_path_roots.clone();
             let container = ContainerSpec { host_path_roots: roots, ..spec.container.clone() };
-            held.container == container && directories(held).eq(directories(spec))
+            is_same(held, &ServiceSpec { container, ..(**spec).clone() })
         });
         spec.container.host_path_roots = match held {
             Some(held) => held.container.host_path_roots.clone(),
-            None => check_spec(rights, view, service, spec)?,
+            None => {
+                let deployed = |owner: &ServiceKey| networks.get(owner).cloned();
+                check_spec(rights, view, service, spec, deployed)?
+            }
         };
     }
     Ok(())
+}
+
+/// Returns whether two specs ask for the same beyond the project: the container, the directories, and on the network of the host the ports
+/// of it that the project reaches.
+fn is_same(held: &ServiceSpec, spec: &ServiceSpec) -> bool {
+    let same_ports = !spec.container.is_on_host_network()
+        || (held.ports == spec.ports && held.expose == spec.expose);
+    held.container == spec.container && same_ports && directories(held).eq(directories(spec))
+}
+
+/// Returns the networks of a service that projects share.
+fn shared_networks(spec: &ServiceSpec) -> impl Iterator<Item = &Name> {
+    spec.container.shared_networks.keys()
 }
 
 /// Checks that the user may return a service to a version; `None` for the one that a rollback chooses.
@@ -82,13 +102,10 @@ pub(crate) fn check_rollback(
 ) -> Result<(), PrivilegeError> {
     let target = history::rollback_spec(view, service, version);
     let Some(target) = target.filter(|_| rights.role < UserRole::Admin) else { return Ok(()) };
-    let is_held = |held: &Stored<ServiceSpec>| {
-        held.container == target.container && directories(held).eq(directories(&target))
-    };
-    if view.spec(service).is_some_and(is_held) {
+    if view.spec(service).is_some_and(|held| is_same(held, &target)) {
         return Ok(());
     }
-    check_spec(rights, view, service, &target).map(drop)
+    check_spec(rights, view, service, &target, |_| None).map(drop)
 }
 
 /// Returns the volumes that are directories of nodes, with the paths; on which node they were found makes no difference.
@@ -203,16 +220,24 @@ fn policy(view: &View, project: &Name) -> ProjectPolicy {
     view.cluster.projects.get(project).map(|policy| (**policy).clone()).unwrap_or_default()
 }
 
-/// Checks that the policy of the project allows what a service asks for. Returns the host paths below which its mounts must
-/// be; none if they may be anywhere.
+/// Checks that the policy of the project allows what a service asks for, with the networks of the service whose network it has: `deployed`
+/// says which shared ones a service gets that is deployed with it. Returns the host paths below which its mounts must be; none if they
+/// may be anywhere.
 fn check_spec(
     rights: &Rights,
     view: &View,
     service: &ServiceKey,
     spec: &ServiceSpec,
+    deployed: impl Fn(&ServiceKey) -> Option<BTreeSet<Name>>,
 ) -> Result<BTreeSet<String>, PrivilegeError> {
     let policy = policy(view, &service.project);
     let mut privileges = spec.privileges();
+    let slot = Slot { service: service.clone(), replica: 1 };
+    if let Some(owner) = spec.container.network_owner(&slot).map(|owner| owner.service) {
+        let held = || view.spec(&owner).map(|spec| shared_networks(spec).cloned().collect());
+        let networks = deployed(&owner).or_else(held).unwrap_or_default();
+        privileges.extend(networks.into_iter().map(Privilege::SharedNetwork));
+    }
     let paths = privileges.iter().filter_map(|privilege| match privilege {
         Privilege::HostPath(path) if !policy.privileged => Some(path),
         _ => None,
@@ -231,7 +256,7 @@ mod tests {
     use std::collections::BTreeMap;
 
     use vc_crdt::{ClusterState, KnownVersions, ServiceRecord};
-    use vc_protocol::spec::Mount;
+    use vc_protocol::spec::{Expose, Mount, NetworkMode, PortProtocol};
     use vc_protocol::token::UserLimits;
     use vc_protocol::volume::VolumeSpec;
 
@@ -372,6 +397,36 @@ mod tests {
         let paths = [Some("/srv/app/data"), Some("/srv/other"), Some("/srv/app/../other"), None];
         assert_eq!(paths.map(|path| may(UserRole::Deployer, path)), [true, false, false, false]);
         assert_eq!(paths.map(|path| may(UserRole::Admin, path)), [true; 4]);
+    }
+
+    #[test]
+    fn a_deployer_opens_no_other_ports_of_a_host_on_whose_network_an_admin_has_put_a_service() {
+        let mut hub = spec(&[]);
+        hub.container.network_mode = Some(NetworkMode::Host);
+        let view = view(&[], Some((hub.clone(), None)));
+        assert_eq!(deploy(UserRole::Deployer, &view, hub.clone()), Ok(vec![]), "it stays as it is");
+        hub.expose = vec![Expose { target: 2375, protocol: PortProtocol::Tcp }];
+        let refused = deploy(UserRole::Deployer, &view, hub).expect_err("not allowed");
+        assert!(refused.contains("the network of the host"), "{refused}");
+    }
+
+    #[test]
+    fn the_network_of_a_service_is_as_much_as_its_shared_networks() {
+        let shared = |view: &View| {
+            let mut joined = spec(&[]);
+            joined.container.network_mode =
+                Some(NetworkMode::Service("web".parse().expect("a name")));
+            let service = "shop/sidecar".parse().expect("a service");
+            let deployment = Deployment { service, replicas: None, spec: joined.into() };
+            check(&rights(UserRole::Deployer), view, &mut [deployment]).map_err(|it| it.to_string())
+        };
+        let mut web = spec(&[]);
+        assert_eq!(shared(&view(&[], Some((web.clone(), None)))), Ok(()));
+        let proxy = "proxy".parse().expect("a name");
+        web.container.shared_networks.insert(proxy, BTreeSet::new());
+        let refused = shared(&view(&[], Some((web.clone(), None)))).expect_err("not allowed");
+        assert!(refused.contains("the shared network proxy"), "{refused}");
+        assert_eq!(shared(&view(&["networks=proxy"], Some((web, None)))), Ok(()));
     }
 
     #[test]

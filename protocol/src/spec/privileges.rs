@@ -110,7 +110,15 @@ impl ContainerSpec {
         // The default of an engine may be what confines its containers.
         let runtime = settings.runtime.iter().map(|name| format!("runtime={name}"));
         let parent = settings.cgroup.parent.iter().map(|path| format!("cgroup_parent={path}"));
-        found.extend(runtime.chain(parent).map(Privilege::SecurityOption));
+        // They command the OCI runtime: properties of the cgroup's unit, filters of system calls, hooks.
+        let annotations = settings.annotations.keys().map(|key| format!("annotations.{key}"));
+        // The kernel would end others first, the node among them.
+        let score = settings.cgroup.oom_score_adj;
+        let spared = (score < 0).then(|| format!("oom_score_adj={score}"));
+        let spared =
+            spared.or(settings.cgroup.oom_kill_disable.then(|| "oom_kill_disable".to_owned()));
+        let options = runtime.chain(parent).chain(annotations).chain(spared);
+        found.extend(options.map(Privilege::SecurityOption));
         found.extend(self.is_on_host_network().then_some(Privilege::HostNetwork));
         found.extend(self.shared_networks.keys().cloned().map(Privilege::SharedNetwork));
         found

@@ -22,6 +22,8 @@ pub use volumes::{FILE_SYSTEMS, MAX_KEPT};
 pub const MAX_DURATION: Millis = 365 * 24 * 3600 * 1000;
 /// Ports that one service may publish and expose.
 pub const MAX_PORTS: usize = 2048;
+/// Networks of one service.
+const MAX_NETWORKS: usize = 64;
 /// Bytes of a network alias: the limit of a DNS name (RFC 1035, section 2.3.4).
 const MAX_ALIAS: usize = 253;
 /// Names that labels of specs do not begin with: those of the cluster say which instance a container is.
@@ -100,11 +102,16 @@ impl ServiceSpec {
         match self.container.network_mode {
             None | Some(NetworkMode::Host) => {}
             Some(NetworkMode::None) => check(count == 0, &"ports", NO_NETWORK)?,
-            Some(NetworkMode::Service(_)) => check(count == 0, &"ports", OTHER_NETWORK)?,
+            Some(NetworkMode::Service(_)) => {
+                check(count == 0, &"ports", OTHER_NETWORK)?;
+                let replicated = self.mode == ServiceMode::Replicated;
+                check(replicated, &"network_mode", "of another service is for mode: replicated")?;
+            }
         }
         // The program binds them itself.
         let is_bound = |port: &Port| port.published == port.target && port.publish == Publish::Node;
-        let bound = !self.container.is_on_host_network() || self.ports.iter().all(is_bound);
+        let all_bound = self.dynamic_ports.is_empty() && self.ports.iter().all(is_bound);
+        let bound = !self.container.is_on_host_network() || all_bound;
         check(
             bound,
             &"ports",
@@ -175,7 +182,9 @@ impl ContainerSpec {
             let fits = is_alias(alias) && !alias.contains(|c: char| c.is_ascii_uppercase());
             check(fits, &at("networks", alias), "is not a host name in lower case")?;
         }
-        let has_networks = !self.networks.is_empty() || !self.shared_networks.is_empty();
+        let count = self.networks.len() + self.shared_networks.len();
+        check(count <= MAX_NETWORKS, &"networks", "are more than 64")?;
+        let has_networks = count > 0;
         let one = self.network_mode.is_none() || !has_networks;
         check(one, &"network_mode", "is for a service without networks of its own")?;
         if let Some(NetworkMode::Service(_)) = self.network_mode {
