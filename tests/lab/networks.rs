@@ -76,6 +76,8 @@ fn projects_share_a_network_and_an_internal_one_has_no_way_out() {
     for host in ["10.77.0.11", "10.77.0.12"] {
         refuses(&lab, &db, host, 8080);
     }
+    let lookup = lab.inside(db.0, &db.1, &["nslookup", "-type=a", "example.org"]);
+    assert!(lookup.out.contains("NXDOMAIN"), "no query leaves: {lookup:?}");
 
     // Who may not join a network of others.
     let token = lab.vc(1, &["token", "create", "--user", "dora", "--role", "deployer"]).done();

@@ -104,7 +104,8 @@ impl<D: ListContainers> ContainerLookup<D> {
         match (self.docker.list().await, current) {
             (Ok(containers), _) => {
                 let queriers = containers.into_iter().map(|it| {
-                    let querier = Querier { networks: it.networks, dns: it.dns };
+                    let ContainerByIp { networks, is_isolated, dns, .. } = it;
+                    let querier = Querier { networks, is_isolated, dns };
                     (it.address, Arc::new(querier))
                 });
                 let queriers = Arc::new(queriers.collect::<BTreeMap<_, _>>());
@@ -145,7 +146,8 @@ mod tests {
         async fn list(&self) -> Result<Vec<ContainerByIp>, DockerError> {
             self.count.fetch_add(1, Ordering::Relaxed);
             self.permits.acquire().await.expect("never closed").forget();
-            Ok(vec![ContainerByIp { address: OWN, networks: [].into(), dns: Vec::new() }])
+            let (networks, is_isolated) = ([].into(), false);
+            Ok(vec![ContainerByIp { address: OWN, networks, is_isolated, dns: Vec::new() }])
         }
 
         fn changes(&self) -> u64 {

@@ -23,7 +23,8 @@ pub fn answer_query(query: &[u8]) -> Option<Vec<u8>> {
         let service_routes = ServiceRoutes { networks, ..ServiceRoutes::default() };
         routes.services.insert(service.parse().expect("a service"), service_routes);
     }
-    let querier = Querier { networks: [network("shop")].into(), dns: Vec::new() };
+    let querier =
+        Querier { networks: [network("shop")].into(), is_isolated: false, dns: Vec::new() };
     let table = Table::default().next(&routes);
     answer::is_single_label(query);
     let refused = answer::refuse(query, ResponseCode::ServFail);

@@ -25,6 +25,8 @@ pub(super) struct NatRules {
     chain: String,
     /// The interfaces whose packets match, as iptables names a prefix: `vcxyz+`.
     bridges: String,
+    /// Those from which nothing but virtual IPs is reached.
+    internal: String,
 }
 
 /// Local ports that packets are redirected to.
@@ -37,14 +39,14 @@ pub(super) struct Ports {
     pub(super) udp: BTreeMap<(Ipv4Addr, u16), u16>,
     /// Bridges and the virtual IPs for which this host answers echo requests (ping) that come from there.
     pub(super) echo: BTreeSet<(String, Ipv4Addr)>,
-    /// Bridges from which nothing but virtual IPs is reached.
-    pub(super) internal: BTreeSet<String>,
 }
 
 impl NatRules {
-    /// Returns the rules of a node for packets from bridges whose names begin with `bridge_prefix`.
-    pub(super) fn new(node: &str, bridge_prefix: &str) -> Self {
-        Self { chain: format!("VC-{node}"), bridges: format!("{bridge_prefix}+") }
+    /// Returns the rules of a node for packets from bridges whose names begin with `bridge_prefix`. Those of internal networks begin
+    /// with `internal_prefix`.
+    pub(super) fn new(node: &str, bridge_prefix: &str, internal_prefix: &str) -> Self {
+        let (bridges, internal) = (format!("{bridge_prefix}+"), format!("{internal_prefix}+"));
+        Self { chain: format!("VC-{node}"), bridges, internal }
     }
 
     /// Replaces the node's chains and makes sure that the built-in chains jump to them. Idempotent.
@@ -103,7 +105,7 @@ impl NatRules {
 
     /// Returns the chains as input of `iptables-restore`, which empties a chain that is declared there.
     fn chains(&self, ports: &Ports) -> String {
-        let chain = &self.chain;
+        let Self { chain, internal, .. } = self;
         let mut text = format!("*nat\n:{chain} - [0:0]\n");
         let mut redirect = |to: &str, protocol: &str, port: Option<u16>, local: u16| {
             let port = port.map(|port| format!(" --dport {port}")).unwrap_or_default();
@@ -134,13 +136,12 @@ impl NatRules {
         let _ = writeln!(text, "-A {chain} -d {VIRTUAL_IPS} -j REJECT");
         // Packets that were redirected must pass a firewall whose default is to drop.
         let _ = writeln!(text, "-A {chain} -m conntrack --ctorigdst {VIRTUAL_IPS} -j ACCEPT");
-        for bridge in &ports.internal {
-            let _ = writeln!(
-                text,
-                "-A {chain} -i {bridge} ! -o {bridge} -m conntrack --ctstate NEW -j REJECT"
-            );
-        }
-        text.push_str("COMMIT\n");
+        // Whatever internal networks there are: a rule must not come later than a container, nor go before it. Docker keeps bridges
+        // apart.
+        let _ = writeln!(
+            text,
+            "-A {chain} -i {internal} ! -o {internal} -m conntrack --ctstate NEW -j REJECT\nCOMMIT"
+        );
         text
     }
 }
@@ -157,7 +158,7 @@ mod tests {
 -A VC-abc -d 198.18.0.0/15 -m rpfilter --invert -j DROP
 COMMIT
 ";
-        assert_eq!(NatRules::new("abc", "vcxyz").source_chain(), expected);
+        assert_eq!(NatRules::new("abc", "vcxyz", "vcxyz-").source_chain(), expected);
     }
 
     #[test]
@@ -168,9 +169,8 @@ COMMIT
             proxy: 1003,
             udp: [((Ipv4Addr::new(198, 18, 7, 7), 514), 1004)].into(),
             echo: [("vcxyzabc".to_owned(), Ipv4Addr::new(198, 18, 7, 7))].into(),
-            internal: ["vcxyzdef".to_owned()].into(),
         };
-        let text = NatRules::new("abc", "vcxyz").chains(&ports);
+        let text = NatRules::new("abc", "vcxyz", "vcxyz-").chains(&ports);
         let expected = "\
 *nat
 :VC-abc - [0:0]
@@ -185,7 +185,7 @@ COMMIT
 -A VC-abc -d 198.18.0.0/15 -p tcp -m tcp -j REJECT --reject-with tcp-reset
 -A VC-abc -d 198.18.0.0/15 -j REJECT
 -A VC-abc -m conntrack --ctorigdst 198.18.0.0/15 -j ACCEPT
--A VC-abc -i vcxyzdef ! -o vcxyzdef -m conntrack --ctstate NEW -j REJECT
+-A VC-abc -i vcxyz-+ ! -o vcxyz-+ -m conntrack --ctstate NEW -j REJECT
 COMMIT
 ";
         assert_eq!(text, expected);

@@ -135,6 +135,10 @@ impl Resolver {
         match answer::answer(query, &querier, &table) {
             Response::Answer(answer) => Some(answer),
             Response::Ignore => None,
+            // A query carries words out, and its answer back.
+            Response::Forward if querier.is_isolated => {
+                answer::refuse(query, ResponseCode::NXDomain)
+            }
             // Servers look up their clients, and see the gateway: they would wait where no upstream server answers (RFC 6303).
             Response::Forward if answer::is_reverse_in(query, network_of(client)) => {
                 answer::refuse(query, ResponseCode::NXDomain)

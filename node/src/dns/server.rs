@@ -91,11 +91,11 @@ impl DnsServer {
             proxy: connections.local_addr()?.port(),
             udp: BTreeMap::new(),
             echo: BTreeSet::new(),
-            internal: BTreeSet::new(),
         };
         let (tables, table) = watch::channel(Arc::new(Table::default()));
         let (report, problem) = watch::channel(None);
-        let rules = NatRules::new(&docker.identity().node.short(), &docker.bridge_prefix());
+        let node = docker.identity().node.short();
+        let rules = NatRules::new(&node, &docker.bridge_prefix(), &docker.internal_bridge_prefix());
         let containers = Arc::new(ContainerLookup::new(docker.clone()));
         let resolver = Resolver {
             table: table.clone(),
@@ -217,13 +217,12 @@ impl<F: ServiceRouter> Reconciler<F> {
         let routes = Arc::clone(&self.routes.borrow_and_update());
         let table = Arc::new(self.tables.borrow().next(&routes));
         self.tables.send_replace(Arc::clone(&table));
-        let before = (self.ports.udp.clone(), self.ports.echo.clone(), self.ports.internal.clone());
+        let before = (self.ports.udp.clone(), self.ports.echo.clone());
         let bridge = |network: &NetworkKey| {
             self.docker.bridge_name(network, table.internal().contains(network))
         };
         let answering = table.answering().iter().take(MAX_ECHO_RULES);
         self.ports.echo = answering.map(|(network, address)| (bridge(network), *address)).collect();
-        self.ports.internal = table.internal().iter().map(bridge).collect();
         let wanted: BTreeSet<_> = table.udp().keys().take(MAX_UDP_PORTS).collect();
         self.udp.retain(|at, _| wanted.contains(at));
         self.ports.udp.retain(|at, _| wanted.contains(at));
@@ -241,7 +240,7 @@ impl<F: ServiceRouter> Reconciler<F> {
                 }
             }
         }
-        before != (self.ports.udp.clone(), self.ports.echo.clone(), self.ports.internal.clone())
+        before != (self.ports.udp.clone(), self.ports.echo.clone())
     }
 
     /// Serves a UDP port of a service on a socket. Returns its port and a duplicate.

@@ -13,6 +13,8 @@ use super::virtual_ips::VirtualIps;
 pub(super) struct Querier {
     /// The networks that the container is in.
     pub(super) networks: BTreeSet<NetworkKey>,
+    /// Whether nothing outside of them is reached from it.
+    pub(super) is_isolated: bool,
     /// Its own DNS servers; empty for those of the host.
     pub(super) dns: Vec<IpAddr>,
 }
@@ -117,7 +119,7 @@ pub(super) mod tests {
 
     pub(in crate::dns) fn querier(project: &str, networks: &[&str]) -> Querier {
         let networks = networks.iter().map(|it| network(project, it)).collect();
-        Querier { networks, dns: Vec::new() }
+        Querier { networks, is_isolated: false, dns: Vec::new() }
     }
 
     /// A network and the aliases in it.

@@ -207,6 +207,11 @@ impl Docker {
         networks::bridge_prefix(&self.client.identity)
     }
 
+    /// Returns the prefix that the names of the bridges of internal networks have, and no others.
+    pub fn internal_bridge_prefix(&self) -> String {
+        networks::internal_bridge_prefix(&self.client.identity)
+    }
+
     /// Returns the name of the bridge of a network, whether it exists or not.
     pub fn bridge_name(&self, network: &NetworkKey, internal: bool) -> String {
         networks::bridge_name(&self.client.identity, network, internal)

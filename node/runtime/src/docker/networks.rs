@@ -28,6 +28,8 @@ use crate::identity::Identity;
 
 /// The label with the network's name.
 const NETWORK_LABEL: &str = "vc.network";
+/// What Docker's names of internal networks begin with.
+const INTERNAL: &str = "vci-";
 /// Docker's option for the name of the bridge.
 const BRIDGE_NAME: &str = "com.docker.network.bridge.name";
 /// How long a query may take.
@@ -60,6 +62,8 @@ pub struct ContainerByIp {
     pub address: Ipv4Addr,
     /// All networks that it is in. It sends from one address, whichever network it means.
     pub networks: BTreeSet<NetworkKey>,
+    /// Whether all of them are internal.
+    pub is_isolated: bool,
     /// Its own DNS servers.
     pub dns: Vec<IpAddr>,
 }
@@ -69,6 +73,7 @@ struct NodeNetwork {
     /// Its name in Docker.
     name: String,
     key: NetworkKey,
+    is_internal: bool,
 }
 
 impl DockerClient {
@@ -196,7 +201,7 @@ impl DockerClient {
             .flat_map(HashMap::into_keys)
             .collect();
         let client = client.with_timeout(CHANGE_TIMEOUT);
-        for NodeNetwork { name, key: network } in unused {
+        for NodeNetwork { name, key: network, .. } in unused {
             if used.contains(&name) {
                 // Its last container may be removed at any moment: it lingers from then on.
                 pending.insert(name, Instant::now());
@@ -225,26 +230,29 @@ impl DockerClient {
 
     pub(super) async fn containers_by_ip(&self) -> Result<Vec<ContainerByIp>, Error> {
         let client = self.client()?;
-        let mut containers: BTreeMap<String, (Vec<Ipv4Addr>, BTreeSet<NetworkKey>)> =
-            BTreeMap::new();
-        for NodeNetwork { name, key } in self.list_networks().await? {
+        /// The addresses of a container, its networks, and whether one of them has a way out.
+        type Attached = (Vec<Ipv4Addr>, BTreeSet<NetworkKey>, bool);
+        let mut containers: BTreeMap<String, Attached> = BTreeMap::new();
+        for NodeNetwork { name, key, is_internal } in self.list_networks().await? {
             let found = match within(QUERY_TIMEOUT, client.inspect_network(&name, None)).await {
                 Err(error) if docker_error::status(&error) == Some(404) => continue,
                 found => found?,
             };
             for (id, endpoint) in found.containers.into_iter().flatten() {
-                let (addresses, networks) = containers.entry(id).or_default();
+                let (addresses, networks, has_way_out) = containers.entry(id).or_default();
+                *has_way_out |= !is_internal;
                 let net = endpoint.ipv4_address.and_then(|net| net.parse::<Ipv4Net>().ok());
                 addresses.extend(net.map(|net| net.addr()));
                 networks.insert(key.clone());
             }
         }
         let mut servers = self.own_dns_servers().await?;
-        let found = containers.into_iter().flat_map(|(id, (addresses, networks))| {
+        let found = containers.into_iter().flat_map(|(id, (addresses, networks, has_way_out))| {
             let dns = servers.remove(&id).unwrap_or_default();
             addresses.into_iter().map(move |address| ContainerByIp {
                 address,
                 networks: networks.clone(),
+                is_isolated: !has_way_out,
                 dns: dns.clone(),
             })
         });
@@ -272,7 +280,8 @@ impl DockerClient {
         let listed = within(QUERY_TIMEOUT, client.list_networks(Some(options))).await?;
         let node_network = |network: Network| {
             let key = self.read_labels(&network.labels.unwrap_or_default())?;
-            Some(NodeNetwork { name: network.name?, key })
+            let name = network.name?;
+            Some(NodeNetwork { is_internal: name.starts_with(INTERNAL), name, key })
         };
         Ok(listed.into_iter().filter_map(node_network).collect())
     }
@@ -339,12 +348,12 @@ async fn within<T>(
 /// Returns Docker's name of a network. A dot cannot occur in the name of a project or network, so no two share one. Internal ones come
 /// last in alphabetical order: a container that is in another network too gets its default route there.
 fn docker_name(identity: &Identity, network: &NetworkKey, internal: bool) -> String {
-    let prefix = if internal { "vci" } else { "vc" };
+    let prefix = if internal { INTERNAL } else { "vc-" };
     match network {
         NetworkKey::Project(project, network) => {
-            format!("{prefix}-{project}.{network}-{}", identity.node.short())
+            format!("{prefix}{project}.{network}-{}", identity.node.short())
         }
-        NetworkKey::Shared(network) => format!("{prefix}-{network}-{}", identity.node.short()),
+        NetworkKey::Shared(network) => format!("{prefix}{network}-{}", identity.node.short()),
     }
 }
 
@@ -359,15 +368,22 @@ pub(super) fn bridge_prefix(identity: &Identity) -> String {
     format!("vc{}", hashed(&identity.node.to_string(), 5))
 }
 
-/// Returns the name of a network's bridge. An interface name has at most 15 characters; 40 bits of a hash distinguish
+/// Returns the prefix of the names of internal networks' bridges. The names of others do not have it: hashes have no `-`.
+pub(super) fn internal_bridge_prefix(identity: &Identity) -> String {
+    bridge_prefix(identity) + "-"
+}
+
+/// Returns the name of a network's bridge. An interface name has at most 15 characters; 40 bits of a hash, or 35, distinguish
 /// the networks of a node.
 pub(super) fn bridge_name(identity: &Identity, network: &NetworkKey, internal: bool) -> String {
     let name = match network {
         NetworkKey::Project(project, network) => format!("{project}.{network}"),
         NetworkKey::Shared(network) => network.to_string(),
     };
-    let name = if internal { name + ".internal" } else { name };
-    bridge_prefix(identity) + &hashed(&name, 8)
+    match internal {
+        true => internal_bridge_prefix(identity) + &hashed(&name, 7),
+        false => bridge_prefix(identity) + &hashed(&name, 8),
+    }
 }
 
 fn hashed(text: &str, characters: usize) -> String {
