@@ -7,7 +7,7 @@ use vc_protocol::Slot;
 
 use crate::allocation::NodeAllocation;
 use crate::feasibility::{
-    Infeasible, check_new, check_node, check_resources, check_suited, check_volumes,
+    Infeasible, check_fixed, check_new, check_node, check_resources, check_suited, check_volumes,
 };
 use crate::input::PlanInput;
 use crate::order::Service;
@@ -247,8 +247,10 @@ fn contenders<'a>(
                 {
                     // A run that has begun ends where it is.
                     Err(Infeasible::Draining)
-                        if services[index].slots.node_of(slot.replica).is_some()
-                            && matches!(services[index].slots, Slots::Open(_)) =>
+                        if claim.running
+                            && matches!(services[index].slots, Slots::Open(_))
+                            && allocation.node.runtime_error.is_none()
+                            && check_fixed(&services[index], allocation).is_ok() =>
                     {
                         contenders[index].entry(slot.replica).or_default().push(Contender {
                             slot,

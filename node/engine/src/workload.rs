@@ -313,7 +313,7 @@ impl Workload {
                 continue;
             }
             let is_former = former.contains(id);
-            let goes_on = is_former && local.goes_on();
+            let goes_on = is_former && gates.may_run(id, local.epoch()) && local.goes_on();
             if goes_on || (is_former || kept.contains(id)) && local.keep() {
                 let (state, reason) = local.running().unwrap_or_else(|| local.shown_end());
                 local.show(self.node, id, state, reason, clock);

@@ -12,6 +12,7 @@ use crate::feasibility::{check_new, check_resources};
 use crate::input::{Node, PlanInput};
 use crate::order::{Service, services};
 use crate::score;
+use crate::slots::Slots;
 
 /// The least that a step must take off the fuller of two nodes: 5 % of it, in parts per million.
 const MIN_IMPROVEMENT: u64 = 50_000;
@@ -224,7 +225,7 @@ impl<'a> SimulatedState<'a> {
         let claim = self.input.nodes.get(&placed.node).and_then(|it| it.claims.get(slot));
         if from == to
             || !service.shared.is_empty()
-            || service.slots.node_of(slot.replica).is_some()
+            || !matches!(service.slots, Slots::Numbered(_))
             || self.held.contains(slot)
             || self.nodes[from].node.holds.contains(&slot.service)
             || !claim.is_some_and(|claim| claim.running)

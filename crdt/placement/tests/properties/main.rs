@@ -16,6 +16,7 @@ use proptest::test_runner::FileFailurePersistence;
 use rules::*;
 use support::{claim, converge, node, node_id, service};
 use vc_placement::{ClaimView, Node, Plan, PlanInput, Rules, node_slot, plan, rebalance};
+use vc_protocol::spec::ServiceMode;
 use vc_protocol::{NodeId, Resources, ServiceKey, Slot};
 
 fn places(plan: &Plan) -> BTreeMap<&Slot, NodeId> {
@@ -50,7 +51,15 @@ proptest! {
         for (id, node) in &input.nodes {
             let slots = held(&decided, *id);
             prop_assert!(fit_together(&input, node, &slots), "{slots:?}");
-            prop_assert!(slots.iter().all(|slot| may_run(node, &input.services[&slot.service])));
+            // A run that has begun ends where it is.
+            let undrained = Node { draining: false, ..node.clone() };
+            for slot in slots {
+                let service = &input.services[&slot.service];
+                let begun = service.spec.mode == ServiceMode::ReplicatedJob
+                    && node.claims.get(slot).is_some_and(|claim| claim.running);
+                let node = if begun { &undrained } else { node };
+                prop_assert!(may_run(node, service));
+            }
         }
     }
 
@@ -156,7 +165,10 @@ proptest! {
         let after = plan(&input, Rules::newest());
         for (slot, placement) in &before.placements {
             let now = after.placements.get(slot).map(|it| it.node);
-            prop_assert_eq!(now == Some(placement.node), placement.node != victim);
+            // A run that has begun ends where it is.
+            let is_run = input.services[&slot.service].spec.mode == ServiceMode::ReplicatedJob;
+            let stays = placement.node != victim || how == 1 && is_run;
+            prop_assert_eq!(now == Some(placement.node), stays);
         }
         prop_assert!(after.moves.iter().all(|it| it.from == Some(victim) && it.to != Some(victim)));
     }

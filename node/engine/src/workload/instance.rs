@@ -86,6 +86,8 @@ pub(super) struct Local {
     once: bool,
     /// When it is stopped, as it takes too long.
     times_out: Option<Millis>,
+    /// Whether more than time keeps it from being started again.
+    blocked: bool,
 }
 
 /// Why an instance may not go on, and starts again later.
@@ -169,6 +171,7 @@ impl Local {
             network: None,
             once: false,
             times_out: None,
+            blocked: false,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -467,10 +470,10 @@ impl Local {
         (self.replacing, self.running_since) = (false, None);
         self.address.clear();
         self.network = None;
-        if self.fenced.take().is_some() {
+        if let Some(fence) = self.fenced.take() {
             self.epoch = None;
             if self.once {
-                "was stopped as its lease had ended".clone_into(&mut self.failed_with);
+                format!("was stopped: {}", fence.reason()).clone_into(&mut self.failed_with);
                 self.phase = Some(Phase::Gone);
             }
             return;
@@ -496,7 +499,9 @@ impl Local {
             _ => None,
         };
         let times_out = self.times_out.filter(|_| self.is_serving());
-        self.retry_at.into_iter().chain(availability).chain(times_out).min()
+        // What ends a hold, or brings the lease, is an event.
+        let retry = self.retry_at.filter(|_| self.removing || !self.blocked);
+        retry.into_iter().chain(availability).chain(times_out).min()
     }
 
     /// Returns why it failed, unless it has been stable since.
@@ -651,6 +656,7 @@ impl Local {
         self.reports_start = wanted.reports_start;
         let may_begin = !wanted.once || wanted.may_begin;
         let may_start = !replaces && !wanted.is_waiting() && may_begin;
+        self.blocked = hold || !wanted.lease.is_empty() || !may_begin && !replaces;
         let due = match &self.phase {
             Some(Phase::Running { .. } | Phase::Pulling { .. }) => false,
             None => {

@@ -114,6 +114,21 @@ fn it_is_stopped_when_the_other_ends_and_starts_with_its_next_run() {
 }
 
 #[test]
+fn while_the_other_does_not_run_it_waits_for_no_time() {
+    let mut node = Node::new();
+    node.reconcile();
+    node.runs("vpn", 10_000);
+    node.runs("client", 11_000);
+    let ended = || Phase::Exited { code: 1, output: String::new() };
+    node.sees("client", ended());
+    assert!(node.workload.poll_timeout().is_some(), "it is started again");
+    node.desired.remove(&id("vpn").slot);
+    node.sees("vpn", ended());
+    node.sees("vpn", Phase::Gone);
+    assert_eq!(node.workload.poll_timeout(), None);
+}
+
+#[test]
 fn after_a_restart_of_the_node_it_goes_on_if_it_was_started_after_the_other() {
     for (started, actions) in [(11_000, vec![]), (8000, vec!["remove shop/client.1"])] {
         let mut node = Node::new();
