@@ -118,7 +118,8 @@ impl ServiceSpec {
     /// configured, otherwise if the instances share neither a writable mount nor a network on which both would listen.
     pub fn starts_first(&self) -> bool {
         match self.update.order {
-            _ if self.is_exclusive() => false,
+            // A run that has begun is not begun beside it.
+            _ if self.is_exclusive() || self.mode.is_job() => false,
             Some(order) => order == UpdateOrder::StartFirst,
             None => {
                 let binds_ports = matches!(

@@ -5,7 +5,8 @@ use std::collections::BTreeMap;
 use vc_client::{Session, SessionError, expect_reply};
 use vc_protocol::control::{LogRequest, Reply, Request, RunRow, RunState, ServiceRow};
 use vc_protocol::spec::{
-    ContainerSpec, Deployment, RestartCondition, RestartPolicy, ServiceMode, ServiceSpec,
+    ContainerSpec, Deployment, NetworkMode, RestartCondition, RestartPolicy, ServiceMode,
+    ServiceSpec,
 };
 use vc_protocol::{ApiError, ErrorCode, IdError, Name, ServiceKey};
 
@@ -27,7 +28,7 @@ Examples:
 
 Of a deployed service it has everything but the ports and the healthcheck: its environment, networks, secrets and volumes. With a volume
 that is written it runs where the volume is, beside the service. It is a job: 'vc job history' has its exit code. It has no standard
-input; for a shell use 'vc exec -it', in an instance of the service. The exit code is that of the command.")]
+input; for a shell use 'vc exec -it', in an instance of the service. The exit code is that of the command. Ctrl-C stops and removes it.")]
 pub(crate) struct Args {
     /// Remove it when it has ended
     #[arg(long)]
@@ -41,8 +42,8 @@ pub(crate) struct Args {
     /// Project of the job [default: that of the service, or run]
     #[arg(long, value_name = "PROJECT")]
     project: Option<Name>,
-    /// Set an environment variable; may be repeated
-    #[arg(short, long = "env", value_name = "KEY=VALUE")]
+    /// Set an environment variable, to the value that it has here without one; may be repeated
+    #[arg(short, long = "env", value_name = "KEY[=VALUE]")]
     environment: Vec<String>,
     /// A deployed service (web, or shop/web), or else an image
     #[arg(value_name = "SERVICE|IMAGE")]
@@ -113,8 +114,17 @@ impl Args {
             Some(name) => name.clone(),
             None => parse(&format!("{base}-run-{:08x}", random()?))?,
         };
+        if let Some(NetworkMode::Service(owner)) = &spec.container.network_mode {
+            let refused = format!(
+                "{} has the network of {owner}, which only its own instances have",
+                self.target
+            );
+            return Err(ApiError::new(ErrorCode::FailedPrecondition, refused)
+                .with_hint(format!("run the command in an instance: vc exec {} -- …", self.target))
+                .into());
+        }
         (spec.mode, spec.schedule, spec.max_concurrent) = (ServiceMode::ReplicatedJob, None, 0);
-        (spec.ports, spec.expose) = (Vec::new(), Vec::new());
+        (spec.ports, spec.dynamic_ports, spec.expose) = (Vec::new(), Vec::new(), Vec::new());
         spec.depends_on = BTreeMap::new();
         let container = &mut spec.container;
         container.healthcheck = None;
@@ -127,12 +137,30 @@ impl Args {
             container.command = Some(self.command.clone());
         }
         for variable in &self.environment {
-            let (key, value) = variable.split_once('=').unwrap_or((variable, ""));
-            container.environment.insert(key.to_owned(), value.to_owned());
+            let own = || Some((variable.as_str(), std::env::var(variable).ok()?));
+            let said = variable.split_once('=').map(|(key, value)| (key, value.to_owned()));
+            if let Some((key, value)) = said.or_else(own) {
+                container.environment.insert(key.to_owned(), value);
+            }
         }
         let project = self.project.clone().unwrap_or(project);
         let service = ServiceKey { project, service: name };
+        refuse_existing(session, &service).await?;
         Ok(Deployment { service, replicas: Some(1), spec: spec.into() })
+    }
+}
+
+/// Errors: there is a service of that name, which the command would replace.
+async fn refuse_existing(session: &mut Session, service: &ServiceKey) -> Result {
+    let inspect = Request::Inspect { service: service.to_string(), show_values: false };
+    match session.ask(&inspect).await {
+        Err(SessionError::Refused(error)) if error.code == ErrorCode::NotFound => Ok(()),
+        Err(error) => Err(error.into()),
+        Ok(_) => {
+            Err(ApiError::new(ErrorCode::AlreadyExists, format!("there is a service {service}"))
+                .with_hint("choose another --name")
+                .into())
+        }
     }
 }
 
@@ -154,10 +182,20 @@ fn random() -> Result<u32> {
 async fn follow(app: &App, service: &ServiceKey) -> Result {
     let mut printed = 0;
     let mut logs = app.connect().await?;
-    let followed = async { copy(&mut logs, service, true, 0, &mut printed).await };
+    // Only the job says when it has ended.
+    let followed = async {
+        match copy(&mut logs, service, true, 0, &mut printed).await {
+            Ok(()) => std::future::pending().await,
+            Err(Error::Failed(error)) => {
+                note(&format!("its output is not followed any more: {}", error.message));
+                std::future::pending().await
+            }
+            Err(error) => error,
+        }
+    };
     tokio::select! {
         ended = app.in_session(async |session| watch(session, service).await) => ended?,
-        result = followed => result?,
+        error = followed => return Err(error),
         result = tokio::signal::ctrl_c() => {
             result.map_err(SystemError::doing("wait for signals"))?;
             return Err(Stop::Interrupted.into());
