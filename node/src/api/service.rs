@@ -184,7 +184,7 @@ impl ControlService {
                 return self.staged_upload(volume, directory, frames).await.map(|()| Next::Request);
             }
             Request::VolumeFiles { volume } => {
-                return self.volume_files(volume, frames).await.map(|()| Next::Request);
+                return self.volume_files(user, volume, frames).await.map(|()| Next::Request);
             }
             Request::ImportVolume { volume, .. } => {
                 self.import_volume(user, volume, frames).await?

@@ -24,10 +24,11 @@ use super::service::KEEPALIVE_INTERVAL;
 use super::volume_archives::{Chunks, MAX_PATH, Received, permit, receive, unreadable};
 use super::volume_error::VolumeError;
 use crate::auth::User;
+use crate::auth::privileges::check_files;
 use crate::clock;
 use crate::frames::{Duplex, FrameError, Frames};
 
-/// How long a client may send nothing.
+/// How long a client may send nothing of an archive, or take nothing of a list.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// Lists of files between the disk and the client.
 const MAX_PENDING_LISTS: usize = 2;
@@ -35,14 +36,14 @@ const MAX_PENDING_LISTS: usize = 2;
 const WANTED_TIMEOUT: Duration = Duration::from_secs(15);
 const USERS_TIMEOUT: Duration = Duration::from_secs(150);
 const USERS_INTERVAL: Duration = Duration::from_millis(250);
-/// How long the last snapshot of a volume may be waited for.
+/// How long the last snapshot of a volume may be waited for, once no instance uses it.
 const CLOSE_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// The uploads that are received.
 static ACTIVE: Mutex<BTreeMap<VolumeKey, Active>> = Mutex::new(BTreeMap::new());
 
-/// An upload that is received. A client that has lost its connection goes on in another session: the first one, which may not know
-/// of that yet, ends.
+/// An upload that is received. A client that has lost its connection continues in another session: the session before, whose stream
+/// may still be open, ends.
 #[derive(Clone)]
 struct Active {
     directory: String,
@@ -62,7 +63,15 @@ impl Active {
 
     /// Ends the upload of a directory. Errors: that of another one goes on.
     fn supersede(volume: &VolumeKey, directory: &str) -> Result<(), VolumeError> {
-        match Self::all().get(volume) {
+        Self::supersede_in(&Self::all(), volume, directory)
+    }
+
+    fn supersede_in(
+        all: &BTreeMap<VolumeKey, Self>,
+        volume: &VolumeKey,
+        directory: &str,
+    ) -> Result<(), VolumeError> {
+        match all.get(volume) {
             Some(active) if active.directory != directory => {
                 Err(VolumeError::Uploading(volume.clone()))
             }
@@ -75,10 +84,11 @@ impl Active {
     }
 
     fn begin(volume: &VolumeKey, directory: &str) -> Result<Permit, VolumeError> {
-        Self::supersede(volume, directory)?;
+        let mut all = Self::all();
+        Self::supersede_in(&all, volume, directory)?;
         let superseded = Arc::new(Notify::new());
         let active = Self { directory: directory.to_owned(), superseded: Arc::clone(&superseded) };
-        Self::all().insert(volume.clone(), active);
+        all.insert(volume.clone(), active);
         Ok(Permit { volume: volume.clone(), superseded })
     }
 }
@@ -109,8 +119,9 @@ impl ControlService {
         let prepared = (|| {
             check_directory(&directory)?;
             let permit = permit()?;
-            if !replace {
-                self.check_new(&key, Mounted::Yes)?;
+            match replace {
+                true => drop(self.volume(&key)?),
+                false => self.check_new(&key, Mounted::Yes)?,
             }
             let store = self.store()?;
             Ok::<_, VolumeError>((permit, store, Active::begin(&key, &directory)?))
@@ -178,48 +189,55 @@ impl ControlService {
     ) -> Result<(), FrameError> {
         let prepared = (|| {
             check_directory(&directory)?;
+            let permit = permit()?;
             Active::supersede(&key, &directory)?;
-            self.store()
+            Ok::<_, VolumeError>((permit, self.store()?.volume(&key)))
         })();
-        let volume = match prepared {
-            Ok(store) => store.volume(&key),
+        let (permit, volume) = match prepared {
+            Ok(prepared) => prepared,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
         let (to, lists) = mpsc::channel(MAX_PENDING_LISTS);
         let listing = tokio::spawn(async move {
+            let _permit = permit;
             let each = move |files| to.blocking_send(files).is_ok();
             Ok(volume.list_staged(&directory, each).await?.unwrap_or(0))
         });
-        send_lists(lists, listing, frames).await
+        send_lists(lists, listing, IDLE_TIMEOUT, frames).await
     }
 
     /// Lists what a volume has that this node writes, or wrote last.
     pub(super) async fn volume_files(
         &self,
+        user: &User,
         key: VolumeKey,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<(), FrameError> {
         let found = async {
+            let permit = permit()?;
             let store = self.store()?;
             let Runtime::Docker(docker) = &self.runtime else { return Err(VolumeError::NoDocker) };
             let view = self.cluster.latest().view;
+            check_files(&user.rights, &view, &key)?;
             if !view.input.volumes.contains_key(&key) {
                 return Err(VolumeError::NoVolume(key.clone()));
             }
             let node = self.cluster.membership().node;
             let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, &key));
-            Ok((store.volume(&key), docker.volume_directory(&key, &place).await?))
+            let working = docker.volume_directory(&key, &place).await?;
+            Ok((permit, store.volume(&key), working))
         };
-        let (volume, working) = match found.await {
+        let (permit, volume, working) = match found.await {
             Ok(found) => found,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
         let (to, lists) = mpsc::channel(MAX_PENDING_LISTS);
         let listing = spawn_blocking(move || {
+            let _permit = permit;
             volume.list_files(&working, |files| to.blocking_send(files).is_ok())?;
             Ok(0)
         });
-        send_lists(lists, listing, frames).await
+        send_lists(lists, listing, IDLE_TIMEOUT, frames).await
     }
 
     /// Makes a volume equal to what was uploaded, once no instance uses it any more.
@@ -230,28 +248,35 @@ impl ControlService {
         directory: &str,
     ) -> Result<Reply, ApiError> {
         check_directory(directory)?;
+        let view = self.cluster.latest().view;
+        check_files(&user.rights, &view, &key).map_err(VolumeError::from)?;
         let store = self.store()?;
         let Runtime::Docker(docker) = &self.runtime else {
             return Err(VolumeError::NoDocker.into());
         };
         let started = Instant::now();
+        let mut unused_since = None;
         let place = loop {
             let (view, row) = self.volume(&key)?;
             let node = self.cluster.membership().node;
             let place = VolumePlace::on(node, &vc_placement::volume_spec(&view.input, &key));
-            let wanted = row.services.iter().any(|service| view.cluster.replicas(service) > 0);
+            let wanted = row.services.iter().any(|service| view.replicas(service) > 0);
             let users = docker.volume_users(&key, &place).await.map_err(VolumeError::from)?;
-            let waited = started.elapsed();
             if !wanted && users == 0 {
+                let unused_since = *unused_since.get_or_insert_with(Instant::now);
                 // The last snapshot of what was written comes first, where the volume has one.
                 let copy = self.copy(&store, &key).await?;
-                if copy.closed || copy.written.is_none() || waited > CLOSE_TIMEOUT {
+                let is_late = unused_since.elapsed() > CLOSE_TIMEOUT;
+                if copy.closed || copy.written.is_none() || is_late {
                     break place;
                 }
-            }
-            if waited > USERS_TIMEOUT || (wanted && waited > WANTED_TIMEOUT) {
-                let (volume, services) = (key, row.services);
-                return Err(VolumeError::InUse { volume, services }.into());
+            } else {
+                unused_since = None;
+                let waited = started.elapsed();
+                if waited > USERS_TIMEOUT || (wanted && waited > WANTED_TIMEOUT) {
+                    let (volume, services) = (key, row.services);
+                    return Err(VolumeError::InUse { volume, services }.into());
+                }
             }
             sleep(USERS_INTERVAL).await;
         };
@@ -292,6 +317,7 @@ impl ControlService {
                 return Err(VolumeError::NoDocker.into());
             };
             let view = self.cluster.latest().view;
+            check_files(&user.rights, &view, &key).map_err(VolumeError::from)?;
             if !view.input.volumes.contains_key(&key) {
                 return Err(VolumeError::NoVolume(key.clone()).into());
             }
@@ -348,19 +374,25 @@ async fn finish(
     }
 }
 
-/// Sends lists of files, and the end with what the listing returns.
+/// Sends lists of files, and the end with what the listing returns. A client that takes nothing for a time ends the listing, which
+/// holds a thread.
 async fn send_lists(
     mut lists: mpsc::Receiver<Vec<FileRow>>,
     listing: JoinHandle<Result<Millis, VolumeError>>,
+    idle: Duration,
     frames: &mut Frames<impl Duplex>,
 ) -> Result<(), FrameError> {
+    let mut send = async |reply| {
+        let sent = timeout(idle, frames.send(&reply)).await;
+        sent.unwrap_or(Err(FrameError::Closed))
+    };
     loop {
         match timeout(KEEPALIVE_INTERVAL, lists.recv()).await {
             Ok(Some(files)) => {
-                frames.send(&Reply::Files(FileList { files, more: true, begun: 0 })).await?;
+                send(Reply::Files(FileList { files, more: true, begun: 0 })).await?;
             }
             Ok(None) => break,
-            Err(_) => frames.send(&Reply::KeepAlive).await?,
+            Err(_) => send(Reply::KeepAlive).await?,
         }
     }
     let reply = match listing.await {
@@ -368,11 +400,14 @@ async fn send_lists(
         Ok(Err(error)) => Reply::Error(error.into()),
         Err(_) => Reply::Error(VolumeError::Stopping.into()),
     };
-    frames.send(&reply).await
+    send(reply).await
 }
 
 #[cfg(test)]
 mod tests {
+    use tokio_util::compat::TokioAsyncReadCompatExt as _;
+    use vc_protocol::control::FileKind;
+
     use super::*;
 
     fn volume(name: &str) -> VolumeKey {
@@ -390,5 +425,38 @@ mod tests {
         assert!(Active::supersede(&key, "b").is_err(), "the second goes on");
         drop(second);
         Active::supersede(&key, "b").expect("nothing is uploaded");
+    }
+    #[test]
+    fn of_directories_that_are_uploaded_at_the_same_time_one_begins() {
+        let key = volume("race");
+        for _ in 0..100 {
+            let start = std::sync::Barrier::new(4);
+            let begin = |directory: &str| {
+                start.wait();
+                Active::begin(&key, directory).ok()
+            };
+            let begun: Vec<Option<Permit>> = std::thread::scope(|scope| {
+                let threads = ["a", "b", "c", "d"].map(|it| scope.spawn(move || begin(it)));
+                threads.map(|it| it.join().expect("it ends")).into_iter().collect()
+            });
+            assert_eq!(begun.iter().flatten().count(), 1);
+        }
+    }
+
+    #[tokio::test]
+    async fn a_client_that_takes_nothing_of_a_list_ends_it() {
+        let (node, client) = tokio::io::duplex(1 << 10);
+        let mut frames = Frames::new(node.compat(), 1 << 20);
+        let (to, lists) = mpsc::channel(MAX_PENDING_LISTS);
+        let (path, idle) = ("x".repeat(2 << 10), Duration::from_millis(1));
+        let listing = tokio::spawn(async move {
+            let row =
+                || FileRow { path: path.clone(), kind: FileKind::File, size: 0, modified_ns: 0 };
+            while to.send(vec![row()]).await.is_ok() {}
+            Ok(0)
+        });
+        let sent = send_lists(lists, listing, idle, &mut frames).await;
+        assert!(matches!(sent, Err(FrameError::Closed)), "{sent:?}");
+        drop(client);
     }
 }

@@ -169,10 +169,10 @@ pub(crate) fn check_instance(
     Err(InstancePrivilegeError { service, privileges, name, role: rights.role })
 }
 
-/// A volume is to be a copy of what its user may not read.
+/// A volume is, or is to be a copy of, what of the host its user may not touch.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
 #[error(
-    "volume {volume} would be a copy of {}, which is the host's: this needs admin, and '{name}' has the role {}",
+    "volume {volume} has, or would have, {}, which is the host's: this needs admin, and '{name}' has the role {}",
     .path.as_ref().map_or("a volume of Docker's".to_owned(), |path| format!("the host path {path}")),
     .role.as_str()
 )]
@@ -213,6 +213,18 @@ pub(crate) fn check_copy(
     }
     let (path, name) = (path.map(str::to_owned), rights.name.clone());
     Err(CopyPrivilegeError { volume: volume.clone(), path, name, role: rights.role })
+}
+
+/// Checks that the user may read and write the files of a volume: where they are a directory of a host, as a service that mounts it could.
+pub(crate) fn check_files(
+    rights: &Rights,
+    view: &View,
+    volume: &VolumeKey,
+) -> Result<(), CopyPrivilegeError> {
+    match vc_placement::volume_spec(&view.input, volume).origin {
+        Some(Origin::Directory { path, .. }) => check_copy(rights, view, volume, Some(&path)),
+        Some(Origin::Uploaded { .. }) | None => Ok(()),
+    }
 }
 
 /// Returns the policy of a project.
@@ -427,6 +439,28 @@ mod tests {
         let refused = shared(&view(&[], Some((web.clone(), None)))).expect_err("not allowed");
         assert!(refused.contains("the shared network proxy"), "{refused}");
         assert_eq!(shared(&view(&["networks=proxy"], Some((web, None)))), Ok(()));
+    }
+
+    #[test]
+    fn the_files_of_a_volume_that_is_a_directory_of_a_host_are_the_hosts() {
+        let volume: VolumeKey = "shop/data".parse().expect("a volume");
+        let origin = |origin: serde_json::Value| {
+            let mut web = spec(&[]);
+            let spec =
+                serde_json::from_value(serde_json::json!({"origin": origin})).expect("a spec");
+            web.volumes.insert("data".parse().expect("a name"), spec);
+            web
+        };
+        let check = |policy: &[&str], web| {
+            let view = view(policy, Some((web, None)));
+            check_files(&rights(UserRole::Deployer), &view, &volume).map_err(|it| it.to_string())
+        };
+        let directory = || origin(serde_json::json!({"directory": {"path": "/srv/x"}}));
+        let refused = check(&[], directory()).expect_err("not allowed");
+        assert!(refused.contains("the host path /srv/x"), "{refused}");
+        assert_eq!(check(&["host-paths=/srv"], directory()), Ok(()));
+        assert_eq!(check(&[], origin(serde_json::json!({"uploaded": {"path": "./x"}}))), Ok(()));
+        assert_eq!(check(&[], spec(&[])), Ok(()));
     }
 
     #[test]

@@ -24,7 +24,7 @@ use landlock::{
 use rustix::net::{SendAncillaryBuffer, SendAncillaryMessage, SendFlags};
 
 use crate::capabilities::Capabilities;
-use crate::unpack::{Into, unpack};
+use crate::unpack::{Destination, unpack};
 
 /// The first argument of a re-executed program.
 pub(crate) const SUBCOMMAND: &str = "volume-helper";
@@ -120,12 +120,15 @@ fn confine(mut arguments: impl Iterator<Item = OsString>) -> io::Result<()> {
     let programs = program.parent().filter(|_| !unpacks);
     restrict(&own, programs, &read, &write).map_err(io::Error::other)?;
     if unpacks {
-        let (dir, into) = match &arguments[..] {
-            [dir] => (dir, Into::Mirror),
-            [dir, path, name] => (dir, Into::Path { path: path.as_bytes(), name: name.as_bytes() }),
+        let (dir, destination) = match &arguments[..] {
+            [dir] => (dir, Destination::Mirror),
+            [dir, path, name] => {
+                let (path, name) = (path.as_bytes(), name.as_bytes());
+                (dir, Destination::Path { path, name })
+            }
             _ => return Err(malformed()),
         };
-        return unpack(io::stdin().lock(), Path::new(dir), into).map_err(io::Error::other);
+        return unpack(io::stdin().lock(), Path::new(dir), destination).map_err(io::Error::other);
     }
     command.args(arguments);
     Err(command.exec())

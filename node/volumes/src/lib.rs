@@ -15,12 +15,15 @@
 //! The format on disk is in `docs/volumes.md`.
 
 mod archive;
+mod attributes;
 mod capabilities;
 mod changes;
 mod child;
 mod conflict;
 mod create;
+mod descriptor;
 mod error;
+mod file_list;
 mod follow;
 pub mod helper;
 mod keep;

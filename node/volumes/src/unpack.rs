@@ -8,21 +8,21 @@
 
 use std::cell::Cell;
 use std::collections::HashSet;
-use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, Read};
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
-use std::os::unix::ffi::OsStrExt as _;
+use std::os::fd::OwnedFd;
 use std::os::unix::fs::FileExt as _;
 use std::path::Path;
 
 use rustix::fs::{
-    AtFlags, FileType, Gid, Mode, OFlags, RawDir, ResolveFlags, Timespec, Timestamps, UTIME_OMIT,
-    Uid, XattrFlags, chownat, fchmod, fchown, fsetxattr, fstat, ftruncate, futimens, linkat,
+    AtFlags, FileType, Mode, OFlags, ResolveFlags, chownat, fstat, ftruncate, futimens, linkat,
     mkdirat, open, openat, openat2, renameat, statat, symlinkat, unlinkat, utimensat,
 };
 use rustix::io::Errno;
 use tar::{Archive, Entry, EntryType};
+
+use crate::attributes::{Attributes, owned};
+use crate::descriptor::{beneath, join, names, remove, split};
 
 /// Bytes that are read and written at once.
 const CHUNK: usize = 128 * 1024;
@@ -30,12 +30,14 @@ const CHUNK: usize = 128 * 1024;
 const MAX_HEADERS: u64 = 1 << 20;
 /// The most entries of an archive.
 const MAX_ENTRIES: usize = 5_000_000;
+/// The most bytes of paths and extended attributes that are kept in memory until the end of an archive.
+const MAX_KEPT: usize = 512 << 20;
 /// The name of a file while it is written beside that which it is to replace.
 const TEMPORARY: &[u8] = b".vc-copy";
 
 /// Where an archive goes to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Into<'a> {
+pub(crate) enum Destination<'a> {
     /// The directory is to have what the archive has, and nothing else.
     Mirror,
     /// A directory in it gets the copy under its name, or the path is that of the copy. What else is there stays.
@@ -51,6 +53,12 @@ pub(crate) enum UnpackError {
     CutOff,
     #[error("the archive has more than {MAX_ENTRIES} entries")]
     TooMany,
+    #[error("the paths and attributes of the archive take more than {} MiB", MAX_KEPT >> 20)]
+    TooLarge,
+    #[error(
+        "'{path}' has the extended attribute '{name}': only user.*, ACLs and capabilities are copied"
+    )]
+    Attribute { path: String, name: String },
     #[error("'{0}' is no path in the volume, or leads outside")]
     Path(String),
     #[error("the volume has no directory '{0}'")]
@@ -66,10 +74,14 @@ pub(crate) enum UnpackError {
 }
 
 /// Unpacks an archive into a directory.
-pub(crate) fn unpack(input: impl Read, dir: &Path, into: Into<'_>) -> Result<(), UnpackError> {
+pub(crate) fn unpack(
+    input: impl Read,
+    dir: &Path,
+    destination: Destination<'_>,
+) -> Result<(), UnpackError> {
     let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
     let root = open(dir, flags, Mode::empty()).map_err(|error| written(b".", error))?;
-    let mut unpacker = Unpacker::new(root, into)?;
+    let mut unpacker = Unpacker::new(root, destination)?;
     let left = Cell::new(MAX_HEADERS);
     let mut archive = Archive::new(Metered { inner: input, left: &left });
     let mut entries = archive.entries().map_err(UnpackError::Archive)?;
@@ -112,84 +124,6 @@ impl<R: Read> Read for Metered<'_, R> {
     }
 }
 
-/// What the headers of an entry say beside its path and kind.
-#[derive(Debug, Clone)]
-struct Attributes {
-    mode: Mode,
-    uid: Uid,
-    gid: Gid,
-    modified: Timespec,
-    extended: Vec<(Vec<u8>, Vec<u8>)>,
-    /// Where the bytes of a file begin, if it goes on.
-    offset: Option<u64>,
-    /// It is no entry, but the end.
-    end: bool,
-}
-
-impl Attributes {
-    fn of(entry: &mut Entry<'_, impl Read>) -> io::Result<Self> {
-        let header = entry.header();
-        let id = |id: u64| u32::try_from(id).map_err(io::Error::other);
-        let mut found = Self {
-            mode: Mode::from_raw_mode(header.mode()? & 0o7777),
-            uid: Uid::from_raw(id(header.uid()?)?),
-            gid: Gid::from_raw(id(header.gid()?)?),
-            modified: Timespec {
-                tv_sec: i64::try_from(header.mtime()?).map_err(io::Error::other)?,
-                tv_nsec: 0,
-            },
-            extended: Vec::new(),
-            offset: None,
-            end: false,
-        };
-        let malformed = || io::Error::new(io::ErrorKind::InvalidData, "malformed extended header");
-        for extension in entry.pax_extensions()?.into_iter().flatten() {
-            let extension = extension?;
-            let (key, value) = (extension.key().map_err(|_| malformed())?, extension.value_bytes());
-            let text = || std::str::from_utf8(value).map_err(|_| malformed());
-            match key {
-                "mtime" => found.modified = parse_time(text()?).ok_or_else(malformed)?,
-                "VC.offset" => found.offset = Some(text()?.parse().map_err(|_| malformed())?),
-                "VC.end" => found.end = true,
-                _ => {
-                    if let Some(name) = key.strip_prefix("VC.xattr.") {
-                        let name = from_hex(name.as_bytes()).ok_or_else(malformed)?;
-                        found.extended.push((name, from_hex(value).ok_or_else(malformed)?));
-                    }
-                }
-            }
-        }
-        Ok(found)
-    }
-
-    fn times(&self) -> Timestamps {
-        let last_access = Timespec { tv_sec: 0, tv_nsec: UTIME_OMIT };
-        Timestamps { last_access, last_modification: self.modified }
-    }
-
-    /// Gives them to a file or directory.
-    fn apply(&self, file: &impl AsFd) -> Result<(), Errno> {
-        owned(fchown(file, Some(self.uid), Some(self.gid)))?;
-        fchmod(file, self.mode)?;
-        for (name, value) in &self.extended {
-            match fsetxattr(file, name.as_slice(), value, XattrFlags::empty()) {
-                // The filesystem has none.
-                Ok(()) | Err(Errno::OPNOTSUPP) => {}
-                Err(error) => return Err(error),
-            }
-        }
-        futimens(file, &self.times())
-    }
-}
-
-/// Without root, files belong to whoever runs this.
-fn owned(changed: Result<(), Errno>) -> Result<(), Errno> {
-    match changed {
-        Err(Errno::PERM) if !rustix::process::geteuid().is_root() => Ok(()),
-        changed => changed,
-    }
-}
-
 struct Unpacker {
     root: OwnedFd,
     mirror: bool,
@@ -201,20 +135,22 @@ struct Unpacker {
     directories: Vec<(Vec<u8>, Attributes)>,
     /// Of a mirror that had something before: what stays.
     seen: Option<HashSet<Vec<u8>>>,
+    /// How many more bytes `directories` and `seen` may take.
+    left: usize,
 }
 
 impl Unpacker {
-    fn new(root: OwnedFd, into: Into<'_>) -> Result<Self, UnpackError> {
-        let (mirror, root, base) = match into {
-            Into::Mirror => (true, root, Vec::new()),
-            Into::Path { path, name } => {
+    fn new(root: OwnedFd, destination: Destination<'_>) -> Result<Self, UnpackError> {
+        let (mirror, root, base) = match destination {
+            Destination::Mirror => (true, root, Vec::new()),
+            Destination::Path { path, name } => {
                 let (root, base) = target(&root, path, name)?;
                 (false, root, base)
             }
         };
         let has_entries = mirror && !names(&root).map_err(|it| written(b".", it))?.is_empty();
         let seen = has_entries.then(HashSet::new);
-        Ok(Self { root, mirror, base, last: None, directories: Vec::new(), seen })
+        Ok(Self { root, mirror, base, last: None, directories: Vec::new(), seen, left: MAX_KEPT })
     }
 
     /// Unpacks an entry; returns whether it is the end.
@@ -224,14 +160,19 @@ impl Unpacker {
             return Ok(true);
         }
         let path = self.below(&entry.path_bytes())?;
-        if let Some(seen) = &mut self.seen {
-            seen.insert(path.clone());
+        if let Some(name) = attributes.unknown() {
+            return Err(UnpackError::Attribute { path: text(&path), name: text(name) });
+        }
+        if let Some(seen) = &mut self.seen
+            && seen.insert(path.clone())
+        {
+            self.charge(path.len())?;
         }
         let kind = entry.header().entry_type();
         if path.is_empty() {
             // The root itself.
             if self.mirror && kind == EntryType::Directory {
-                self.directories.push((path, attributes));
+                self.keep(path, attributes)?;
             }
             return Ok(false);
         }
@@ -241,7 +182,7 @@ impl Unpacker {
         match kind {
             EntryType::Directory => {
                 if self.directory(&path, name)? {
-                    self.directories.push((path, attributes));
+                    self.keep(path, attributes)?;
                 }
             }
             EntryType::Regular => self.file(&path, name, entry, &attributes)?,
@@ -265,6 +206,20 @@ impl Unpacker {
             _ => return Err(UnpackError::Kind(text(&path))),
         }
         Ok(false)
+    }
+
+    /// Keeps the attributes of a directory for the end: a default ACL would be that of all that is made in it.
+    fn keep(&mut self, path: Vec<u8>, attributes: Attributes) -> Result<(), UnpackError> {
+        let size = size_of::<(Vec<u8>, Attributes)>();
+        self.charge(size + path.len() + attributes.extended_bytes())?;
+        self.directories.push((path, attributes));
+        Ok(())
+    }
+
+    /// Counts bytes that are kept until the end.
+    fn charge(&mut self, bytes: usize) -> Result<(), UnpackError> {
+        self.left = self.left.checked_sub(bytes).ok_or(UnpackError::TooLarge)?;
+        Ok(())
     }
 
     /// Removes what the archive does not have, and gives directories their attributes.
@@ -312,7 +267,7 @@ impl Unpacker {
             return Ok(self.mirror);
         }
         self.clear(path, name)?;
-        // Until it has all, nobody else looks.
+        // Until it has its attributes, no other user may enter it.
         mkdirat(self.dir(), name, Mode::RWXU).map_err(|error| written(path, error))?;
         Ok(true)
     }
@@ -342,11 +297,9 @@ impl Unpacker {
         if let Some(offset) = attributes.offset.filter(|_| self.mirror) {
             let file = self.continued(name, offset, attributes).map_err(cannot)?;
             let file = file.ok_or_else(|| UnpackError::Offset { path: text(path), offset })?;
-            if size > 0 {
-                write(entry, &file, offset, size, Some(attributes), path)?;
-                attributes.apply(&file).map_err(cannot)?;
-            }
-            return Ok(());
+            write(entry, &file, offset, size, Some(attributes), path)?;
+            // Also of a file that was whole: the upload may have broken off before it had them.
+            return attributes.apply(&file).map_err(cannot);
         }
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let create = |name: &[u8]| openat(self.dir(), name, flags, Mode::RUSR | Mode::WUSR);
@@ -374,7 +327,7 @@ impl Unpacker {
         done
     }
 
-    /// Opens a file that goes on; `None` if it is not what the client takes it for.
+    /// Opens a file that goes on; `None` if its size, time, kind or number of names is another one than the client was told.
     fn continued(
         &self,
         name: &[u8],
@@ -478,60 +431,6 @@ fn sweep(dir: &OwnedFd, path: &[u8], kept: &HashSet<Vec<u8>>) -> Result<(), Unpa
     Ok(())
 }
 
-/// Returns the names in a directory.
-fn names(dir: &impl AsFd) -> Result<Vec<Vec<u8>>, Errno> {
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC;
-    let fd = openat(dir, ".", flags, Mode::empty())?;
-    let mut buffer = Vec::with_capacity(32 * 1024);
-    let mut entries = RawDir::new(fd, buffer.spare_capacity_mut());
-    let mut found = Vec::new();
-    while let Some(entry) = entries.next() {
-        let name = entry?.file_name().to_bytes().to_vec();
-        if !matches!(name.as_slice(), b"." | b"..") {
-            found.push(name);
-        }
-    }
-    Ok(found)
-}
-
-/// Removes an entry of a directory with all below, if it is there.
-fn remove(dir: &OwnedFd, name: &[u8]) -> Result<(), Errno> {
-    match unlinkat(dir, name, AtFlags::empty()) {
-        Ok(()) | Err(Errno::NOENT) => Ok(()),
-        Err(Errno::ISDIR | Errno::PERM) => {
-            let entry = Path::new("/proc/self/fd").join(dir.as_raw_fd().to_string());
-            match std::fs::remove_dir_all(entry.join(OsStr::from_bytes(name))) {
-                Err(error) if error.kind() != io::ErrorKind::NotFound => {
-                    Err(Errno::from_io_error(&error).unwrap_or(Errno::IO))
-                }
-                _ => Ok(()),
-            }
-        }
-        Err(error) => Err(error),
-    }
-}
-
-/// Opens a directory beneath another one; no component of the path may be a link.
-fn beneath(root: &impl AsFd, path: &[u8]) -> Result<OwnedFd, Errno> {
-    let path: &[u8] = if path.is_empty() { b"." } else { path };
-    let flags = OFlags::RDONLY | OFlags::DIRECTORY | OFlags::CLOEXEC | OFlags::NOFOLLOW;
-    openat2(root, path, flags, Mode::empty(), ResolveFlags::BENEATH | ResolveFlags::NO_SYMLINKS)
-}
-
-fn split(path: &[u8]) -> (&[u8], &[u8]) {
-    match path.iter().rposition(|&byte| byte == b'/') {
-        Some(at) => (&path[..at], &path[at + 1..]),
-        None => (b"", path),
-    }
-}
-
-fn join(base: &[u8], path: &[u8]) -> Vec<u8> {
-    match base.is_empty() {
-        true => path.to_vec(),
-        false => [base, b"/", path].concat(),
-    }
-}
-
 fn text(path: &[u8]) -> String {
     String::from_utf8_lossy(path).into_owned()
 }
@@ -544,48 +443,36 @@ fn written(path: &[u8], error: Errno) -> UnpackError {
     cannot(path, error.into())
 }
 
-/// Reads seconds since 1970 with a fraction, perhaps before.
-fn parse_time(text: &str) -> Option<Timespec> {
-    let (negative, text) = match text.strip_prefix('-') {
-        Some(text) => (true, text),
-        None => (false, text),
-    };
-    let (seconds, fraction) = text.split_once('.').unwrap_or((text, ""));
-    let digits = |text: &str| text.bytes().all(|byte| byte.is_ascii_digit());
-    if !digits(seconds) || !digits(fraction) {
-        return None;
-    }
-    let seconds: i64 = seconds.parse().ok()?;
-    let nanos: i64 = format!("{fraction:0<9}").get(..9)?.parse().ok()?;
-    Some(match (negative, nanos) {
-        (false, _) => Timespec { tv_sec: seconds, tv_nsec: nanos },
-        (true, 0) => Timespec { tv_sec: -seconds, tv_nsec: 0 },
-        (true, _) => Timespec { tv_sec: -seconds - 1, tv_nsec: 1_000_000_000 - nanos },
-    })
-}
-
-fn from_hex(text: &[u8]) -> Option<Vec<u8>> {
-    let digit = |byte: u8| char::from(byte).to_digit(16).and_then(|it| u8::try_from(it).ok());
-    let (pairs, []) = text.as_chunks::<2>() else { return None };
-    pairs.iter().map(|[high, low]| Some(digit(*high)? << 4 | digit(*low)?)).collect()
-}
-
 #[cfg(test)]
 #[allow(clippy::expect_used, reason = "tests")]
 mod tests {
     use super::*;
 
     #[test]
-    fn times_have_nanoseconds_and_may_be_before_1970() {
-        let time = |text| parse_time(text).map(|it| (it.tv_sec, it.tv_nsec));
-        assert_eq!(time("12.000000034"), Some((12, 34)));
-        assert_eq!(time("12.5"), Some((12, 500_000_000)));
-        assert_eq!(time("-1.5"), Some((-2, 500_000_000)));
-        assert_eq!(time("-3"), Some((-3, 0)));
-        for bad in ["", "1.x", "x", "--1"] {
-            assert_eq!(time(bad), None, "{bad}");
+    fn the_memory_that_an_archive_takes_is_bounded() {
+        let directory = tempfile::tempdir().expect("a directory");
+        let root = File::open(directory.path()).expect("opened");
+        let mut unpacker = Unpacker::new(root.into(), Destination::Mirror).expect("opened");
+        unpacker.left = 1000;
+        let mut archive = tar::Builder::new(Vec::new());
+        for _ in 0..2 {
+            let value = "00".repeat(450);
+            let attribute = ("VC.xattr.757365722e6e6f7465", value.as_bytes());
+            archive.append_pax_extensions([attribute]).expect("appended");
+            let mut header = tar::Header::new_gnu();
+            header.set_entry_type(EntryType::Directory);
+            header.set_mode(0o755);
+            header.set_uid(0);
+            header.set_gid(0);
+            header.set_mtime(0);
+            header.set_size(0);
+            archive.append_data(&mut header, "same", io::empty()).expect("appended");
         }
-        assert_eq!(from_hex(b"00ffA1"), Some(vec![0, 255, 0xa1]));
-        assert_eq!((from_hex(b"0"), from_hex(b"0g")), (None, None));
+        let archive = archive.into_inner().expect("finished");
+        let mut archive = Archive::new(&archive[..]);
+        let mut entries = archive.entries().expect("an archive").map(|it| it.expect("an entry"));
+        unpacker.entry(&mut entries.next().expect("the first")).expect("it fits");
+        let refused = unpacker.entry(&mut entries.next().expect("the second"));
+        assert!(matches!(refused, Err(UnpackError::TooLarge)), "{refused:?}");
     }
 }

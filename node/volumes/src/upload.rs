@@ -7,14 +7,12 @@
 use std::ffi::OsString;
 use std::fs;
 use std::io;
-use std::os::unix::ffi::OsStrExt as _;
-use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 use tokio::io::AsyncRead;
-use vc_protocol::control::{FileKind, FileRow};
+use vc_protocol::control::FileRow;
 use vc_protocol::lease::Epoch;
 use vc_protocol::volume::SnapshotId;
 use vc_protocol::{Millis, VolumeKey};
@@ -22,6 +20,7 @@ use vc_protocol::{Millis, VolumeKey};
 use crate::child::{Command, Hold};
 use crate::create::first;
 use crate::error::{Context as _, Error};
+use crate::file_list::{Wanted, list};
 use crate::helper::UNPACK;
 use crate::layout;
 use crate::listing;
@@ -35,9 +34,6 @@ use crate::volume::Volume;
 const UPLOADS: &str = ".uploads";
 /// How long it is kept after the last upload.
 const KEPT: Millis = 24 * 3_600_000;
-/// Files that are listed at once: so many, or with paths of so many bytes.
-const LISTED: usize = 1000;
-const LISTED_BYTES: usize = 256 * 1024;
 
 /// What is uploaded.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -134,7 +130,7 @@ impl Volume {
     }
 
     /// Lists what the volume has, in pieces, as long as `each` returns `true`: its working directory, which instances may write, or its
-    /// newest snapshot where none has begun. Blocks.
+    /// newest snapshot where none has begun. What is removed or replaced meanwhile is left out, and links are not followed. Blocks.
     ///
     /// # Errors
     /// It could not be read.
@@ -320,17 +316,14 @@ impl Volume {
 }
 
 impl Store {
-    /// Deletes uploads that nobody has gone on with for 24 hours. Blocks.
+    /// Deletes uploads that were not continued for 24 hours. Blocks.
     pub(crate) fn expire_uploads(&self, now: Millis) -> Result<(), Error> {
+        // A clock that was set back keeps none for ever.
+        let is_kept = |it: Staged| it.used <= now && now - it.used < KEPT;
         for key in keys_in(&self.0.dir.join(UPLOADS))? {
             let volume = self.volume(&key);
             let Ok(_guard) = Arc::clone(&volume.0.upload).try_lock_owned() else { continue };
-            let dir = volume.staged_dir();
-            // A clock that was set back keeps none for ever.
-            let is_kept = |it: Staged| it.used <= now && now - it.used < KEPT;
-            if !Staged::read(&dir)?.is_some_and(is_kept) {
-                tree::remove(&dir)?;
-            }
+            drop_unless(&volume.staged_dir(), is_kept);
         }
         Ok(())
     }
@@ -338,12 +331,20 @@ impl Store {
     /// Deletes what was staged before the host started. Blocks.
     pub(crate) fn drop_old_uploads(&self) -> Result<(), Error> {
         for key in keys_in(&self.0.dir.join(UPLOADS))? {
-            let dir = staged_dir(&self.0.dir, &key);
-            if Staged::read(&dir)?.is_none() {
-                tree::remove(&dir)?;
-            }
+            drop_unless(&staged_dir(&self.0.dir, &key), |_| true);
         }
         Ok(())
+    }
+}
+
+/// Deletes what is staged in a directory, unless it is of use and `is_kept`. A failure is logged: other uploads do not depend on it.
+fn drop_unless(dir: &Path, is_kept: impl Fn(Staged) -> bool) {
+    let dropped = Staged::read(dir).and_then(|staged| match staged.is_some_and(is_kept) {
+        true => Ok(()),
+        false => tree::remove(dir),
+    });
+    if let Err(error) = dropped {
+        tracing::warn!("cannot delete the upload in {}: {error}", dir.display());
     }
 }
 
@@ -375,60 +376,4 @@ fn boot() -> Result<String, Error> {
 
 fn staged_dir(store: &Path, key: &VolumeKey) -> PathBuf {
     store.join(UPLOADS).join(key.project.as_str()).join(key.volume.as_str())
-}
-
-/// Which files are listed.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Wanted {
-    All,
-    /// Regular files with one name, whose path is text.
-    Continuable,
-}
-
-fn list(
-    root: &Path,
-    wanted: Wanted,
-    mut each: impl FnMut(Vec<FileRow>) -> bool,
-) -> Result<(), Error> {
-    let (mut rows, mut bytes) = (Vec::new(), 0);
-    let mut open = vec![PathBuf::new()];
-    while let Some(dir) = open.pop() {
-        for name in tree::names(&root.join(&dir))? {
-            let path = dir.join(name);
-            // It may be gone by now.
-            let Ok(metadata) = fs::symlink_metadata(root.join(&path)) else { continue };
-            let file_type = metadata.file_type();
-            let kind = match () {
-                () if file_type.is_file() => FileKind::File,
-                () if file_type.is_dir() => FileKind::Directory,
-                () if file_type.is_symlink() => FileKind::Link,
-                () => FileKind::Other,
-            };
-            if kind == FileKind::Directory {
-                open.push(path.clone());
-            }
-            let is_plain = kind == FileKind::File && metadata.nlink() == 1;
-            if wanted == Wanted::Continuable && !(is_plain && path.to_str().is_some()) {
-                continue;
-            }
-            bytes += path.as_os_str().as_bytes().len();
-            let nanos = metadata.mtime().saturating_mul(1_000_000_000);
-            rows.push(FileRow {
-                path: path.to_string_lossy().into_owned(),
-                kind,
-                size: if kind == FileKind::File { metadata.len() } else { 0 },
-                modified_ns: nanos.saturating_add(metadata.mtime_nsec()),
-            });
-            if (rows.len() >= LISTED || bytes >= LISTED_BYTES) && !each(std::mem::take(&mut rows)) {
-                return Ok(());
-            }
-            if rows.is_empty() {
-                bytes = 0;
-            }
-        }
-    }
-    if !rows.is_empty() {
-        each(rows);
-    }
-    Ok(())
 }

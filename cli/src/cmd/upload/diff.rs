@@ -42,8 +42,13 @@ fn compare(
     rows.sort_by(|one, other| one.path.cmp(&other.path));
     for row in &rows {
         match ours.remove(&row.path) {
-            // What is in it is counted.
-            _ if row.kind == FileKind::Directory => {}
+            // Its files are counted. Of one whose place is a file in the directory, there may be none.
+            Some(entry) if row.kind == FileKind::Directory => {
+                if !entry.metadata.is_dir() {
+                    add(&mut diff.different, &row.path);
+                }
+            }
+            None if row.kind == FileKind::Directory => {}
             None => add(&mut diff.only_in_volume, &row.path),
             Some(entry) => {
                 let metadata = &entry.metadata;
@@ -177,5 +182,23 @@ mod tests {
         let lines = lines(&diff);
         assert_eq!(lines[..2], ["  12 only in the volume:", "    gone00"]);
         assert_eq!(lines[11], "    and 2 more");
+    }
+
+    #[test]
+    fn an_empty_directory_in_the_place_of_a_file_is_a_difference() {
+        let directory = tempfile::tempdir().expect("a directory");
+        std::fs::create_dir(directory.path().join("both")).expect("made");
+        std::fs::write(directory.path().join("place"), "").expect("written");
+        let entries = list(directory.path(), &[]).expect("listed").expect("it exists");
+        let rows = ["both", "place"].map(|path| FileRow {
+            path: path.to_owned(),
+            kind: FileKind::Directory,
+            size: 0,
+            modified_ns: 0,
+        });
+        let key = "shop/app".parse().expect("a volume");
+        let diff = compare(&key, "./app", rows.to_vec(), &entries);
+        assert_eq!(diff.different.first, ["place"]);
+        assert!(!is_equal(&diff));
     }
 }

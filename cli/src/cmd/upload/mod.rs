@@ -293,7 +293,7 @@ async fn find(
     let mut fit: Vec<&NodeRow> = nodes.iter().filter(is_fit).collect();
     fit.sort_by_key(|row| (row.draining, !own(row)));
     let ids: Vec<NodeId> = fit.iter().map(|row| row.id).collect();
-    let mut best: Option<(u64, Staged)> = None;
+    let (mut best, mut busy) = (None::<(u64, Staged)>, None);
     for node in ids {
         let found = match staged(app, session, pending, node, directory).await {
             Ok(Some(found)) => found,
@@ -303,6 +303,10 @@ async fn find(
                 app.renew(session).await?;
                 continue;
             }
+            Err(Error::Failed(error)) if error.code == ErrorCode::ResourceExhausted => {
+                busy = Some(error);
+                continue;
+            }
             Err(error) => return Err(error),
         };
         let bytes = found.files.iter().map(|row| row.size).sum();
@@ -310,7 +314,10 @@ async fn find(
             best = Some((bytes, found));
         }
     }
-    Ok(best.map(|(_, staged)| staged))
+    match (best, busy) {
+        (None, Some(error)) => Err(error.into()),
+        (best, _) => Ok(best.map(|(_, staged)| staged)),
+    }
 }
 
 /// Asks a node what it has of an upload; `None`: it does not know the request.

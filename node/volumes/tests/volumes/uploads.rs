@@ -152,6 +152,74 @@ async fn a_file_goes_on_only_if_it_is_what_the_client_takes_it_for() {
 }
 
 #[tokio::test]
+async fn a_file_that_was_whole_gets_its_attributes_when_the_upload_goes_on() {
+    let node = Node::new();
+    stage(&node, &archive(&[dir("."), file("one", "1234"), end()])).await.unwrap();
+    let path = tree(&node).join("one");
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o600)).unwrap();
+    let mut rest = file("one", "");
+    rest.4.extend([("VC.offset", "4"), ("VC.xattr.757365722e6e6f7465", "0a")]);
+    stage(&node, &archive(&[dir("."), rest, end()])).await.unwrap();
+    let metadata = fs::metadata(&path).unwrap();
+    assert_eq!((metadata.mode() & 0o7777, metadata.mtime_nsec()), (0o640, 123_456_789));
+    let mut value = [0; 8];
+    assert_eq!(rustix::fs::lgetxattr(&path, "user.note", &mut value), Ok(1));
+}
+
+#[tokio::test]
+async fn extended_attributes_that_no_client_sends_are_refused() {
+    let node = Node::new();
+    node.begin(3, None).await;
+    // trusted.x, security.selinux
+    for name in ["747275737465642e78", "73656375726974792e73656c696e7578"] {
+        let key = format!("VC.xattr.{name}");
+        let mut described = file("one", "1");
+        described.4.push((&key, "00"));
+        let bytes = archive(&[dir("."), described, end()]);
+        let staged = stage(&node, &bytes).await.unwrap_err().to_string();
+        let what = ("/", "x");
+        let copied = node.volume.copy_in(&node.working(), what, Cursor::new(&bytes), 3, 1).await;
+        for refused in [staged, copied.unwrap_err().to_string()] {
+            assert!(refused.contains("has the extended attribute"), "{refused}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn files_of_the_host_are_not_listed_whatever_a_container_replaces_directories_by() {
+    let node = Node::new();
+    node.begin(3, None).await;
+    let outside = node.dir.path().join("outside");
+    fs::create_dir(&outside).unwrap();
+    fs::write(outside.join("secret"), "").unwrap();
+    for dir in ["one", "two"] {
+        fs::create_dir(node.working().join(dir)).unwrap();
+        // More than are listed at once: the other directory is still to be opened then.
+        for number in 0..1100 {
+            node.write(&format!("{dir}/{number}"), "");
+        }
+    }
+    symlink(&outside, node.working().join("link")).unwrap();
+    let mut paths = Vec::new();
+    let replace_both = |rows: Vec<FileRow>| {
+        if paths.is_empty() {
+            for dir in ["one", "two"] {
+                let path = node.working().join(dir);
+                fs::rename(&path, node.dir.path().join(dir)).unwrap();
+                symlink(&outside, path).unwrap();
+            }
+        }
+        paths.extend(rows.into_iter().map(|row| row.path));
+        true
+    };
+    node.volume.list_files(&node.working(), replace_both).unwrap();
+    assert!(!paths.iter().any(|path| path.ends_with("secret")), "{paths:?}");
+    let below = |dir: &str| paths.iter().filter(|path| path.starts_with(dir)).count();
+    assert_eq!(below("one/") + below("two/"), 1100, "that which was open is listed");
+    assert_eq!(paths.len(), 1103);
+}
+
+#[tokio::test]
 async fn an_archive_without_an_end_removes_nothing_and_is_not_whole() {
     let node = Node::new();
     stage(&node, &archive(&[dir("."), file("one", "1"), end()])).await.unwrap();
@@ -173,7 +241,11 @@ async fn what_is_staged_is_deleted_a_day_after_it_was_used_or_when_the_host_has_
     stage(&node, &archive(&[dir("."), file("one", "1"), end()])).await.unwrap();
     node.store.expire(1000 + DAY - 1).unwrap();
     assert!(staged(&node, "a").await.is_some());
+    // What cannot be read of another volume is no reason to keep this one.
+    let unreadable = node.dir.path().join("volumes/.uploads/shop/a/upload.json");
+    fs::create_dir_all(&unreadable).unwrap();
     node.store.expire(1000 + DAY).unwrap();
+    assert!(unreadable.exists());
     assert!(staged(&node, "a").await.is_none() && !tree(&node).exists());
 
     stage(&node, &archive(&[dir("."), file("one", "1"), end()])).await.unwrap();
