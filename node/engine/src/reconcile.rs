@@ -145,7 +145,7 @@ impl Reconciler {
             return Vec::new();
         }
         self.update_faults(view, own, clock.monotonic);
-        runs::forget(view, own);
+        runs::forget(view, own, clock.wall);
         // Several nodes may share a host: what one that is up has there is no orphan.
         own.orphans = self.orphans.clone();
         own.orphans.retain(|node, _| !view.up.contains(node));
@@ -164,7 +164,7 @@ impl Reconciler {
         let pass = Pass { hold: &hold, fault, kept, former, gates, lamport, clock };
         let (actions, claims) = self.workload.reconcile(&desired, &handover, &pass);
         own.claims = claims;
-        runs::record(view, own, &desired, &self.workload, &self.begun, clock);
+        runs::record(view, own, &desired, &self.workload, clock);
         let removed = self.record_volumes(view, own, clock.wall);
         self.record_update_results(view, own);
         removed.into_iter().chain(actions.into_iter().map(Output::Runtime)).collect()

@@ -9,19 +9,26 @@ use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
-use crate::schedule::allowed;
+use crate::schedule::{allowed, is_ahead};
 use crate::workload::Workload;
 
 /// How many runs of a service a node remembers, beside those that count now.
 const KEPT: usize = 10;
 
-/// The runs of schedules that this process has begun. Those of an earlier one are never started: they may have run.
+/// The runs of schedules, which have not ended, that this process knows more of than their records say. A run that was begun and is in
+/// neither set is never started: it may have run.
 #[derive(Debug, Default)]
-pub(crate) struct Begun(BTreeSet<InstanceId>);
+pub(crate) struct Begun {
+    /// Those that may start, also again by their restart policy: this process has begun them, or found their containers.
+    may: BTreeSet<InstanceId>,
+    /// Those that were requested of the runtime or ran there: they are lost once their containers are gone.
+    had: BTreeSet<InstanceId>,
+}
 
 impl Begun {
     /// Says which runs may begin, and notes those that are about to in `own`: they may as soon as that is durable, which those are that
-    /// are in `written`. Takes from `desired` what an earlier deployment has begun. Returns whether any waits for its record only.
+    /// are in `written`. Takes from `desired` what an earlier deployment has begun, and what is lost, which it ends. Returns whether any
+    /// waits for its record only.
     pub(crate) fn prepare(
         &mut self,
         desired: &mut BTreeMap<Slot, Desired>,
@@ -41,28 +48,39 @@ impl Begun {
             .map(|(id, _)| id.slot.clone())
             .collect();
         desired.retain(|slot, wanted| !(wanted.once && former.contains(slot)));
-        self.0.retain(|id| runs.contains_key(id));
+        let goes_on = |id: &InstanceId| runs.get(id).is_some_and(|it| it.end.is_none());
+        self.may.retain(goes_on);
+        self.had.retain(goes_on);
+        let there = runs.keys().filter(|id| workload.has(id) && !workload.is_unstarted(id));
+        self.had.extend(there.filter(|id| goes_on(id)).cloned());
         let mut waits = false;
+        let mut gone: BTreeSet<Slot> = BTreeSet::new();
         for (slot, wanted) in desired.iter_mut().filter(|(_, wanted)| wanted.once) {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
-            match runs.get(&id) {
-                Some(_) if workload.is_unstarted(&id) => drop(self.0.insert(id.clone())),
-                Some(_) => {}
+            match runs.get_mut(&id) {
+                Some(record) if record.end.is_some() => continue,
+                Some(_) if workload.has(&id) => drop(self.may.insert(id.clone())),
+                Some(_) if self.may.contains(&id) && !self.had.contains(&id) => {}
+                Some(record) => {
+                    let why = match self.had.contains(&id) {
+                        true => "its container was removed before it ended",
+                        false => "its node restarted, and it is not known whether it ran",
+                    };
+                    record.end = Some(lost(why, now));
+                    gone.insert(slot.clone());
+                    continue;
+                }
                 None if wanted.is_waiting() || !may_start(&slot.service) => continue,
                 None => {
                     runs.insert(id.clone(), RunRecord { started: now, end: None });
-                    self.0.insert(id.clone());
+                    self.may.insert(id.clone());
                 }
             }
-            let has_begun = self.0.contains(&id);
-            wanted.may_begin = has_begun && written.contains(&id);
-            waits |= has_begun && !wanted.may_begin;
+            wanted.may_begin = written.contains(&id);
+            waits |= !wanted.may_begin;
         }
+        desired.retain(|slot, _| !gone.contains(slot));
         waits
-    }
-
-    fn contains(&self, id: &InstanceId) -> bool {
-        self.0.contains(id)
     }
 }
 
@@ -72,7 +90,6 @@ pub(crate) fn record(
     own: &mut NodeState,
     desired: &BTreeMap<Slot, Desired>,
     workload: &Workload,
-    begun: &Begun,
     clock: Clock,
 ) {
     let now = clock.wall;
@@ -88,11 +105,6 @@ pub(crate) fn record(
         let Some(schedule) = schedule(view, &id.slot.service) else { continue };
         let wanted = desired.get(&id.slot).filter(|wanted| wanted.digest == id.digest);
         match wanted {
-            // It was begun by a process that has ended, and left nothing.
-            Some(_) if schedule.at_most_once && !begun.contains(id) && !workload.has(id) => {
-                record.end =
-                    Some(lost("its node restarted, and it is not known whether it ran", now));
-            }
             // It could not start when its turn had come, as without its lease, and is late by now.
             Some(_)
                 if schedule.at_most_once
@@ -110,7 +122,10 @@ pub(crate) fn record(
                 None if is_stopped(view, &id.slot) => {
                     record.end = Some(lost("stopped by a person", now));
                 }
-                None if schedule.overlap == Overlap::Replace => {
+                None if view.cluster.replicas(&id.slot.service) == 0 => {
+                    record.end = Some(lost("stopped as its service was scaled to 0", now));
+                }
+                None if schedule.overlap == Overlap::Replace && is_replaced(view, &id.slot) => {
                     record.end = Some(lost("stopped for the run of a later time", now));
                 }
                 None => record.end = Some(lost("stopped before it ended", now)),
@@ -123,6 +138,12 @@ pub(crate) fn record(
 
 fn is_stopped(view: &View, slot: &Slot) -> bool {
     view.runs.due_at(slot).is_some_and(|due| due.skipped == Some(Skipped::Stopped))
+}
+
+/// Returns whether a later time of the schedule has come at which a run was to begin.
+fn is_replaced(view: &View, slot: &Slot) -> bool {
+    let mut due = view.runs.due(&slot.service).rev();
+    due.any(|(later, due)| later > slot && due.skipped.is_none())
 }
 
 fn lost(why: &str, at: Millis) -> RunEnd {
@@ -138,20 +159,25 @@ fn is_present(view: &View, id: &InstanceId) -> bool {
     view.desired_digest(&id.slot.service).as_ref() == Some(&id.digest)
 }
 
-/// Forgets the runs of services that do not exist any more, and old ones.
-pub(crate) fn forget(view: &View, own: &mut NodeState) {
-    let mut old: BTreeMap<ServiceKey, Vec<(Millis, InstanceId)>> = BTreeMap::new();
+/// Forgets the runs of services that do not exist any more, and old ones. `now`: this node's wall clock. Of a schedule those whose time
+/// any document has stay, as the time would begin again without them; those of a clock that was wrong, more than a day ahead, are kept
+/// beside the others.
+pub(crate) fn forget(view: &View, own: &mut NodeState, now: Millis) {
+    let mut old: BTreeMap<(ServiceKey, bool), Vec<(Millis, InstanceId)>> = BTreeMap::new();
     for (id, record) in &own.runs {
         let service = &id.slot.service;
-        let counts = match schedule(view, service) {
-            Some(_) => record.end.is_none(),
-            None => is_present(view, id),
+        let (counts, order, ahead) = match schedule(view, service) {
+            Some(_) => {
+                let time = id.slot.replica;
+                (record.end.is_none(), Millis::from(time), is_ahead(time, now))
+            }
+            None => (is_present(view, id), record.started, false),
         };
         if !counts {
-            old.entry(service.clone()).or_default().push((record.started, id.clone()));
+            old.entry((service.clone(), ahead)).or_default().push((order, id.clone()));
         }
     }
-    for (service, mut runs) in old {
+    for ((service, _), mut runs) in old {
         runs.sort_unstable_by(|a, b| b.cmp(a));
         let exists = view.cluster.services.contains_key(&service);
         let kept = match schedule(view, &service) {
@@ -159,7 +185,8 @@ pub(crate) fn forget(view: &View, own: &mut NodeState) {
             None if exists || view.held.reason(&service).is_some() => KEPT,
             None => 0,
         };
-        for (_, id) in runs.into_iter().skip(kept) {
+        let old = runs.into_iter().skip(kept).map(|(_, id)| id);
+        for id in old.filter(|id| view.runs.due_at(&id.slot).is_none()) {
             own.runs.remove(&id);
         }
     }

@@ -3,9 +3,9 @@
 //! Which runs begin is a function of the documents; this is what puts a time into them. Every node that is up looks, in turns, so that
 //! mostly one writes. A time that is known already is never written again, whatever the clocks do.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
-use vc_crdt::{NodeState, View};
+use vc_crdt::{NodeState, Runs, View};
 use vc_placement::rendezvous;
 use vc_protocol::run::{DueRecord, Skipped};
 use vc_protocol::spec::{Overlap, Schedule, Timetable};
@@ -26,6 +26,8 @@ const MAX_MISSED: u32 = 1_000;
 #[derive(Debug, Default)]
 pub(crate) struct Schedules {
     tables: BTreeMap<ServiceKey, (Lamport, Option<Timetable>)>,
+    /// The services that are scaled to 0, and when those were resumed that this process has seen so, in milliseconds since 1970.
+    suspended: BTreeMap<ServiceKey, Option<Millis>>,
     /// When to look again, by the monotonic clock.
     look_at: Option<Millis>,
 }
@@ -59,7 +61,8 @@ impl Schedules {
     /// Writes the times that have come into `own`, and forgets old ones. `clock.wall` is the time that the cluster goes by.
     pub(crate) fn update(&mut self, view: &View, node: NodeId, own: &mut NodeState, clock: Clock) {
         self.look_at = None;
-        forget(view, own);
+        forget(view, own, clock.wall);
+        self.note_suspended(view, clock.wall);
         if !view.has_runs || !view.rules.modes || !view.up.contains(&node) {
             return;
         }
@@ -75,16 +78,20 @@ impl Schedules {
             }
             let Some(table) = table else { continue };
             let turn = TURN.saturating_mul(rank(view, key, node));
-            let Some(next) = next(view, key, record.updated, table, clock.wall) else { continue };
+            let resumed = self.suspended.get(key).copied().flatten().unwrap_or(0);
+            let since = [record.updated, resumed];
+            let Some(next) = next(view, key, since, table, clock.wall) else { continue };
             let at = millis(next).saturating_add(turn);
             if clock.wall >= at {
-                let (time, due) = come(view, key, schedule, table, next, clock.wall);
+                let (time, mut due) = come(view, key, schedule, table, next, clock.wall);
+                // It was deployed by a clock that was wrong: its times come all the same.
+                due.at = due.at.max(record.updated);
                 own.due.insert(Slot { service: key.clone(), replica: time }, due);
                 // What follows is seen in the view that has this.
                 continue;
             }
             wake.push(at);
-            for time in late(view, key) {
+            for time in late(view, key, &Remembered::of(view, key, schedule, clock.wall)) {
                 let at = millis(time).saturating_add(allowed(schedule)).saturating_add(turn);
                 if clock.wall < at {
                     wake.push(at);
@@ -101,23 +108,43 @@ impl Schedules {
         let after = wake.into_iter().map(|at| at.saturating_sub(clock.wall).clamp(1, 60_000)).min();
         self.look_at = after.map(|after| clock.monotonic.saturating_add(after));
     }
+
+    /// Notes which services are scaled to 0: the times that pass meanwhile are not missed.
+    fn note_suspended(&mut self, view: &View, now: Millis) {
+        let services = &view.cluster.services;
+        self.suspended.retain(|key, _| services.contains_key(key));
+        for (key, _) in services.iter().filter(|(_, it)| it.spec.schedule.is_some()) {
+            if view.cluster.replicas(key) == 0 {
+                self.suspended.insert(key.clone(), None);
+            } else if let Some(resumed) = self.suspended.get_mut(key) {
+                resumed.get_or_insert(now);
+            }
+        }
+    }
 }
 
-/// Returns the first time of a schedule that no document has, after the newest that one has and after the deployment. What lies more
-/// than a day ahead is of a clock that was wrong, and does not count.
+/// Returns the first time of a schedule that no document has, after the newest that one has and after those in `since`: when the service
+/// was deployed, and resumed. What lies more than a day ahead is of a clock that was wrong, and does not count.
 fn next(
     view: &View,
     service: &ServiceKey,
-    deployed: Millis,
+    since: [Millis; 2],
     table: &Timetable,
     now: Millis,
 ) -> Option<u32> {
-    let seconds = |millis: Millis| u32::try_from(millis / 1000).unwrap_or(u32::MAX);
-    let horizon = seconds(now).saturating_add(DAY);
-    let mut due = view.runs.due(service).map(|(slot, _)| slot.replica).rev();
-    let known = due.find(|time| *time <= horizon).unwrap_or(0);
-    let deployed = Some(seconds(deployed)).filter(|time| *time <= horizon).unwrap_or(0);
-    table.next(known.max(deployed))
+    let due = view.runs.due(service).map(|(slot, _)| slot.replica);
+    let runs = view.runs.of_service(service).map(|(slot, _)| slot.replica);
+    let known = due.chain(runs).chain(since.map(seconds));
+    table.next(known.filter(|&time| !is_ahead(time, now)).max().unwrap_or(0))
+}
+
+fn seconds(millis: Millis) -> u32 {
+    u32::try_from(millis / 1000).unwrap_or(u32::MAX)
+}
+
+/// Returns whether a time is more than a day ahead of `now`: it is of a clock that was wrong.
+pub(crate) fn is_ahead(time: u32, now: Millis) -> bool {
+    time > seconds(now).saturating_add(DAY)
 }
 
 fn millis(seconds: u32) -> Millis {
@@ -153,10 +180,15 @@ fn come(
         missed += 1;
         before = table.next(before).unwrap_or(time);
     }
-    let is_under_way = || view.input.services.get(service).is_some_and(|it| !it.due.is_empty());
+    let most = match schedule.overlap {
+        Overlap::Forbid => 1,
+        Overlap::Allow => Runs::MAX_AT_ONCE,
+        Overlap::Replace => usize::MAX,
+    };
+    let under_way = || view.input.services.get(service).map_or(0, |it| it.due.len());
     let skipped = if now.saturating_sub(millis(time)) > allowed(schedule) {
         Some(Skipped::Missed)
-    } else if schedule.overlap == Overlap::Forbid && is_under_way() {
+    } else if under_way() >= most {
         Some(Skipped::Overlap)
     } else {
         None
@@ -164,37 +196,62 @@ fn come(
     (time, DueRecord { at: now, missed, skipped, by: String::new() })
 }
 
-/// Returns the times that have come and at which no run has begun.
-fn late<'a>(view: &'a View, service: &ServiceKey) -> impl Iterator<Item = u32> + use<'a> {
-    let due = view.input.services.get(service).into_iter().flat_map(|it| it.due.keys().copied());
-    let service = service.clone();
-    due.filter(move |&replica| {
-        let slot = Slot { service: service.clone(), replica };
-        view.runs.get(&slot).is_none()
-    })
+/// The times of a schedule that are remembered: the newest that any document has, those of a clock that was wrong beside the others.
+struct Remembered {
+    now: Millis,
+    /// The first of them.
+    first: u32,
+    /// The first of those that are more than a day ahead.
+    first_ahead: u32,
 }
 
-/// Forgets the times of services without a schedule, and all but the newest of the others. Those at which a run is under way stay.
-fn forget(view: &View, own: &mut NodeState) {
-    let mut left: BTreeMap<ServiceKey, u32> = BTreeMap::new();
-    let slots: BTreeSet<Slot> = own.due.keys().cloned().collect();
-    for slot in slots.into_iter().rev() {
-        let service = &slot.service;
-        let schedule = view.cluster.services.get(service).and_then(|it| it.spec.schedule.as_ref());
-        let keep = match schedule {
-            Some(schedule) => schedule.keep,
-            None if view.held.reason(service).is_some() => u32::MAX,
-            None => 0,
+impl Remembered {
+    fn of(view: &View, service: &ServiceKey, schedule: &Schedule, now: Millis) -> Self {
+        let keep = schedule.keep.max(1) as usize;
+        let first = |ahead: bool| {
+            let due = view.runs.due(service).map(|(slot, _)| slot.replica).rev();
+            due.filter(|&time| is_ahead(time, now) == ahead).nth(keep - 1).unwrap_or(0)
         };
-        let open = view.input.services.get(service);
-        let is_open = open.is_some_and(|it| it.due.contains_key(&slot.replica));
-        let left = left.entry(service.clone()).or_insert(keep);
-        if is_open || *left > 0 {
-            *left = left.saturating_sub(1);
-        } else {
-            own.due.remove(&slot);
-        }
+        Self { now, first: first(false), first_ahead: first(true) }
     }
+
+    fn contains(&self, time: u32) -> bool {
+        time >= if is_ahead(time, self.now) { self.first_ahead } else { self.first }
+    }
+}
+
+/// Returns the times that have come and at which no run has begun.
+fn late(view: &View, service: &ServiceKey, remembered: &Remembered) -> Vec<u32> {
+    let is_late = |(slot, due): &(&Slot, &DueRecord)| {
+        let is_known = remembered.contains(slot.replica) || is_open(view, slot);
+        is_known && due.skipped.is_none() && view.runs.get(slot).is_none()
+    };
+    view.runs.due(service).filter(is_late).map(|(slot, _)| slot.replica).collect()
+}
+
+/// Returns whether a run is to begin or under way.
+fn is_open(view: &View, slot: &Slot) -> bool {
+    let open = view.input.services.get(&slot.service);
+    open.is_some_and(|it| it.due.contains_key(&slot.replica))
+}
+
+/// Forgets the times of services without a schedule, and of the others all that are not [`Remembered`]. Those at which a run is under way
+/// stay.
+fn forget(view: &View, own: &mut NodeState, now: Millis) {
+    let mut remembered: BTreeMap<ServiceKey, Option<Remembered>> = BTreeMap::new();
+    own.due.retain(|slot, _| {
+        let service = &slot.service;
+        let remembered = remembered.entry(service.clone()).or_insert_with(|| {
+            let record = view.cluster.services.get(service);
+            let schedule = record.and_then(|it| it.spec.schedule.as_ref());
+            schedule.map(|schedule| Remembered::of(view, service, schedule, now))
+        });
+        let keeps = match remembered {
+            Some(remembered) => remembered.contains(slot.replica),
+            None => view.held.reason(service).is_some(),
+        };
+        keeps || is_open(view, slot)
+    });
 }
 
 #[cfg(test)]

@@ -286,12 +286,166 @@ fn a_schedule_goes_on_after_the_only_clock_was_wrong_by_a_year() {
     world.run(2 * MINUTE);
     let year = 365 * 24 * 3_600_000;
     world.nodes[0].clocks.step_wall(year);
-    world.run(3 * MINUTE);
+    // Longer than it remembers.
+    world.run(13 * MINUTE);
     world.nodes[0].clocks.step_wall(-year);
     let cursor = world.history.cursor();
-    world.run(5 * MINUTE);
+    world.run(15 * MINUTE);
     let times = times(&world, cursor);
-    assert!(times.len() >= 4 && times.values().all(|&count| count == 1), "{times:?}");
+    assert!(times.len() >= 14 && times.values().all(|&count| count == 1), "{times:?}");
+}
+
+/// Returns a service whose runs are begun by hand.
+fn by_hand(code: i64, after_ms: u64) -> Deployment {
+    let mut backup = every_minute(after_ms);
+    *schedule(&mut backup) = Schedule::new("0 0 1 1 *");
+    let command = ["exit".to_owned(), code.to_string(), after_ms.to_string()];
+    backup.spec.container.command = Some(command.into());
+    backup
+}
+
+fn run_job() -> Mutation {
+    Mutation::RunJob { service: "backup".to_owned() }
+}
+
+fn scale(replicas: u32) -> Mutation {
+    Mutation::Scale { service: "backup".to_owned(), replicas }
+}
+
+/// Returns the reasons of the runs that are remembered, the newest first.
+fn reasons(world: &World, index: usize) -> Vec<String> {
+    let key = "shop/backup".parse().expect("a service");
+    let rows = report::runs(&world.engine(index).view(), &key);
+    rows.into_iter().map(|row| row.reason).collect()
+}
+
+#[test]
+fn a_run_that_becomes_wanted_again_while_it_is_removed_is_not_started_again() {
+    let mut world = cluster(3, "wanted_again_while_it_is_removed");
+    world.runtime_faults.stop = (5_000, 5_000);
+    world.command(0, deploy(by_hand(0, 40_000)));
+    world.converge(20_000);
+    let cursor = world.history.cursor();
+    world.command(0, run_job());
+    world.run(10_000);
+    world.command(1, scale(0));
+    world.run(2_000);
+    world.command(1, scale(1));
+    world.run(MINUTE);
+    assert_eq!(started_and_stopped(&world, cursor), (1, 1));
+    assert_eq!(reasons(&world, 2), ["its container was removed before it ended"]);
+    world.command(2, run_job());
+    world.run(MINUTE);
+    assert_eq!(started_and_stopped(&world, cursor), (2, 1), "the next one runs");
+}
+
+#[test]
+fn a_run_whose_runtime_was_away_for_long_is_not_started_again() {
+    let mut world = cluster(3, "whose_runtime_was_away_for_long");
+    world.command(0, deploy(by_hand(0, 400_000)));
+    world.converge(20_000);
+    for away in [12_000, 120_000] {
+        let cursor = world.history.cursor();
+        world.command(0, run_job());
+        world.run(10_000);
+        let index = (0..3).find(|&index| running_on(&world, index) > 0).expect("a node");
+        world.nodes[index].runtime.keeps_exited = false;
+        world.set_runtime_available(index, false, true);
+        world.run(away);
+        world.set_runtime_available(index, true, false);
+        world.run(2 * MINUTE);
+        assert_eq!(started_and_stopped(&world, cursor).0, 1, "{away}");
+        assert!(ends(&world, 0).values().all(Option::is_some), "{away}");
+    }
+}
+
+#[test]
+fn a_run_that_fails_after_its_process_was_killed_is_tried_again_by_its_policy() {
+    let mut world = cluster(3, "fails_after_its_process_was_killed");
+    let mut backup = by_hand(1, 30_000);
+    backup.spec.container.restart.condition = RestartCondition::OnFailure;
+    backup.spec.container.restart.max_attempts = Some(1);
+    world.command(0, deploy(backup));
+    world.converge(20_000);
+    let cursor = world.history.cursor();
+    world.command(0, run_job());
+    world.run(10_000);
+    let index = (0..3).find(|&index| running_on(&world, index) > 0).expect("a node");
+    world.kill_process(index);
+    world.boot(index);
+    world.run(2 * MINUTE);
+    assert_eq!(started_and_stopped(&world, cursor), (2, 0));
+    assert_eq!(ends(&world, 0).into_values().collect::<Vec<_>>(), [Some(Some(1))]);
+}
+
+#[test]
+fn a_run_by_hand_is_remembered_as_long_as_any_document_has_its_time() {
+    let mut world = cluster(3, "remembered_as_long_as_any_document");
+    let mut backup = every_minute(2_000);
+    schedule(&mut backup).keep = 2;
+    world.command(0, deploy(backup));
+    world.converge(20_000);
+    let cursor = world.history.cursor();
+    world.run_until(MINUTE, "a run has ended", |world| {
+        let ended = ends(world, 0).values().any(Option::is_some);
+        ended.then_some(()).ok_or_else(|| vc_simulation::check::Violation("none".to_owned()))
+    });
+    for index in 0..3 {
+        world.run(5_000);
+        world.command(index, run_job());
+        world.run(8_000);
+    }
+    world.run(6 * MINUTE);
+    let times = times(&world, cursor);
+    assert!(times.len() >= 8 && times.values().all(|&count| count == 1), "{times:?}");
+    assert_eq!(skipped(&world, 0), [], "what has run was not missed");
+    let left = |index: usize| {
+        let view = world.engine(0).view();
+        let state = view.nodes.values().nth(index).expect("a node").clone();
+        state.due.len().max(state.runs.len())
+    };
+    assert!((0..3).all(|index| left(index) <= 3), "{:?}", [0, 1, 2].map(left));
+}
+
+#[test]
+fn the_eleventh_run_beside_others_is_skipped_and_stops_none() {
+    let mut world = cluster(3, "the_eleventh_run_beside_others");
+    let mut backup = every_minute(11 * MINUTE + 30_000);
+    schedule(&mut backup).overlap = Overlap::Allow;
+    world.command(0, deploy(backup));
+    let cursor = world.history.cursor();
+    let mut most = 0;
+    for _ in 0..150 {
+        world.run(6_000);
+        most = most.max((0..3).map(|index| running_on(&world, index)).sum::<usize>());
+    }
+    assert_eq!((most, started_and_stopped(&world, cursor).1), (10, 0));
+    let times = times(&world, cursor);
+    assert!(times.len() > 10 && times.values().all(|&count| count == 1), "{times:?}");
+    let skipped = skipped(&world, 0);
+    assert!(!skipped.is_empty() && skipped.iter().all(|it| *it == Skipped::Overlap), "{skipped:?}");
+}
+
+#[test]
+fn times_that_pass_while_a_schedule_is_scaled_to_0_are_not_missed() {
+    let mut world = cluster(3, "scaled_to_0_are_not_missed");
+    let mut backup = every_minute(40_000);
+    schedule(&mut backup).overlap = Overlap::Replace;
+    world.command(0, deploy(backup));
+    world.run_until(2 * MINUTE, "a run is under way", |world| {
+        let runs = (0..3).any(|index| running_on(world, index) > 0);
+        runs.then_some(()).ok_or_else(|| vc_simulation::check::Violation("none runs".to_owned()))
+    });
+    world.command(0, scale(0));
+    world.run(10 * MINUTE + 30_000);
+    assert_eq!(reasons(&world, 1)[0], "stopped as its service was scaled to 0");
+    let cursor = world.history.cursor();
+    world.command(2, scale(1));
+    world.run(3 * MINUTE);
+    assert!((2..=3).contains(&times(&world, cursor).len()), "{:?}", times(&world, cursor));
+    let view = world.engine(0).view();
+    let key = "shop/backup".parse().expect("a service");
+    assert!(view.runs.due(&key).all(|(_, due)| due.missed == 0 && due.skipped.is_none()));
 }
 
 #[test]
