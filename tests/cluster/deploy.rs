@@ -170,7 +170,7 @@ fn a_slot_that_fits_no_node_stays_unplaced_with_a_reason() {
 fn unsupported_compose_keys_are_refused_by_name() {
     let cluster = Cluster::found();
     for (more, words) in [
-        ("    network_mode: host\n", "services.web.network_mode"),
+        ("    network_mode: macvlan\n", "services.web.network_mode"),
         ("    volumes: ['data:/data']\n", "services.web.volumes"),
         ("    imagee: x\n", "services.web.imagee"),
         ("    command: [sleep, '1']\n", "command"),

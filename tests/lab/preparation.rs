@@ -28,12 +28,12 @@ fn nothing_is_stopped_for_what_cannot_be_started() {
         ];
         assert!(words.iter().all(|words| error.contains(words)), "{error}");
     }
-    // A host path that the node lacks, asked of another node.
-    let missing = || database("vc-test:1", ", '/srv/vc-lab-missing:/extra'");
+    // A file that the node lacks, asked of another node. (A directory would be made.)
+    let missing = || database("vc-test:1", ", '/srv/vc-lab-missing.conf:/extra'");
     for options in [&["--dry-run"][..], &[][..]] {
         let error = lab.deploy(1, &missing(), options).refused();
         let words = [
-            "shop/db: the host path /srv/vc-lab-missing does not exist on h2",
+            "shop/db: the host path /srv/vc-lab-missing.conf does not exist on h2",
             "mkdir -p",
             "--force",
         ];

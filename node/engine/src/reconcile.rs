@@ -311,6 +311,10 @@ fn demote_stale_claims(claims: &mut BTreeMap<InstanceId, Claim>, all: &[Observed
 /// other node can take, where this one is being drained or their data has to be copied first, but not those that are moved because the
 /// node lacks room.
 fn handover(view: &View, node: NodeId, claims: &BTreeMap<InstanceId, Claim>) -> BTreeSet<Slot> {
+    // It may never hear of a successor.
+    if view.cluster.left.contains_key(&node) {
+        return BTreeSet::new();
+    }
     let draining = view.cluster.drained.get(&node).copied().unwrap_or(false);
     let ordered_to_move =
         |slot: &Slot| view.input.moves.get(slot).is_some_and(|&(from, _)| from == node);
@@ -361,14 +365,14 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_slot_does_not_wait_for_an_older_node_to_prepare_it() {
+    fn a_slot_waits_for_a_node_that_prepares_it_and_that_can_say_so() {
         let id = |byte| {
             let key = Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes");
             NodeId::of(&key.public()).expect("ed25519")
         };
         let (here, there) = (id(1), id(2));
         let slot: Slot = "shop/db.1".parse().expect("a slot");
-        let stays = |prepares: bool, prepared: Option<bool>| {
+        let stays = |prepares: bool, prepared: Option<bool>, has_left: bool| {
             let mut spec = ServiceSpec::default();
             spec.update.order = Some(UpdateOrder::StopFirst);
             let instance = InstanceId { slot: slot.clone(), digest: spec.container.digest() };
@@ -402,6 +406,9 @@ mod tests {
                 epoch: None,
                 terminal: false,
             };
+            if has_left {
+                cluster.left.insert(here, 1);
+            }
             let ours = state("n1", Some(claim(InstanceState::Running, false)));
             let theirs = state("n2", prepared.map(|it| claim(InstanceState::Pending, it)));
             let claims = ours.claims.clone();
@@ -409,9 +416,11 @@ mod tests {
             let view = View::from_states(cluster, nodes, &KnownVersions::default());
             handover(&view, here, &claims).contains(&slot)
         };
-        assert!(stays(true, None) && stays(true, Some(false)));
-        assert!(!stays(true, Some(true)));
-        assert!(!stays(false, None) && !stays(false, Some(false)));
+        assert!(stays(true, None, false) && stays(true, Some(false), false));
+        assert!(!stays(true, Some(true), false));
+        assert!(!stays(false, None, false) && !stays(false, Some(false), false));
+        // Removed, it hears of no successor.
+        assert!(!stays(true, None, true));
     }
 
     #[test]
