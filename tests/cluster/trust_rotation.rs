@@ -195,16 +195,21 @@ fn a_rotation_ends_what_a_removed_server_can_do() {
     let another = Keypair::generate_ed25519();
     let made = issue_certificate(&thief.root, id(&another), NodeRole::Server, now());
     let made = made.expect("signed");
-    wait(async {
-        for address in [&addresses[0], &cluster.nodes[1].address().to_owned(), &addresses[3]] {
-            let shown = [
-                (&made_up, by_root.clone()),
-                (&another, made.clone()),
-                (&another, thief.by_signing_key(1, &another)),
-                (&another, thief.by_signing_key(2, &another)),
-                (&thief.node, thief.certificate.clone()),
-                (&thief.node, thief.by_signing_key(1, &thief.node)),
-            ];
+    for address in [&addresses[0], &cluster.nodes[1].address().to_owned(), &addresses[3]] {
+        // A member from before is one until its node has read the new generation.
+        until("the made-up server is no member any more", DEADLINE, || {
+            let answer = wait(async { thief.show(&made_up, &by_root, address).await });
+            if answer["refused"]["reason"].is_string() { Ok(()) } else { Err(answer.to_string()) }
+        });
+        let shown = [
+            (&made_up, by_root.clone()),
+            (&another, made.clone()),
+            (&another, thief.by_signing_key(1, &another)),
+            (&another, thief.by_signing_key(2, &another)),
+            (&thief.node, thief.certificate.clone()),
+            (&thief.node, thief.by_signing_key(1, &thief.node)),
+        ];
+        wait(async {
             for (key, certificate) in shown {
                 let answer = thief.show(key, &certificate, address).await;
                 assert!(answer["refused"]["reason"].is_string(), "{answer}");
@@ -212,8 +217,8 @@ fn a_rotation_ends_what_a_removed_server_can_do() {
             let peer = connect(&made_up, thief.cluster, address).await;
             assert_eq!(peer.open("/vc/sync/1").await.err(), Some(true));
             assert_eq!(peer.open("/vc/trust/1").await.err(), Some(true));
-        }
-    });
+        });
+    }
     for at in [0, 1, 3] {
         cluster.vc_as(&by_thief, at, &["nodes"]).refused_with("removed from the cluster");
         let by_signing_key = thief.by_signing_key(1, &another);

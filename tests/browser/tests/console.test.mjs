@@ -276,7 +276,7 @@ describe('A deployment', () => {
   })
 
   it('that is refused shows the reason, and changes nothing', async () => {
-    await drop(page, 'broken.yaml', 'services:\n  web:\n    image: x\n    network_mode: host\n')
+    await drop(page, 'broken.yaml', 'services:\n  web:\n    image: x\n    network_mode: macvlan\n')
     const alert = await page.waitForSelector('[role="alert"].banner')
     assert.match(await alert.textContent(), /network_mode/)
   })
