@@ -2,7 +2,7 @@
 //!
 //! `PROGRAM volume-helper confine PARENT [--nice] [--connect] [--read DIR]… [--write DIR]… -- COMMAND ARGUMENTS…` restricts itself
 //! to these directories and the libraries of the system (Landlock) and becomes the command. It is killed with its parent.
-//! The command [`UNPACK`] is none of the system: the program itself unpacks an archive ([`crate::unpack`]) from its standard input.
+//! The command `unpack-upload` is none of the system: the program itself unpacks an archive (`unpack.rs`) from its standard input.
 //! With `--connect`, rsync gets an `--rsh` that runs `PROGRAM volume-helper connect HOST rsync --server …`, which sends the two
 //! ends of rsync's connection over the socket that is its stderr, and ends.
 

@@ -58,7 +58,7 @@ pub enum PolicyError {
     /// `networks` without a name, or with a text that is none.
     #[error("name the shared networks, as networks=proxy")]
     Network,
-    /// More than [`MAX_NETWORKS`].
+    /// More than 64 of them.
     #[error("a policy has at most {MAX_NETWORKS} shared networks")]
     TooManyNetworks,
     /// More than [`MAX_HOST_PATHS`].
