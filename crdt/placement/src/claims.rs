@@ -9,7 +9,7 @@ use crate::allocation::NodeAllocation;
 use crate::feasibility::{
     Infeasible, check_fixed, check_new, check_node, check_resources, check_suited, check_volumes,
 };
-use crate::input::PlanInput;
+use crate::input::{ClaimView, PlanInput};
 use crate::order::Service;
 use crate::ranking::{Contender, loss_reason, rank};
 use crate::rules::Rules;
@@ -244,22 +244,8 @@ fn contenders<'a>(
                 }
                 Some(&index) => match check_volumes(&services[index], allocation, volumes)
                     .and_then(|()| check(&services[index], allocation))
+                    .or_else(|it| ends_here(it, &services[index], claim, allocation))
                 {
-                    // A run that has begun ends where it is.
-                    Err(Infeasible::Draining)
-                        if claim.running
-                            && matches!(services[index].slots, Slots::Open(_))
-                            && allocation.node.runtime_error.is_none()
-                            && check_fixed(&services[index], allocation).is_ok() =>
-                    {
-                        contenders[index].entry(slot.replica).or_default().push(Contender {
-                            slot,
-                            node,
-                            claim,
-                            rank: (0, 0),
-                        });
-                        continue;
-                    }
                     Err(Infeasible::Down) if keeps(&services[index], allocation) => {
                         awaited[index].entry(slot.replica).or_default().push(node);
                         continue;
@@ -280,4 +266,20 @@ fn contenders<'a>(
         }
     }
     (contenders, awaited)
+}
+
+/// Lets a run that has begun go on to its end on a node that is drained. Errors: `infeasible`, where it may not.
+fn ends_here<'a>(
+    infeasible: Infeasible<'a>,
+    service: &Service<'a>,
+    claim: &ClaimView,
+    allocation: &'a NodeAllocation<'_>,
+) -> Result<(), Infeasible<'a>> {
+    let has_begun = claim.running && matches!(service.slots, Slots::Open(_));
+    match infeasible {
+        Infeasible::Draining if has_begun && allocation.node.runtime_error.is_none() => {
+            check_fixed(service, allocation).map_err(|_| infeasible)
+        }
+        _ => Err(infeasible),
+    }
 }
