@@ -1,10 +1,9 @@
 //! Instances that have the network of another one.
 
 use vc_protocol::Keypair;
-use vc_protocol::spec::{ContainerSpec, NetworkMode, ServiceSpec};
+use vc_protocol::spec::{ContainerSpec, NetworkMode};
 
 use super::*;
-use crate::lease::Gates;
 
 /// One node with a VPN and a client that has its network.
 struct Node {
@@ -21,21 +20,7 @@ impl Node {
     fn new() -> Self {
         let vpn = NetworkMode::Service("vpn".parse().expect("a name"));
         let client = ContainerSpec { network_mode: Some(vpn), ..ContainerSpec::default() };
-        let wanted = |spec: ContainerSpec| Desired {
-            spec,
-            digest: "d".to_owned(),
-            waits_for: String::new(),
-            stops_elsewhere: String::new(),
-            lease: String::new(),
-            is_run: false,
-            once: false,
-            may_begin: false,
-            timeout_ms: 0,
-            stop: None,
-            reports_start: false,
-            starts_first: false,
-            update: ServiceSpec::default().update,
-        };
+        let wanted = |spec: ContainerSpec| Desired { starts_first: false, ..tests::wanted(spec) };
         let desired = [
             (id("vpn").slot, wanted(ContainerSpec::default())),
             (id("client").slot, wanted(client)),
@@ -46,17 +31,7 @@ impl Node {
     }
 
     fn reconcile(&mut self) -> (Vec<String>, BTreeMap<InstanceId, Claim>) {
-        let clock = Clock { monotonic: 0, wall: 0 };
-        let pass = Pass {
-            hold: &|_| None,
-            fault: None,
-            kept: &BTreeSet::new(),
-            former: &BTreeSet::new(),
-            gates: &Gates::default(),
-            lamport: 1,
-            clock,
-        };
-        let (actions, claims) = self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass);
+        let (actions, claims) = tests::reconcile(&mut self.workload, &self.desired, 0);
         let actions = actions.into_iter().map(|action| match action {
             RuntimeAction::Start { id, .. } => format!("start {}", id.slot),
             RuntimeAction::Prepare { id, .. } => format!("prepare {}", id.slot),

@@ -21,6 +21,44 @@ fn id(replica: u32) -> InstanceId {
     InstanceId { slot: slot(replica), digest: "d".to_owned() }
 }
 
+/// Returns what is to run, with nothing that it waits for.
+pub(super) fn wanted(spec: ContainerSpec) -> Desired {
+    Desired {
+        spec,
+        digest: "d".to_owned(),
+        waits_for: String::new(),
+        stops_elsewhere: String::new(),
+        lease: String::new(),
+        is_run: false,
+        once: false,
+        may_begin: false,
+        timeout_ms: 0,
+        stop: None,
+        reports_start: false,
+        starts_first: true,
+        update: ServiceSpec::default().update,
+    }
+}
+
+/// Reconciles at a time, with nothing that holds it.
+pub(super) fn reconcile(
+    workload: &mut Workload,
+    desired: &BTreeMap<Slot, Desired>,
+    now: Millis,
+) -> (Vec<RuntimeAction>, BTreeMap<InstanceId, Claim>) {
+    let clock = Clock { monotonic: now, wall: now };
+    let pass = Pass {
+        hold: &|_| None,
+        fault: None,
+        kept: &BTreeSet::new(),
+        former: &BTreeSet::new(),
+        gates: &Gates::default(),
+        lamport: 1,
+        clock,
+    };
+    workload.reconcile(desired, &BTreeSet::new(), &pass)
+}
+
 impl Node {
     fn new(replicas: u32, restart: RestartCondition) -> Self {
         let check = Healthcheck {
@@ -33,21 +71,7 @@ impl Node {
         };
         let mut spec = ContainerSpec { healthcheck: Some(check), ..ContainerSpec::default() };
         spec.restart.condition = restart;
-        let wanted = Desired {
-            spec,
-            digest: "d".to_owned(),
-            waits_for: String::new(),
-            stops_elsewhere: String::new(),
-            lease: String::new(),
-            is_run: false,
-            once: false,
-            may_begin: false,
-            timeout_ms: 0,
-            stop: None,
-            reports_start: false,
-            starts_first: true,
-            update: ServiceSpec::default().update,
-        };
+        let wanted = wanted(spec);
         let desired = (1..=replicas).map(|replica| (slot(replica), wanted.clone())).collect();
         let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
         let node = NodeId::of(&key.public()).expect("ed25519");
@@ -57,31 +81,11 @@ impl Node {
     }
 
     fn reconcile(&mut self) -> Vec<RuntimeAction> {
-        let clock = Clock { monotonic: self.now, wall: self.now };
-        let pass = Pass {
-            hold: &|_| None,
-            fault: None,
-            kept: &BTreeSet::new(),
-            former: &BTreeSet::new(),
-            gates: &Gates::default(),
-            lamport: 1,
-            clock,
-        };
-        self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).0
+        reconcile(&mut self.workload, &self.desired, self.now).0
     }
 
     fn claim(&mut self, replica: u32) -> (InstanceState, String) {
-        let clock = Clock { monotonic: self.now, wall: self.now };
-        let pass = Pass {
-            hold: &|_| None,
-            fault: None,
-            kept: &BTreeSet::new(),
-            former: &BTreeSet::new(),
-            gates: &Gates::default(),
-            lamport: 1,
-            clock,
-        };
-        let claims = self.workload.reconcile(&self.desired, &BTreeSet::new(), &pass).1;
+        let claims = reconcile(&mut self.workload, &self.desired, self.now).1;
         (claims[&id(replica)].state, claims[&id(replica)].reason.clone())
     }
 
