@@ -189,7 +189,7 @@ impl Workload {
             let id = InstanceId { slot: slot.clone(), digest: wanted.digest.clone() };
             let owner = wanted.spec.network_owner(slot);
             let network = owner.as_ref().and_then(|owner| self.newest_run(owner));
-            let no_network = owner.filter(|_| network.is_none()).map(|owner| {
+            let no_network = owner.as_ref().filter(|_| network.is_none()).map(|owner| {
                 format!(
                     "waits for {}.{} to run, whose network it has",
                     owner.service.service, owner.replica
@@ -217,7 +217,7 @@ impl Workload {
             {
                 actions.push(local.removal(&id, grace_ms));
             }
-            if wanted.spec.network_owner(slot).is_some()
+            if owner.is_some()
                 && local.lacks_network(network.as_ref())
                 && let Some(grace_ms) = local.fence(Fence::Network, wanted.spec.stop_grace_ms, now)
             {

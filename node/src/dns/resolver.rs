@@ -36,7 +36,7 @@ pub(super) struct Resolver {
     pub(super) upstream: Upstream,
 }
 
-/// Returns the network of this node that a container with an address is in, which nobody else has names for.
+/// Returns the network of this node that a container with an address is in, for whose addresses no other server has names.
 fn network_of(container: Ipv4Addr) -> Ipv4Net {
     Ipv4Net::new_assert(container, SUBNET_LENGTH).trunc()
 }

@@ -16,7 +16,7 @@ pub const DEFAULT_NETWORK: &str = "default";
 pub enum NetworkMode {
     /// The network of its host.
     Host,
-    /// None.
+    /// No network at all.
     None,
     /// That of the instance with the same number of another service of the project, on the same node.
     Service(Name),

@@ -63,7 +63,7 @@ impl Privilege {
     /// Returns the word of a [`ProjectPolicy`](super::ProjectPolicy) that allows it.
     pub fn word(&self) -> String {
         match self {
-            // Whoever sees the host's processes has it.
+            // Seeing the processes of the host is having it.
             Self::Privileged | Self::HostNamespace(_) => "privileged".to_owned(),
             Self::Device(_) => "devices".to_owned(),
             Self::HostPath(path) => format!("host-paths={path}"),

@@ -92,7 +92,7 @@ impl DockerClient {
         let client = self.client()?;
         let listed = timeout(LIST_TIMEOUT, client.list_containers(Some(options)));
         let listed = listed.await.map_err(|_| Error::RequestTimeoutError)??;
-        // Who may not have the network of the host does not get it through a service that has it.
+        // A service that may not have the network of the host does not get it through one that has it.
         let has_own = |it: &ContainerSummary| {
             let mode = it.host_config.as_ref().and_then(|config| config.network_mode.as_deref());
             mode.is_some_and(|mode| mode != "host" && !mode.starts_with("container:"))
