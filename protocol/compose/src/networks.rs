@@ -10,7 +10,7 @@ use super::{environment, names};
 use vc_protocol::Name;
 use vc_protocol::spec::validate::is_alias;
 use vc_protocol::spec::{
-    ContainerSpec, DEFAULT_NETWORK, Dependency, NetworkMode, Port, Publish, ServiceMode,
+    ContainerSpec, DEFAULT_NETWORK, Dependency, Deployment, NetworkMode, Port, Publish, ServiceMode,
 };
 
 /// Why a second name is refused that is the same in lower case.
@@ -235,18 +235,11 @@ pub(super) fn host_ports(
 
 /// Checks the services that have the network of another one, and lets them wait for it.
 pub(super) fn check(services: &mut [Service], walk: &Walk<'_>) {
-    let modes: BTreeMap<Name, Option<NetworkMode>> = services
+    let modes: BTreeMap<Name, (Option<NetworkMode>, ServiceMode)> = services
         .iter()
-        .map(|it| {
-            (
-                it.deployment.service.service.clone(),
-                it.deployment.spec.container.network_mode.clone(),
-            )
+        .map(|Service { deployment: Deployment { service, spec, .. }, .. }| {
+            (service.service.clone(), (spec.container.network_mode.clone(), spec.mode))
         })
-        .collect();
-    let modes_of: BTreeMap<Name, ServiceMode> = services
-        .iter()
-        .map(|it| (it.deployment.service.service.clone(), it.deployment.spec.mode))
         .collect();
     for Service { deployment, .. } in services {
         let Some(NetworkMode::Service(owner)) = &deployment.spec.container.network_mode else {
@@ -255,22 +248,20 @@ pub(super) fn check(services: &mut [Service], walk: &Walk<'_>) {
         let refuse = |reason: &str| {
             walk.refuse(&format!("services.{}.network_mode", deployment.service.service), reason);
         };
-        match modes.get(owner) {
-            None => {
-                refuse(" names no service of the file that is deployed");
-                continue;
-            }
-            Some(Some(NetworkMode::Service(of))) => {
+        let Some((network, mode)) = modes.get(owner) else {
+            refuse(" names no service of the file that is deployed");
+            continue;
+        };
+        match network {
+            Some(NetworkMode::Service(of)) => {
                 refuse(&format!(" names a service that itself has the network of {of}: name that"));
             }
-            Some(Some(NetworkMode::Host)) => {
+            Some(NetworkMode::Host) => {
                 refuse(" names a service on the network of its host: write host here too");
             }
-            Some(Some(NetworkMode::None) | None) => {}
+            Some(NetworkMode::None) | None => {}
         }
-        let mode = |name| modes_of.get(name).copied().unwrap_or_default();
-        let own = &deployment.service.service;
-        if [owner, own].into_iter().any(|name| mode(name) != ServiceMode::Replicated) {
+        if [*mode, deployment.spec.mode].iter().any(|mode| *mode != ServiceMode::Replicated) {
             refuse(" is for services with deploy.mode: replicated, both of them");
         }
         let owner = owner.clone();
