@@ -1,4 +1,4 @@
-//! Directories of the operator's computer: uploaded, cut off, continued, changed by the service, and replaced.
+//! Directories and large files of the operator's computer: uploaded, cut off, continued, changed by the service, and replaced.
 
 use std::fs;
 use std::path::Path;
@@ -126,8 +126,7 @@ fn an_upload_that_was_cut_goes_on_what_services_write_stays_and_an_upload_again_
     assert_eq!(uploads[0]["only_in_volume"]["first"], serde_json::json!(["state"]), "{dry}");
     assert_eq!(uploads[0]["newer_in_volume"]["first"], serde_json::json!(["pages/0"]), "{dry}");
     assert_eq!(uploads[0]["only_in_directory"]["first"], serde_json::json!(["added"]), "{dry}");
-    lab.vc(1, &["deploy", &file, "--upload=other", "-y"])
-        .refused_with("no such relative directory");
+    lab.vc(1, &["deploy", &file, "--upload=other", "-y"]).refused_with("uploads no such directory");
     let replaced = lab.vc(2, &["--output", "json", "deploy", &file, "--upload", "-y"]).json();
     let change = replaced.as_array().unwrap().iter().find(|it| it["change"] == "volume_replaced");
     let before = change.map(|it| it["before"].clone()).unwrap_or(Value::Null);
@@ -155,4 +154,55 @@ fn an_upload_that_was_cut_goes_on_what_services_write_stays_and_an_upload_again_
         look(&lab, "cat /data/state /data/pages/0; ls /data"),
         "written\nother\nlate\npages\nstate"
     );
+}
+
+const ONE_FILE: &str = "
+name: shop
+services:
+  web:
+    image: vc-test:1
+    command: [sleep, '900']
+    volumes: ['./words.bin:/usr/share/words.bin']
+    stop_grace_period: 1s
+    deploy: {update_config: {monitor: 500ms}}
+";
+
+#[test]
+fn a_large_file_is_a_volume_that_is_copied_and_replaced() {
+    let lab = Lab::cluster(2);
+    let file = lab.file("compose.yaml", ONE_FILE);
+    let words = Path::new(&file).with_file_name("words.bin");
+    write_noise(&words, 5 << 20);
+    let first = sum(&words);
+    let dry = lab.vc(1, &["deploy", &file, "--dry-run"]);
+    assert!(dry.err.contains("would upload") && dry.err.contains("1 files"), "{}", dry.err);
+    lab.deploy(1, ONE_FILE, &["--wait"]).done();
+    let sha = "sha256sum /usr/share/words.bin | cut -d' ' -f1";
+    assert_eq!(look(&lab, sha), first);
+    assert_eq!(look(&lab, "ls /usr/share"), "words.bin", "nothing else is uploaded or mounted");
+
+    // The service writes it, and another node has a copy.
+    look(&lab, "echo more >>/usr/share/words.bin; sync");
+    let written = look(&lab, sha);
+    assert_ne!(written, first);
+    until("both nodes have what was written", DEADLINE, || {
+        let has = |host: &usize| {
+            let volumes = lab.files_of(*host).join("node/volumes/shop");
+            let mut find = Command::new("find");
+            find.arg(volumes).args(["-name", "words.bin", "-exec", "sha256sum", "{}", "+"]);
+            String::from_utf8(find.output().unwrap().stdout).unwrap().contains(&written)
+        };
+        let all = [1, 2].iter().all(has);
+        if all { Ok(()) } else { Err(()) }
+    });
+
+    // A deployment leaves it, and says so; it is replaced when that is asked for.
+    write_noise(&words, 6 << 20);
+    let output = lab.deploy(1, ONE_FILE, &[]);
+    assert!(output.err.contains("which stays"), "{}", output.err);
+    assert_eq!(look(&lab, sha), written);
+    lab.deploy(2, ONE_FILE, &["--upload=words.bin", "-y", "--wait"]).done();
+    lab.settled(&[1, 2], "shop/web", 1);
+    assert_eq!(look(&lab, sha), sum(&words));
+    assert_eq!(lab.rows(1, &["volume", "ls"]).len(), 1);
 }

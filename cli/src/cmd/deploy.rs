@@ -92,7 +92,7 @@ impl Args {
             return app
                 .in_session(async |session| {
                     let rows = expect_reply!(session.ask(&diff).await?, Diff)?;
-                    let all = upload::pending(session, &project.uploads, &self.upload).await?;
+                    let all = upload::pending(app, session, &project.uploads, &self.upload).await?;
                     for pending in &all {
                         note(&format!("would {pending}"));
                         if !app.out.is_json() {
@@ -126,7 +126,7 @@ impl Args {
             if self.diff || app.out.is_live() {
                 show_diff(app, session, &diff).await?;
             }
-            let pending = upload::pending(session, &project.uploads, &self.upload).await?;
+            let pending = upload::pending(app, session, &project.uploads, &self.upload).await?;
             let replaces = pending.iter().any(|it| it.diff().is_some());
             for pending in pending.iter().filter(|it| it.diff().is_some()) {
                 note(&pending.to_string());

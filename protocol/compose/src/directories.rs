@@ -1,4 +1,4 @@
-//! Directories that services mount. They are volumes that are named after their paths.
+//! Directories, and large files, that services mount. They are volumes that are named after their paths.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
@@ -15,9 +15,19 @@ const MAX_SLUG: usize = 50;
 /// The longest list of patterns of files that are not uploaded.
 const MAX_IGNORED: usize = 1000;
 
-/// A directory that a service mounts.
+/// What the entry of a service mounts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    /// A directory; whether a deployment is refused when no node has it.
+    Directory { must_exist: bool },
+    /// A file of the operator's computer.
+    File,
+}
+
+/// A directory or file that a service mounts.
 struct Directory {
     spec: VolumeSpec,
+    is_file: bool,
     /// Patterns of files that are not uploaded.
     ignore: Vec<String>,
     /// The path in the file of an `x-vc`, if one says how the volume is kept.
@@ -29,27 +39,29 @@ struct Directory {
 pub(super) struct Directories(RefCell<BTreeMap<Name, Directory>>);
 
 impl Directories {
-    /// Returns the volume for the directory at `path`, which the entry at `at` mounts. `options` is its `x-vc`; `must_exist`
-    /// refuses a deployment when no node has it. Refuses options that contradict those of another entry.
+    /// Returns the volume for what is at `path`, which the entry at `at` mounts. `options` is its `x-vc`. Refuses options that
+    /// contradict those of another entry.
     pub(super) fn volume(
         &self,
         at: &At<'_>,
         path: &str,
         options: Option<&At<'_>>,
-        must_exist: bool,
+        kind: Kind,
         declared: &BTreeMap<Name, VolumeSpec>,
     ) -> Option<Name> {
         let path = normal(path);
         let name = name_of(&path)?;
         let (spec, ignore) = options.map(read_options).unwrap_or_default();
-        let is_absolute = path.starts_with('/');
-        let origin = match is_absolute {
-            true => Origin::Directory { path, node: None, must_exist },
-            false => Origin::Uploaded { path, node: None },
+        let origin = match kind {
+            Kind::Directory { must_exist } if path.starts_with('/') => {
+                if !ignore.is_empty() {
+                    at.refuse("has x-vc.ignore, but a directory of the nodes is not uploaded");
+                }
+                Origin::Directory { path, node: None, must_exist }
+            }
+            _ => Origin::Uploaded { path, node: None },
         };
-        if is_absolute && !ignore.is_empty() {
-            at.refuse("has x-vc.ignore, but a directory of the nodes is not uploaded");
-        }
+        let is_file = kind == Kind::File;
         let spec = VolumeSpec { origin: Some(origin), ..spec };
         let said = options.map(|_| at.path.clone());
         let mut found = self.0.borrow_mut();
@@ -58,7 +70,7 @@ impl Directories {
                 at.refuse(format!("would be the volume '{name}', which is declared: rename that"));
                 return None;
             }
-            None => drop(found.insert(name.clone(), Directory { spec, ignore, said })),
+            None => drop(found.insert(name.clone(), Directory { spec, is_file, ignore, said })),
             // Without options of its own it takes those of the other.
             Some(_) if said.is_none() => {}
             Some(other) => {
@@ -67,7 +79,7 @@ impl Directories {
                 {
                     at.refuse(format!("has another x-vc than {elsewhere} for the same directory"));
                 }
-                *other = Directory { spec, ignore, said };
+                *other = Directory { spec, is_file, ignore, said };
             }
         }
         Some(name)
@@ -78,12 +90,13 @@ impl Directories {
         self.0.borrow().get(name).map(|it| it.spec.clone())
     }
 
-    /// Returns the directories of the operator's computer.
+    /// Returns the directories and files of the operator's computer.
     pub(super) fn uploads(self, project: &Name) -> Vec<Upload> {
-        let upload = |(volume, Directory { spec, ignore, .. })| match spec.origin {
+        let upload = |(volume, Directory { spec, is_file, ignore, .. })| match spec.origin {
             Some(Origin::Uploaded { path, .. }) => Some(Upload {
                 volume: VolumeKey { project: project.clone(), volume },
                 path,
+                is_file,
                 ignore,
             }),
             _ => None,
@@ -127,7 +140,7 @@ pub(super) fn normal(path: &str) -> String {
     }
 }
 
-/// Returns the name of a directory's volume: the end of the path, and a hash of all of it.
+/// Returns the name of the volume of a path: the end of the path, and a hash of all of it.
 fn name_of(path: &str) -> Option<Name> {
     let word = |part: &str| -> String {
         part.chars().map(|c| c.to_ascii_lowercase()).filter(char::is_ascii_alphanumeric).collect()

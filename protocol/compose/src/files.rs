@@ -154,7 +154,7 @@ impl<'a> Files<'a> {
         let file = FileId { kind: FileKind::Config, name };
         if !self.used.borrow().contains_key(&file) {
             let used = self.open(path)?;
-            self.keep(&file, used).map_err(MissingContent::TooLarge)?;
+            self.keep(&file, used).map_err(|_| MissingContent::TooLarge)?;
         }
         let mode = self.used.borrow().get(&file).map_or(0, |used| used.mode & 0o777);
         let mode = if mode == 0 { DEFAULT_MODE } else { mode };
@@ -175,11 +175,14 @@ impl<'a> Files<'a> {
     fn keep(&self, file: &FileId, used: Used) -> Result<(), Problem> {
         let size = used.content.len();
         if size > MAX_CONTENT_BYTES {
-            return Err(Problem::new(format!("it has more than {} KiB", MAX_CONTENT_BYTES >> 10)));
+            return Err(Problem::new(format!(
+                "it has more than {} KiB: mount it under volumes: of the service",
+                MAX_CONTENT_BYTES >> 10
+            )));
         }
         let Some(room) = self.room.get().checked_sub(size) else {
             return Err(Problem::new(format!(
-                "the files of the project have more than {} KiB together",
+                "the files of the project have more than {} KiB together: mount it under volumes: of the service",
                 MAX_CONTENTS_BYTES >> 10
             )));
         };
@@ -209,8 +212,8 @@ pub(super) enum MissingContent {
     Directory,
     /// It is a socket, a device or the like.
     Other,
-    /// It exceeds a limit.
-    TooLarge(Problem),
+    /// It is too large for a config, or one too many with the others of the project.
+    TooLarge,
 }
 
 impl MissingContent {
@@ -221,7 +224,7 @@ impl MissingContent {
             Self::Unreadable(error) => format!("cannot read '{path}': {error}"),
             Self::Directory => format!("'{path}' is a directory"),
             Self::Other => format!("'{path}' is not a regular file"),
-            Self::TooLarge(problem) => return problem.clone(),
+            Self::TooLarge => format!("'{path}' is too large for a config"),
         };
         Problem::new(text)
     }

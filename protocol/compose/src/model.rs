@@ -72,19 +72,21 @@ pub struct Project {
     pub files: Vec<FileContent>,
     /// Images to build first.
     pub builds: Vec<Build>,
-    /// Directories of the operator's computer that are volumes, by name.
+    /// Directories, and large files, of the operator's computer that are volumes, by name.
     pub uploads: Vec<Upload>,
     /// Warnings, one line each: unset variables without a default, and what works otherwise than with Compose.
     pub warnings: Vec<String>,
 }
 
-/// A directory of the operator's computer, with which a volume begins.
+/// A directory or file of the operator's computer, with which a volume begins.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Upload {
     /// The volume.
     pub volume: VolumeKey,
-    /// The directory, relative to the Compose file, or below `~`. It need not exist.
+    /// The directory or file, relative to the Compose file, or below `~`. A directory need not exist.
     pub path: String,
+    /// Whether it is a file, too large for a config. It is all that the volume begins with.
+    pub is_file: bool,
     /// Patterns of files that are not uploaded, as in a `.dockerignore`.
     pub ignore: Vec<String>,
 }

@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 use std::io::ErrorKind;
 
-use super::directories;
+use super::directories::{self, Kind};
 use super::files::MissingContent;
 use super::model::Service;
 use super::names;
@@ -267,9 +267,15 @@ impl Reader<'_, '_> {
             Err(
                 MissingContent::Directory | MissingContent::Other | MissingContent::Unreadable(_),
             ) if is_of_host(path) => self.host_path(at, path, target, &options),
-            Err(why @ (MissingContent::TooLarge(_) | MissingContent::NoHome)) => {
-                at.invalid(why.of(path))
+            Err(MissingContent::TooLarge) if !is_absolute => {
+                self.large_file(at, path, target, &options);
             }
+            // The nodes may have it as well.
+            Err(why @ MissingContent::TooLarge) => at.invalid(format!(
+                "{}: write the path relative to the Compose file, or, for that of the nodes, x-vc: {{host_paths: [{path}]}}",
+                why.of(path)
+            )),
+            Err(why @ MissingContent::NoHome) => at.invalid(why.of(path)),
             Err(MissingContent::Unreadable(error))
                 if !is_absolute
                     && error.kind() == ErrorKind::NotFound
@@ -301,12 +307,32 @@ impl Reader<'_, '_> {
 
     /// Mounts a directory, which is a volume. As in Docker, it does not get what the image has there.
     fn directory(&mut self, at: &At<'_>, path: &str, target: String, options: &Options<'_>) {
-        let must_exist = options.create == Some(false);
+        let kind = Kind::Directory { must_exist: options.create == Some(false) };
+        self.path_volume(at, path, kind, target, options);
+    }
+
+    /// Mounts a file that is too large for a config: what a volume begins with.
+    fn large_file(&mut self, at: &At<'_>, path: &str, target: String, options: &Options<'_>) {
+        self.path_volume(at, path, Kind::File, target, options);
+    }
+
+    fn path_volume(
+        &mut self,
+        at: &At<'_>,
+        path: &str,
+        kind: Kind,
+        target: String,
+        options: &Options<'_>,
+    ) {
         let (extension, declared) = (options.extension.as_ref(), &self.top.volumes);
-        let name = self.top.directories.volume(at, path, extension, must_exist, declared);
+        let name = self.top.directories.volume(at, path, extension, kind, declared);
+        let subpath = match kind {
+            Kind::Directory { .. } => None,
+            Kind::File => directories::normal(path).rsplit('/').next().map(str::to_owned),
+        };
         if let Some(name) = name {
             let read_only = options.read_only;
-            self.add(at, Mount::Volume { name, target, read_only, nocopy: true, subpath: None });
+            self.add(at, Mount::Volume { name, target, read_only, nocopy: true, subpath });
         }
     }
 

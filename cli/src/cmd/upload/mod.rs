@@ -1,4 +1,4 @@
-//! Uploads the directories that volumes of a project are: those of new volumes, and with `--upload` again.
+//! Uploads the directories and large files that volumes of a project are: those of new volumes, and with `--upload` again.
 
 mod diff;
 mod pack;
@@ -29,7 +29,7 @@ use crate::render::{self, note};
 /// The longest tick of a filesystem's clock, in milliseconds: a later change may have a time that is so much earlier.
 const TICK: Millis = 20;
 
-/// A directory to upload.
+/// A directory or file to upload.
 pub(super) struct Pending<'a> {
     upload: &'a Upload,
     entries: Vec<Entry>,
@@ -76,6 +76,7 @@ impl Pending<'_> {
 /// Returns the directories that have files and whose volumes the cluster does not have, and those that are to be uploaded `again`, by
 /// volume or directory; an empty text means all. What its volume has already is left out, with a note.
 pub(super) async fn pending<'a>(
+    app: &App,
     session: &mut Session,
     uploads: &'a [Upload],
     again: &[String],
@@ -83,7 +84,7 @@ pub(super) async fn pending<'a>(
     check_named(uploads, again)?;
     let mut listed = Vec::new();
     for upload in uploads {
-        let (begun, entries) = (now(), list(Path::new(&upload.path), &upload.ignore)?);
+        let (begun, entries) = (now(), entries(upload)?);
         listed.push((upload, begun, entries));
     }
     if !listed.iter().any(|(upload, _, entries)| is_named(upload, again) || !is_empty(entries)) {
@@ -96,8 +97,11 @@ pub(super) async fn pending<'a>(
     for (upload, begun, entries) in listed {
         let Upload { volume, path, .. } = upload;
         let replaces = match held.get(volume) {
-            Some(_) if !is_named(upload, again) => {
-                note_unused(&held[volume]);
+            Some(row) if !is_named(upload, again) => {
+                let is_noted = note_unused(row);
+                if let (true, false, Some(entries)) = (upload.is_file, is_noted, &entries) {
+                    note_changed_file(app, session, upload, entries).await?;
+                }
                 continue;
             }
             Some(row) => {
@@ -124,14 +128,60 @@ fn is_empty(entries: &Option<Vec<Entry>>) -> bool {
     entries.as_ref().is_none_or(Vec::is_empty)
 }
 
-/// Says that a volume which no instance has begun with is not uploaded again: the deployment after its upload may have failed.
-fn note_unused(row: &VolumeRow) {
-    if row.epoch == 0 && row.services.is_empty() && row.snapshot.is_some() {
+/// Returns what an upload has; `None` if that does not exist.
+fn entries(upload: &Upload) -> std::result::Result<Option<Vec<Entry>>, UploadError> {
+    let path = Path::new(&upload.path);
+    if !upload.is_file {
+        return list(path, &upload.ignore);
+    }
+    let metadata = std::fs::metadata(path);
+    let metadata =
+        metadata.map_err(|source| UploadError::Read { path: path.to_owned(), source })?;
+    let name = path.file_name().unwrap_or_default();
+    Ok(Some(vec![Entry { path: name.into(), metadata }]))
+}
+
+/// Returns the directory that the entries of an upload are in.
+fn root(upload: &Upload) -> &Path {
+    let path = Path::new(&upload.path);
+    match path.parent() {
+        Some(directory) if upload.is_file => directory,
+        _ => path,
+    }
+}
+
+/// Says that a file has another content than its volume, which the deployment does not change. One that is smaller would be a config,
+/// whose new content takes effect.
+async fn note_changed_file(
+    app: &App,
+    session: &mut Session,
+    upload: &Upload,
+    entries: &[Entry],
+) -> Result {
+    let Upload { volume, path, .. } = upload;
+    match diff::with_volume(session, volume, path, entries).await {
+        Ok(diff) if diff::is_equal(&diff) => {}
+        Ok(_) => note(&format!(
+            "volume {volume} has another {path}, which stays; --upload={volume} replaces it"
+        )),
+        // Nobody has asked for the comparison.
+        Err(Error::Failed(_)) => app.renew(session).await?,
+        Err(error) => return Err(error),
+    }
+    Ok(())
+}
+
+/// Says that a volume which no instance has begun with is not uploaded again: the deployment after its upload may have failed. Returns
+/// whether it is one.
+fn note_unused(row: &VolumeRow) -> bool {
+    let is_unused = row.epoch == 0 && row.services.is_empty() && row.snapshot.is_some();
+    if is_unused {
         note(&format!(
             "volume {} exists, and is not uploaded again; --upload={0} replaces what it has",
             row.volume
         ));
     }
+    is_unused
 }
 
 fn no_directory(path: &str) -> ApiError {
@@ -151,23 +201,23 @@ fn is_named(upload: &Upload, again: &[String]) -> bool {
     })
 }
 
-/// Errors: something is named that is no directory of the file.
+/// Errors: something is named that the file does not upload.
 fn check_named(uploads: &[Upload], again: &[String]) -> Result {
     let is_known = |text: &String| {
         !text.is_empty()
             && !uploads.iter().any(|upload| is_named(upload, std::slice::from_ref(text)))
     };
     let Some(unknown) = again.iter().find(|text| is_known(text)) else { return Ok(()) };
-    let message = format!("--upload={unknown}: the file has no such relative directory");
+    let message = format!("--upload={unknown}: the file uploads no such directory or file");
     let known: Vec<&str> = uploads.iter().map(|it| it.path.as_str()).collect();
     let hint = match known.is_empty() {
-        true => "only relative directories are uploaded, as in ./data:/data".to_owned(),
+        true => "relative directories, as in ./data:/data, and large files are uploaded".to_owned(),
         false => format!("it has {}", known.join(", ")),
     };
     Err(ApiError::new(ErrorCode::InvalidArgument, message).with_hint(hint).into())
 }
 
-/// Uploads a directory. Of a new volume, says in the specs which node has it; what replaces another content stays staged there.
+/// Uploads a directory or file. Of a new volume, says in the specs which node has it; what replaces another content stays staged there.
 pub(super) async fn send(
     app: &App,
     session: &mut Session,
@@ -263,7 +313,7 @@ async fn transfer(app: &App, session: &mut Session, pending: &Pending<'_>) -> Re
         _ => return Err(SessionError::Unexpected.into()),
     }
     let bar = app.out.transfer_bar(path, Some(pending.bytes));
-    let (root, entries) = (PathBuf::from(path), pending.entries.clone());
+    let (root, entries) = (root(pending.upload).to_owned(), pending.entries.clone());
     let packing = Packing { root, entries, offsets, format };
     let (reply, changed) = pack::send(session, packing, bar).await?;
     let at = expect_reply!(reply, Uploaded)?;
@@ -357,7 +407,7 @@ fn continued(entries: &[Entry], files: &[FileRow], begun: Millis) -> HashMap<Pat
     offsets
 }
 
-/// Identifies a directory of this computer.
+/// Identifies a directory or file of this computer.
 fn directory_id(path: &Path) -> Result<String> {
     let read = |source| UploadError::Read { path: path.to_owned(), source };
     let whole = path.canonicalize().map_err(read)?;
@@ -375,7 +425,7 @@ mod tests {
     fn upload(path: &str) -> Upload {
         let volume = format!("shop/{}", path.trim_start_matches("./"));
         let volume = volume.parse().expect("a volume");
-        Upload { volume, path: path.to_owned(), ignore: Vec::new() }
+        Upload { volume, path: path.to_owned(), is_file: false, ignore: Vec::new() }
     }
 
     #[test]

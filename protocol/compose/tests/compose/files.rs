@@ -131,12 +131,12 @@ fn file_declarations_are_checked() {
         (
             "configs: {a: {file: large.bin}}",
             "configs: [a]",
-            "configs.a.file: it has more than 500 KiB",
+            "configs.a.file: it has more than 500 KiB: mount it under volumes: of the service",
         ),
         (
             "",
-            "volumes: [{type: bind, source: large.bin, target: /a}]",
-            "services.s.volumes[0]: it has more than 500 KiB",
+            "volumes: [/full/large.bin:/a]",
+            "services.s.volumes[0]: '/full/large.bin' is too large for a config: write the path relative to the Compose file, or, for that of the nodes, x-vc: {host_paths: [/full/large.bin]}",
         ),
     ] {
         assert_eq!(beside(top, lines).unwrap_err(), refusal, "{top} {lines}");
@@ -156,7 +156,7 @@ fn the_total_size_of_a_projects_files_is_limited() {
     assert_eq!(many(4).unwrap().files.len(), 4);
     assert_eq!(
         many(5).unwrap_err().to_string(),
-        "secrets.s4.file: the files of the project have more than 2048 KiB together"
+        "secrets.s4.file: the files of the project have more than 2048 KiB together: mount it under volumes: of the service"
     );
 }
 

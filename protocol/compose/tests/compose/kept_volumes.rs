@@ -219,6 +219,33 @@ fn a_directory_says_how_it_is_kept_where_it_is_mounted() {
 }
 
 #[test]
+fn a_file_that_is_too_large_for_a_config_is_what_a_volume_begins_with() {
+    let (mounts, volumes, uploads) = directories(
+        "volumes: [{type: bind, source: large.bin, target: /a, x-vc: {replicas: 3}}, './/large.bin:/b:ro', './full.txt:/c']",
+    );
+    let name = "large-bin-201b0c0c";
+    let mount = |target: &str, read_only| Mount::Volume {
+        name: name.parse().unwrap(),
+        target: target.to_owned(),
+        read_only,
+        nocopy: true,
+        subpath: Some("large.bin".to_owned()),
+    };
+    assert_eq!(mounts, [mount("/a", false), mount("/b", true)].map(|it| format!("{it:?}")));
+    assert_eq!(
+        volumes,
+        json!({name: {"replicas": 3, "origin": {"uploaded": {"path": "./large.bin"}}}})
+    );
+    let uploads: Vec<_> = uploads.iter().map(|it| (it.path.as_str(), it.is_file)).collect();
+    assert_eq!(uploads, [("./large.bin", true)]);
+
+    let (mounts, _, uploads) =
+        directories("volumes: [./full1:/1, ./full2:/2, ./full3:/3, ./full4:/4, ./full5:/5]");
+    assert_eq!(mounts.len(), 1, "each fits into a config, all together do not");
+    assert_eq!(uploads[0].path, "./full5");
+}
+
+#[test]
 fn what_does_not_exist_becomes_a_directory_unless_the_file_says_otherwise() {
     let project = beside("", "volumes: ['./missing.txt:/a']").unwrap();
     assert_eq!(
