@@ -17,6 +17,7 @@ use super::files::{self, Files};
 use super::host_paths::ProtectedPaths;
 use super::pause::Turns;
 use super::subnets::NetworkPool;
+use super::subpaths::Subpaths;
 use super::volume_names::VolumeNames;
 use super::volume_place::{FindVolume, VolumePlace};
 use crate::docker_error;
@@ -55,6 +56,7 @@ pub(super) struct DockerClient {
     pub(super) networks: PendingNetworks,
     pub(super) pool: NetworkPool,
     pub(super) volume_names: VolumeNames,
+    pub(super) subpaths: Subpaths,
     pub(super) places: Places,
     pub(super) turns: Turns,
     /// What was reported of other nodes last.
@@ -102,6 +104,7 @@ impl DockerClient {
         let directories = config.memory.unwrap_or_else(|| default_directories().into());
         let protected = default_directories().into_iter().chain(directories.iter().cloned());
         let volume_names = VolumeNames::load(&config.data_dir);
+        let subpaths = Subpaths::open(&config.data_dir);
         let protected = ProtectedPaths::new(protected.chain([config.data_dir]));
         Self {
             host: host(config.host).into(),
@@ -119,6 +122,7 @@ impl DockerClient {
             networks: PendingNetworks::default(),
             pool: config.pool,
             volume_names,
+            subpaths,
             places: Places(config.find_volume),
             turns: Turns::default(),
             orphans: Arc::default(),

@@ -222,11 +222,13 @@ impl DockerClient {
         place: &VolumePlace,
     ) -> Result<Vec<VolumeUser>, Error> {
         let name = self.volume_names.of(&self.identity, volume);
-        let is_mounted = |mount: &MountPoint| match place {
-            VolumePlace::Directory(path) => {
-                mount.source.as_deref().is_some_and(|source| Path::new(source) == path)
-            }
-            _ => mount.name.as_ref() == Some(&name),
+        let is_mounted = |mount: &MountPoint| {
+            let source = mount.source.as_deref().map(Path::new);
+            let is_whole = match place {
+                VolumePlace::Directory(path) => source == Some(path),
+                _ => mount.name.as_ref() == Some(&name),
+            };
+            is_whole || source.is_some_and(|source| self.subpaths.is_of(&name, source))
         };
         let filters = HashMap::from([("label", labels::filters(&self.identity))]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();

@@ -1,7 +1,7 @@
 //! Starting containers.
 
 use std::collections::BTreeMap;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 
 use bollard::errors::Error;
 use bollard::models::NetworkConnectRequest;
@@ -13,14 +13,14 @@ use vc_protocol::spec::{ContainerSpec, Mount};
 use vc_protocol::{Name, Slot, VolumeKey};
 
 use super::client::DockerClient;
-use super::confined_mounts::{self, ConfineError};
+use super::confined_mounts::ConfineError;
 use super::container::{self, ContainerContext};
 use super::files::FilesError;
 use super::host_paths::HostPathError;
 use super::labels;
 use super::networks::NetworkError;
 use super::observe::{Existing, Found};
-use super::volume_place::VolumePlace;
+use super::subpaths::SubpathError;
 use crate::clock::now;
 use crate::docker_error::{self, DockerError};
 use crate::images::{ImageRequest, Update};
@@ -75,11 +75,11 @@ pub(super) enum StartError {
     #[error(transparent)]
     Confine(#[from] ConfineError),
     /// Links in a directory lead out of it, or it does not exist.
-    #[error("cannot mount {subpath} of {}: {why}", directory.display())]
-    NotInside { directory: PathBuf, subpath: String, why: String },
-    /// The engine would mount the whole volume.
+    #[error(transparent)]
+    NotMounted(#[from] SubpathError),
+    /// The engine would mount all of a network file system, or of a volume of another host.
     #[error(
-        "volume.subpath ({0}) needs Docker 26 or later on this node: mount the whole volume, or place the service on another node"
+        "volume.subpath ({0}) of this volume needs Docker 26 or later on this node: mount the whole volume, or place the service on another node"
     )]
     Subpath(String),
     /// It would run under a lease, and nothing would end it with the lease.
@@ -133,24 +133,6 @@ impl From<DockerError> for StartError {
     }
 }
 
-/// Returns a directory of a volume that is a directory of this host, without symbolic links: containers write them.
-async fn inside(directory: &Path, subpath: &str) -> Result<PathBuf, StartError> {
-    let refused = |why: String| StartError::NotInside {
-        directory: directory.to_owned(),
-        subpath: subpath.to_owned(),
-        why,
-    };
-    let resolve = async |path: PathBuf| {
-        tokio::fs::canonicalize(path).await.map_err(|error| refused(error.to_string()))
-    };
-    let root = resolve(directory.to_owned()).await?;
-    let found = resolve(directory.join(subpath)).await?;
-    match found.starts_with(&root) {
-        true => Ok(found),
-        false => Err(refused(format!("it leads to {}", found.display()))),
-    }
-}
-
 impl DockerClient {
     /// Creates a container, and starts it if that is the goal. What prevents it (a missing image, the container itself) shows in the answers,
     /// so nothing is queried before.
@@ -178,7 +160,7 @@ impl DockerClient {
         let project = &id.slot.service.project;
         let mounted: Vec<String> =
             self.volume_names_of(project, spec).keys().map(ToString::to_string).collect();
-        let placed = self.placed(project, spec).await?;
+        let (placed, parts) = self.placed(&client, project, spec).await?;
         let spec = &placed;
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
@@ -216,7 +198,10 @@ impl DockerClient {
             let image = self.images.engine_name(&spec.image, pinned.as_ref()).await?;
             let context =
                 ContainerContext { networks, network_of, image, volumes, dns, files, epoch };
-            let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
+            let mut confined = self.confined(spec).await?;
+            // Until it is started.
+            let _bound = self.bind_parts(&name, &mut confined, &parts).await?;
+            let body = container::body(&self.identity, id, &confined, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
                 client.create_container(Some(options.clone()), body),
@@ -314,55 +299,7 @@ impl DockerClient {
         Err(StartError::RemovedMeanwhile(name))
     }
 
-    /// Returns the spec with bind mounts in place of those volumes whose data is in a directory of this host. Creates these
-    /// directories, unless a policy forbids them.
-    async fn placed(
-        &self,
-        project: &Name,
-        spec: &ContainerSpec,
-    ) -> Result<ContainerSpec, StartError> {
-        let mut spec = spec.clone();
-        let roots = spec.host_path_roots.clone();
-        let is_allowed =
-            |path: &Path| roots.is_empty() || roots.iter().any(|root| path.starts_with(root));
-        for mount in &mut spec.mounts {
-            let Mount::Volume { name, target, read_only, subpath, .. } = mount else { continue };
-            let key = VolumeKey { project: project.clone(), volume: name.clone() };
-            let place = self.places.of(&key);
-            let VolumePlace::Directory(path) = &place else { continue };
-            if is_allowed(path) {
-                let created = self.volume_directory(&key, &place).await;
-                created.map_err(|error| StartError::Node(error.to_string()))?;
-            }
-            let source = match subpath {
-                Some(subpath) => inside(path, subpath).await?,
-                None => path.clone(),
-            };
-            *mount = Mount::Bind {
-                source: source.display().to_string(),
-                target: target.clone(),
-                read_only: *read_only,
-            };
-        }
-        Ok(spec)
-    }
-
-    /// Makes the directories that bind mounts lack, as Docker does for the short form of a mount. Those of another host are left to
-    /// its engine, which refuses them.
-    async fn create_host_paths(&self, spec: &ContainerSpec) -> Result<(), StartError> {
-        if !self.is_local() || !spec.host_path_roots.is_empty() {
-            return Ok(());
-        }
-        for path in &spec.created_host_paths {
-            let missing = matches!(tokio::fs::metadata(path).await, Err(error) if error.kind() == std::io::ErrorKind::NotFound);
-            if missing && let Err(error) = tokio::fs::create_dir_all(path).await {
-                return Err(StartError::Node(format!("cannot make the directory {path}: {error}")));
-            }
-        }
-        Ok(())
-    }
-
-    /// Warns of what the engine leaves out. Errors: the container mounts a directory of a volume, which the engine cannot.
+    /// Warns of what the engine leaves out.
     async fn check_engine(
         &self,
         client: &bollard::Docker,
@@ -370,36 +307,14 @@ impl DockerClient {
         spec: &ContainerSpec,
     ) -> Result<(), StartError> {
         let start_interval = spec.healthcheck.as_ref().and_then(|check| check.start_interval_ms);
-        let subpath = spec.mounts.iter().find_map(|mount| match mount {
-            Mount::Volume { subpath, .. } => subpath.clone(),
-            _ => None,
-        });
-        if start_interval.is_none() && subpath.is_none() {
+        if start_interval.is_none() {
             return Ok(());
         }
         let info = self.info.get(client, &self.host).await.map_err(DockerError::Engine)?;
-        if start_interval.is_some() && !info.start_interval {
+        if !info.start_interval {
             tracing::warn!(instance = %id, "healthcheck.start_interval has no effect: the Docker engine is older than 25");
         }
-        match subpath {
-            Some(subpath) if !info.subpaths => Err(StartError::Subpath(subpath)),
-            _ => Ok(()),
-        }
-    }
-
-    /// Returns the spec with the host paths of its mounts resolved, where a policy limits them.
-    async fn confined(&self, spec: &ContainerSpec) -> Result<ContainerSpec, StartError> {
-        let mut spec = spec.clone();
-        if spec.host_path_roots.is_empty() {
-            return Ok(spec);
-        }
-        if !self.is_local() {
-            return Err(ConfineError::Remote(self.host.to_string()).into());
-        }
-        // A file system may hang.
-        let confine = move || confined_mounts::confine(&mut spec).map(|()| spec);
-        let confined = tokio::task::spawn_blocking(confine).await;
-        Ok(confined.map_err(|_| StartError::Cancelled)??)
+        Ok(())
     }
 
     /// Writes the secrets and configs of a container, unless they are there. Returns their directory, if it has any.

@@ -161,3 +161,50 @@ async fn instances_that_write_a_paused_volume_stand_still_and_the_next_node_lets
     drop(paused);
     assert_eq!(docker(&host).volume_users(&data(), &place).await.expect("asked"), 0);
 }
+
+#[tokio::test]
+async fn a_subpath_of_a_volume_is_mounted_whatever_the_engine_can() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let directory = tempfile::tempdir().expect("a directory");
+    let part = |subpath: &str, script: &str| {
+        let mut spec = shell(script);
+        let (name, target) = (data().volume, "/part".to_owned());
+        let subpath = Some(subpath.to_owned());
+        spec.mounts = vec![Mount::Volume { name, target, read_only: false, nocopy: true, subpath }];
+        spec
+    };
+    for place in [VolumePlace::Volume, VolumePlace::Directory(directory.path().into())] {
+        host.places.lock().expect("not poisoned").insert(data(), place.clone());
+        let root = docker(&host).volume_directory(&data(), &place).await.expect("made");
+        std::fs::create_dir(root.join("a")).expect("made");
+        std::fs::write(root.join("a/file"), "").expect("written");
+        std::os::unix::fs::symlink("/etc", root.join("link")).expect("linked");
+
+        let file = host.start("shop/web.1", &part("a/file", "echo one >>/part; exec sleep 600"));
+        host.running(&file).await;
+        grown(&root.join("a/file"), 0).await;
+        let dir = host.start("shop/web.2", &part("a", "echo two >/part/two; exec sleep 600"));
+        host.running(&dir).await;
+        grown(&root.join("a/two"), 0).await;
+        assert_eq!(docker(&host).volume_users(&data(), &place).await.expect("asked"), 2);
+        let paused = docker(&host).pause(&data(), &place).await.expect("paused");
+        let states = engine.run(&["ps", "--format", "{{.State}}"]);
+        assert_eq!(states, "paused\npaused", "a snapshot needs both to stand still");
+        drop(paused);
+
+        // A link leads nowhere else, and no place is left of what has started, or not.
+        for (subpath, why) in [("link/passwd", "it leads out"), ("none", "No such file")] {
+            let id = host.start("shop/web.3", &part(subpath, "exec sleep 600"));
+            let Phase::Failed { reason } = host.not_running(&id).await else { panic!("started") };
+            assert!(reason.contains(why), "{reason}");
+        }
+        let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read");
+        let left = mounts.lines().filter(|it| it.contains("/mounts/vc-shop.data-")).count();
+        assert_eq!(left, 0, "{mounts}");
+        for id in [file, dir] {
+            host.remove(&id, 0).await;
+        }
+        assert_eq!(std::fs::read_to_string(root.join("a/file")).expect("kept"), "one\n");
+    }
+}
