@@ -202,16 +202,17 @@ impl CopyTask {
             let begun = Instant::now();
             let outcome = self.volume.snapshot(&working, epoch, clock::now(), &pause).await?;
             drop(permit);
-            let mut paused_for = Duration::ZERO;
             self.unchanged = matches!(outcome, Outcome::Unchanged(_));
-            if let Outcome::Taken { manifest, paused } = &outcome {
-                paused_for = *paused;
-                let metrics = self.context.volumes.metrics();
-                metrics.taken(self.volume.key(), begun.elapsed(), paused_for);
-                tracing::debug!(volume = %self.volume.key(), snapshot = %manifest.id, ?paused, "snapshot taken");
-                self.volume.prune(spec.keep, clock::now()).await?;
+            match outcome {
+                Outcome::Unchanged(_) => schedule.unchanged(begun, begun.elapsed()),
+                Outcome::Taken { manifest, paused } => {
+                    let metrics = self.context.volumes.metrics();
+                    metrics.taken(self.volume.key(), begun.elapsed(), paused);
+                    tracing::debug!(volume = %self.volume.key(), snapshot = %manifest.id, ?paused, "snapshot taken");
+                    self.volume.prune(spec.keep, clock::now()).await?;
+                    schedule.taken(begun, begun.elapsed(), paused);
+                }
             }
-            schedule.taken(begun, begun.elapsed(), paused_for);
             last = Some(writers);
             self.retry = Retry::new();
             self.report().await?;

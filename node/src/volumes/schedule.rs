@@ -8,6 +8,10 @@ use tokio::time::Instant;
 const MIN_INTERVAL: Duration = Duration::from_secs(5);
 /// The instances are paused for at most one part in so many of the time.
 const MIN_INTERVALS_PER_PAUSE: u32 = 100;
+/// Snapshots are taken at most half of the time.
+const MIN_INTERVALS_PER_SNAPSHOT: u32 = 2;
+/// A volume that does not change is looked through for at most one part in so many of the time.
+const MIN_INTERVALS_PER_LOOK: u32 = 20;
 /// The first and the longest time between attempts.
 const RETRY_INTERVAL: (Duration, Duration) = (Duration::from_secs(1), Duration::from_secs(60));
 
@@ -29,8 +33,13 @@ impl Schedule {
 
     /// Notes a snapshot.
     pub(super) fn taken(&mut self, begun: Instant, duration: Duration, paused: Duration) {
-        let interval = MIN_INTERVAL.max(paused * MIN_INTERVALS_PER_PAUSE).max(duration * 2);
-        self.due = begun + interval;
+        let shortest = MIN_INTERVAL.max(paused * MIN_INTERVALS_PER_PAUSE);
+        self.due = begun + shortest.max(duration * MIN_INTERVALS_PER_SNAPSHOT);
+    }
+
+    /// Notes that nothing had changed.
+    pub(super) fn unchanged(&mut self, begun: Instant, duration: Duration) {
+        self.due = begun + MIN_INTERVAL.max(duration * MIN_INTERVALS_PER_LOOK);
     }
 }
 
@@ -73,6 +82,11 @@ mod tests {
         assert_eq!(due(millis(300), millis(20)), millis(5000));
         assert_eq!(due(millis(300), millis(80)), millis(8000));
         assert_eq!(due(millis(20_000), millis(80)), millis(40_000), "a slow disk");
+        let mut idle = Schedule::begin(start);
+        for (look, interval) in [(10, 5000), (250, 5000), (1000, 20_000)] {
+            idle.unchanged(start, millis(look));
+            assert_eq!(idle.due() - start, millis(interval));
+        }
     }
 
     #[test]
