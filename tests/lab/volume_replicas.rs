@@ -259,6 +259,40 @@ fn a_volume_is_restored_from_a_snapshot_and_out_of_the_trash() {
     assert!(again.starts_with(&restored), "{} then {} lines", restored.len(), again.len());
 }
 
+#[test]
+fn the_newest_copy_is_taken_out_of_the_trash_also_when_an_older_one_was_removed_later() {
+    let lab = Lab::cluster(3);
+    lab.deploy(1, COMPOSE, &["--wait"]).done();
+    let (primary, replica) = replicated(&lab, 1);
+    lab.host("node-kill", replica);
+    let before = lines(&lab).len();
+    until("the service writes on", DEADLINE, || {
+        let now = lines(&lab).len();
+        if now > before + 50 { Ok(()) } else { Err(now) }
+    });
+    lab.vc(primary, &["scale", "db=0"]).done();
+    let none_left = || {
+        let left = lab.all_containers(&[1, 2, 3]).values().map(Vec::len).sum::<usize>();
+        if left == 0 { Ok(()) } else { Err(left) }
+    };
+    until("no container is left", DEADLINE, none_left);
+    lab.vc(primary, &["rm", "db"]).done();
+    lab.vc(primary, &["volume", "rm", "shop/data"]).done();
+    let is_removed = |host| {
+        let left = lab.docker(host, &["volume", "ls", "-q"]).done();
+        if left.trim().is_empty() { Ok(()) } else { Err(left) }
+    };
+    until("the primary has removed it", DEADLINE, || is_removed(primary));
+    lab.node(replica, &["run"]);
+    lab.all_up(&[1, 2, 3]);
+    until("the replica has removed it", DEADLINE, || is_removed(replica));
+
+    lab.vc(replica, &["volume", "undelete", "shop/data"]).done();
+    lab.deploy(1, COMPOSE, &["--wait"]).done();
+    let after = lines(&lab).len();
+    assert!(after > before + 50, "{after} lines, and {before} when the replica was lost");
+}
+
 /// Returns a number of the node's metrics.
 fn metric(lab: &Lab, host: usize, name: &str) -> u64 {
     let text = lab.get(host, "http://127.0.0.1:4779/metrics").done();

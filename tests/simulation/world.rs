@@ -361,7 +361,7 @@ impl World {
             }
             match output {
                 Output::Runtime(action) => self.run_action(index, action),
-                Output::RemoveVolume(volume) | Output::ForgetVolume(volume) => {
+                Output::RemoveVolume { volume, .. } | Output::ForgetVolume { volume, .. } => {
                     drop(self.nodes[index].volumes.copies.remove(&volume))
                 }
                 Output::Volumes(tasks) => self.set_volume_tasks(index, tasks),

@@ -520,7 +520,12 @@ impl Engine {
     fn update_volumes(&mut self, now: Millis) {
         let (node, leases) = (self.replica.id(), &self.guard.leases);
         let effects = self.volumes.update(&self.view, &mut self.own, node, leases, now);
-        self.outputs.extend(effects.removed.into_iter().map(Output::RemoveVolume));
+        self.outputs.extend(
+            effects
+                .removed
+                .into_iter()
+                .map(|volume| Output::RemoveVolume { volume, decided: None }),
+        );
         self.outputs.extend(effects.tasks.map(Output::Volumes));
     }
 

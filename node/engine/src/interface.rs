@@ -236,9 +236,19 @@ pub enum Output {
     /// Pass the action to the runtime.
     Runtime(RuntimeAction),
     /// Remove the data of a volume.
-    RemoveVolume(VolumeKey),
+    RemoveVolume {
+        /// The volume.
+        volume: VolumeKey,
+        /// When it was removed from the cluster, which is the same for all copies; `None`: others keep it.
+        decided: Option<Millis>,
+    },
     /// Keep the data of a volume aside: the cluster does not know it any more.
-    ForgetVolume(VolumeKey),
+    ForgetVolume {
+        /// The volume.
+        volume: VolumeKey,
+        /// When it was forgotten, which is the same for all copies.
+        decided: Millis,
+    },
     /// What to do with the copies of volumes on this node: all of them, when that has changed. A copy without a task stays as it
     /// is.
     Volumes(BTreeMap<VolumeKey, VolumeTask>),

@@ -195,9 +195,11 @@ impl Reconciler {
         let removed = own.volumes.extract_if(.., |key, record| {
             tombstones.get(key).is_some_and(|removed| record.lamport <= removed.lamport)
         });
-        let removed = removed.map(|(key, _)| match tombstones.get(&key) {
-            Some(tombstone) if tombstone.forgotten => Output::ForgetVolume(key),
-            _ => Output::RemoveVolume(key),
+        let removed = removed.map(|(volume, _)| match tombstones.get(&volume) {
+            Some(tombstone) if tombstone.forgotten => {
+                Output::ForgetVolume { volume, decided: tombstone.at }
+            }
+            tombstone => Output::RemoveVolume { volume, decided: tombstone.map(|it| it.at) },
         });
         let removed = removed.collect();
         for id in self.workload.have_run() {

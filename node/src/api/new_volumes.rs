@@ -104,7 +104,7 @@ impl ControlService {
         let manifest = copied.map_err(VolumeError::from)?;
         // Somebody may have put a link in its place since it was checked, which root has followed.
         if before.is_none() || identity(&directory).await != before {
-            store.volume(&key).trash(None, clock::now()).await.map_err(VolumeError::from)?;
+            store.volume(&key).trash(None, None, clock::now()).await.map_err(VolumeError::from)?;
             return Err(VolumeError::Replaced(directory).into());
         }
         let from = match path {
@@ -127,7 +127,11 @@ impl ControlService {
         if let Err(error) = self.check_new(&volume, mounted) {
             // Not what an instance of this node has begun to write.
             if self.copy(store, &volume).await?.written.is_none() {
-                store.volume(&volume).trash(None, clock::now()).await.map_err(VolumeError::from)?;
+                store
+                    .volume(&volume)
+                    .trash(None, None, clock::now())
+                    .await
+                    .map_err(VolumeError::from)?;
             }
             return Err(error.into());
         }

@@ -106,7 +106,7 @@ impl ControlService {
                     rows.push(row(
                         SnapshotKind::Removed,
                         manifest,
-                        trashed.removed,
+                        trashed.decided,
                         // Zero, as of snapshots, where it is kept.
                         if trashed.expires == Millis::MAX { 0 } else { trashed.expires },
                     ));
@@ -223,7 +223,9 @@ impl ControlService {
         let (from, key) = (store.clone(), volume.clone());
         blocking(move || {
             let all = from.trashed()?.into_iter().filter(|it| it.key == key);
-            let last = all.max_by_key(|it| it.removed);
+            // The copies of one removal have one time, and not all have what was written last.
+            let last =
+                all.max_by_key(|it| (it.decided, it.newest.as_ref().map(|newest| newest.id)));
             let removed = last.ok_or_else(|| VolumeError::NotInTrash(key.clone()))?.removed;
             Ok(from.undelete(&key, removed)?)
         })

@@ -311,13 +311,13 @@ impl Driver {
                     self.deadlines = deadlines;
                 }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
-                Output::RemoveVolume(volume) => {
+                Output::RemoveVolume { volume, decided } => {
                     self.copies.remove(&volume);
-                    self.context.volumes.remove(volume);
+                    self.context.volumes.remove(volume, decided);
                 }
-                Output::ForgetVolume(volume) => {
+                Output::ForgetVolume { volume, decided } => {
                     self.copies.remove(&volume);
-                    self.context.volumes.forget(volume);
+                    self.context.volumes.forget(volume, decided);
                 }
                 Output::Volumes(tasks) => self.context.volumes.keep(tasks),
                 Output::Persist(durable) => {

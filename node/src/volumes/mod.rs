@@ -18,7 +18,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use tokio::sync::{Notify, watch};
 use vc_engine::volumes::VolumeTask;
-use vc_protocol::VolumeKey;
+use vc_protocol::{Millis, VolumeKey};
 use vc_volumes::Store;
 
 use crate::bandwidth::Bandwidth;
@@ -45,7 +45,14 @@ struct Shared {
 
 /// What becomes of a copy that this node is not to have any more.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Removal {
+struct Removal {
+    how: How,
+    /// When it was removed from the cluster, or forgotten; `None`: others keep it.
+    decided: Option<Millis>,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum How {
     /// Its snapshots go to the trash, and the volume in Docker is deleted.
     Remove,
     /// Its snapshots stay in the trash, and the volume stays in Docker.
@@ -79,16 +86,16 @@ impl Volumes {
     }
 
     /// Removes a copy: what it has goes to the trash. Never waits.
-    pub(crate) fn remove(&self, volume: VolumeKey) {
+    pub(crate) fn remove(&self, volume: VolumeKey, decided: Option<Millis>) {
         self.change(|wanted| {
-            wanted.removed.insert(volume, Removal::Remove);
+            wanted.removed.insert(volume, Removal { how: How::Remove, decided });
         });
     }
 
     /// Keeps what a copy has aside, and does not delete it. Never waits.
-    pub(crate) fn forget(&self, volume: VolumeKey) {
+    pub(crate) fn forget(&self, volume: VolumeKey, decided: Millis) {
         self.change(|wanted| {
-            wanted.removed.insert(volume, Removal::Forget);
+            wanted.removed.insert(volume, Removal { how: How::Forget, decided: Some(decided) });
         });
     }
 

@@ -17,7 +17,7 @@ use vc_volumes::Store;
 
 use super::copy::{CopyContext, CopyTask};
 use super::error::CopyError;
-use super::{Removal, Volumes, metrics};
+use super::{How, Removal, Volumes, metrics};
 use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::snapshot::Snapshot;
@@ -91,11 +91,11 @@ impl Supervisor {
         expiry.set_missed_tick_behavior(MissedTickBehavior::Delay);
         loop {
             let wanted = volumes.take();
-            for (volume, how) in wanted.removed {
+            for (volume, removal) in wanted.removed {
                 let ended = running.remove(&volume);
                 let before = removals.remove(&volume);
                 let removal =
-                    remove(store.clone(), docker.clone(), volume.clone(), how, ended, before);
+                    remove(store.clone(), docker.clone(), volume.clone(), removal, ended, before);
                 let (metrics, key) = (volumes.metrics().clone(), volume.clone());
                 let removal = async move {
                     removal.await;
@@ -177,7 +177,7 @@ async fn remove(
     store: Store,
     docker: Docker,
     volume: VolumeKey,
-    how: Removal,
+    removal: Removal,
     running: Option<Running>,
     before: Option<JoinHandle<()>>,
 ) {
@@ -190,18 +190,20 @@ async fn remove(
         handle.abort();
         let _ = handle.await;
     }
-    match (trash(&store, &docker, &volume, &place, how).await, how) {
-        (Ok(()), Removal::Remove) => {}
-        (Ok(()), Removal::Forget) => return,
-        (Err(error), Removal::Forget) => {
+    match (trash(&store, &docker, &volume, &place, removal).await, removal.how) {
+        (Ok(()), How::Remove) => {}
+        (Ok(()), How::Forget) => return,
+        (Err(error), How::Forget) => {
             // Its snapshots are kept, if not what was written since the last one, which stays in Docker.
             tracing::warn!(%volume, %error, "a volume is forgotten without a last snapshot");
-            if let Err(error) = store.volume(&volume).forget(None, clock::now()).await {
+            if let Err(error) =
+                store.volume(&volume).forget(None, removal.decided, clock::now()).await
+            {
                 tracing::error!(%volume, %error, "a forgotten volume is left where it is");
             }
             return;
         }
-        (Err(error), Removal::Remove) => {
+        (Err(error), How::Remove) => {
             tracing::error!(
                 %volume,
                 %error,
@@ -220,7 +222,7 @@ async fn trash(
     docker: &Docker,
     volume: &VolumeKey,
     place: &VolumePlace,
-    how: Removal,
+    Removal { how, decided }: Removal,
 ) -> Result<(), CopyError> {
     let started = tokio::time::Instant::now();
     while docker.volume_users(volume, place).await? > 0 && started.elapsed() < USERS_TIMEOUT {
@@ -233,15 +235,15 @@ async fn trash(
     };
     let (copy, now) = (store.volume(volume), clock::now());
     let trashed = match how {
-        Removal::Remove => copy.trash(working.as_deref(), now).await?,
-        Removal::Forget => copy.forget(working.as_deref(), now).await?,
+        How::Remove => copy.trash(working.as_deref(), decided, now).await?,
+        How::Forget => copy.forget(working.as_deref(), decided, now).await?,
     };
     let snapshot = trashed.and_then(|it| it.newest).map(|it| it.id.to_string());
     match how {
-        Removal::Remove => {
+        How::Remove => {
             tracing::info!(%volume, snapshot, "volume removed: its snapshots are in the trash for 24 h");
         }
-        Removal::Forget => {
+        How::Forget => {
             tracing::info!(%volume, snapshot, "volume forgotten: its data stays in Docker and in the trash");
         }
     }

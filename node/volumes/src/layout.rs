@@ -19,6 +19,11 @@ impl Layout {
         self.0.join("forgotten")
     }
 
+    /// In the trash: when the volume was removed from the cluster, in milliseconds.
+    pub(crate) fn decided(&self) -> PathBuf {
+        self.0.join("decided")
+    }
+
     /// Committed snapshots.
     pub(crate) fn snapshots(&self) -> PathBuf {
         self.0.join("snapshots")

@@ -21,8 +21,10 @@ const KEPT: Millis = 24 * 3_600_000;
 pub struct Trashed {
     /// The volume.
     pub key: VolumeKey,
-    /// When it was removed; identifies it, with the name.
+    /// When this node removed it; identifies it, with the name.
     pub removed: Millis,
+    /// When it was removed from the cluster, which is the same for all copies; without such a time, [`Trashed::removed`].
+    pub decided: Millis,
     /// When it may be deleted; [`Millis::MAX`]: never, it was only forgotten.
     pub expires: Millis,
     /// The newest of its snapshots.
@@ -31,16 +33,18 @@ pub struct Trashed {
 
 impl Volume {
     /// Moves the whole copy to the trash. What `working` has that is in no snapshot becomes the last one first, whatever the
-    /// fence; nothing may write it. The directory itself is the caller's to remove. `None`: there was nothing.
+    /// fence; nothing may write it. `decided` is when the volume was removed from the cluster, if it was. The directory itself is the
+    /// caller's to remove. `None`: there was nothing.
     ///
     /// # Errors
     /// What may go wrong; the copy is where it was then.
     pub async fn trash(
         &self,
         working: Option<&Path>,
+        decided: Option<Millis>,
         now: Millis,
     ) -> Result<Option<Trashed>, Error> {
-        self.put_away(working, now, false).await
+        self.put_away(working, decided, now, false).await
     }
 
     /// As [`Volume::trash`], for good: what is there does not expire.
@@ -50,14 +54,16 @@ impl Volume {
     pub async fn forget(
         &self,
         working: Option<&Path>,
+        decided: Option<Millis>,
         now: Millis,
     ) -> Result<Option<Trashed>, Error> {
-        self.put_away(working, now, true).await
+        self.put_away(working, decided, now, true).await
     }
 
     async fn put_away(
         &self,
         working: Option<&Path>,
+        decided: Option<Millis>,
         now: Millis,
         for_good: bool,
     ) -> Result<Option<Trashed>, Error> {
@@ -90,6 +96,11 @@ impl Volume {
             if for_good {
                 let mark = this.layout().forgotten();
                 vc_atomic_file::write(&mark, b"", 0o600).context("write", &mark)?;
+            }
+            if let Some(decided) = decided {
+                let file = this.layout().decided();
+                let text = decided.to_string();
+                vc_atomic_file::write(&file, text.as_bytes(), 0o600).context("write", &file)?;
             }
             let removed = store.free_time(this.key(), now);
             let to = store.trash_dir(this.key(), removed);
@@ -144,6 +155,7 @@ impl Store {
         tree::create(volume.dir().parent().unwrap_or(&self.0.dir))?;
         // Before: the next removal may be another one. After a crash it expires, as what was removed does.
         tree::remove_file(&layout.forgotten())?;
+        tree::remove_file(&layout.decided())?;
         tree::publish(&from, volume.dir())
     }
 
@@ -185,6 +197,8 @@ impl Store {
             true => Millis::MAX,
             false => removed.saturating_add(KEPT),
         };
-        Ok(Trashed { key: key.clone(), removed, expires, newest })
+        let decided = std::fs::read_to_string(layout.decided()).ok();
+        let decided = decided.and_then(|text| text.parse().ok()).unwrap_or(removed);
+        Ok(Trashed { key: key.clone(), removed, decided, expires, newest })
     }
 }

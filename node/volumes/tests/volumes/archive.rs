@@ -131,13 +131,14 @@ async fn what_was_removed_can_be_taken_back_for_a_day_with_what_was_written_last
     node.take(4).await;
     node.write("file", "2");
     let key = node.volume.key().clone();
-    let trashed = node.volume.trash(Some(&node.working()), 1000).await.unwrap().expect("moved");
+    let trashed =
+        node.volume.trash(Some(&node.working()), None, 1000).await.unwrap().expect("moved");
     assert_eq!(trashed.newest.as_ref().map(|it| it.id.to_string()).as_deref(), Some("4-2"));
     assert_eq!((trashed.removed, trashed.expires), (1000, 1000 + DAY));
     assert!(node.store.copies().unwrap().is_empty());
     assert_eq!(node.store.trashed().unwrap(), std::slice::from_ref(&trashed));
     // What was never there is not moved.
-    assert_eq!(node.store.volume(&key).trash(None, 2000).await.unwrap(), None);
+    assert_eq!(node.store.volume(&key).trash(None, None, 2000).await.unwrap(), None);
 
     node.store.expire(trashed.expires - 1).unwrap();
     node.store.volume(&key).raise_fence(9).await.unwrap();
@@ -153,7 +154,7 @@ async fn what_was_removed_can_be_taken_back_for_a_day_with_what_was_written_last
     volume.begin(&node.working(), 9, copy.snapshot, 1).await.unwrap();
     assert_eq!(node.read("file"), "2");
 
-    volume.trash(Some(&node.working()), 5000).await.unwrap().expect("moved");
+    volume.trash(Some(&node.working()), None, 5000).await.unwrap().expect("moved");
     let again = node.store.volume(&key);
     fs::create_dir_all(node.working()).unwrap();
     again.begin(&node.working(), 10, None, 1).await.unwrap();

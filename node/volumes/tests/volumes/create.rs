@@ -123,7 +123,7 @@ async fn what_is_forgotten_does_not_expire_and_what_is_undeleted_and_removed_doe
     let key = "shop/db".parse().unwrap();
     node.write("file", "one");
     node.begin(3, None).await;
-    let forgotten = node.volume.forget(Some(&node.working()), 1000).await.unwrap().unwrap();
+    let forgotten = node.volume.forget(Some(&node.working()), None, 1000).await.unwrap().unwrap();
     assert_eq!((forgotten.removed, forgotten.expires), (1000, u64::MAX));
     assert_eq!(node.read("file"), "one", "the directory is the caller's");
     let later = 1000 + 30 * 24 * 3_600_000;
@@ -131,8 +131,9 @@ async fn what_is_forgotten_does_not_expire_and_what_is_undeleted_and_removed_doe
     node.store.undelete(&key, 1000).unwrap();
     let volume = node.store.volume(&key);
     assert_eq!(volume.snapshots().unwrap().len(), 1);
-    let removed = volume.trash(None, later).await.unwrap().unwrap();
+    let removed = volume.trash(None, Some(7), later).await.unwrap().unwrap();
     assert_eq!(removed.expires, later + 24 * 3_600_000);
+    assert_eq!((forgotten.decided, removed.decided), (1000, 7));
 }
 
 #[tokio::test]
