@@ -100,14 +100,15 @@ impl DockerClient {
         reporter: Reporter,
         watchdog: Watchdog,
     ) -> Self {
+        let host: Arc<str> = host(config.host).into();
         let default_directories = || files::DIRECTORIES.map(PathBuf::from);
         let directories = config.memory.unwrap_or_else(|| default_directories().into());
         let protected = default_directories().into_iter().chain(directories.iter().cloned());
         let volume_names = VolumeNames::load(&config.data_dir);
-        let subpaths = Subpaths::open(&config.data_dir);
+        let subpaths = Subpaths::new(&config.data_dir, &host);
         let protected = ProtectedPaths::new(protected.chain([config.data_dir]));
         Self {
-            host: host(config.host).into(),
+            host,
             info: EngineInfoCache::default(),
             images: config.images,
             identity,

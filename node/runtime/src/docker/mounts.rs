@@ -62,18 +62,20 @@ impl DockerClient {
         Ok((spec, parts))
     }
 
-    /// Binds subpaths of volumes, and makes them the mounts of a container.
-    pub(super) async fn bind_parts(
+    /// Attaches subpaths of volumes, and makes them the mounts of a container.
+    pub(super) async fn attach_parts(
         &self,
         container: &str,
         spec: &mut ContainerSpec,
         parts: &[Part],
     ) -> Result<Vec<Subpath>, StartError> {
-        let mut bound = Vec::new();
+        let mut attached = Vec::new();
         for Part { number, volume, place, subpath } in parts {
             let Some(mount) = spec.mounts.get_mut(*number) else { continue };
             let (directory, target, read_only) = match mount {
-                Mount::Bind { source, target, read_only } => (PathBuf::from(&*source), target, *read_only),
+                Mount::Bind { source, target, read_only } => {
+                    (PathBuf::from(&*source), target, *read_only)
+                }
                 Mount::Volume { target, read_only, .. } => {
                     let found = self.volume_directory(volume, place).await;
                     let found = found.map_err(|error| StartError::Node(error.to_string()))?;
@@ -85,15 +87,15 @@ impl DockerClient {
             let (name, subpath) = (self.volume_names.of(&self.identity, volume), subpath.clone());
             let number = *number;
             // A file system may hang.
-            let binding = tokio::task::spawn_blocking(move || {
-                subpaths.bind(&directory, &subpath, &name, (&container, number))
+            let attaching = tokio::task::spawn_blocking(move || {
+                subpaths.attach(&directory, &subpath, &name, (&container, number))
             });
-            let subpath = binding.await.map_err(|_| StartError::Cancelled)??;
+            let subpath = attaching.await.map_err(|_| StartError::Cancelled)??;
             let (source, target) = (subpath.place().display().to_string(), std::mem::take(target));
             *mount = Mount::Bind { source, target, read_only };
-            bound.push(subpath);
+            attached.push(subpath);
         }
-        Ok(bound)
+        Ok(attached)
     }
 
     /// Makes the directories that bind mounts lack, as Docker does for the short form of a mount. Those of another host are left to

@@ -200,7 +200,7 @@ impl DockerClient {
                 ContainerContext { networks, network_of, image, volumes, dns, files, epoch };
             let mut confined = self.confined(spec).await?;
             // Until it is started.
-            let _bound = self.bind_parts(&name, &mut confined, &parts).await?;
+            let _attached = self.attach_parts(&name, &mut confined, &parts).await?;
             let body = container::body(&self.identity, id, &confined, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(

@@ -1,20 +1,29 @@
 //! Subpaths of volumes: a container mounts one directory or file of a volume.
 //!
-//! Engines from Docker 26 on do that for their own volumes. For others the node opens the subpath, binds what it has opened to a place
-//! of its own, and the engine mounts that place: a program that replaces a part of the path by a link in the meantime leads nowhere
-//! else. The container has its own mount once it is started, so that the place is released then.
+//! Engines from Docker 26 on do that for their own volumes. For others the node opens the subpath, attaches a clone of that mount to a
+//! place of its own, and the engine mounts that place: a program that replaces a part of the path by a link in the meantime leads
+//! nowhere else. The container has its own mount once it is started, so that the place is released then.
+//!
+//! All of this happens in the mount namespace of the engine, where the paths of its volumes mean something. The places are in a file
+//! system in memory that is mounted there: a runtime in yet another namespace finds nothing, instead of an empty file.
 
-use std::fs;
+use std::fs::{self, File};
 use std::io;
-use std::os::fd::{AsFd, AsRawFd as _, OwnedFd};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
-use rustix::fs::{FileType, Mode, OFlags, ResolveFlags};
-use rustix::mount::{UnmountFlags, mount_bind, unmount};
+use nix::sched::{CloneFlags, setns, unshare};
+use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
+use rustix::mount::{
+    MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
+};
 
 /// Name of the directory with the places, in the data directory, which no container mounts.
 const DIRECTORY: &str = "mounts";
+/// Options of the file system of the places, which has nothing but empty files and directories.
+const OPTIONS: &std::ffi::CStr = c"size=1m,mode=0700";
 
 /// A subpath cannot be mounted.
 #[derive(Debug, thiserror::Error)]
@@ -22,77 +31,104 @@ pub(super) enum SubpathError {
     /// There is no such path, or it leads out of the volume.
     #[error("cannot mount {subpath} of {}: {source}", directory.display())]
     Open { directory: PathBuf, subpath: String, source: io::Error },
-    #[error("cannot bind {subpath} of a volume to {}, which needs root: {source}", place.display())]
-    Bind { subpath: String, place: PathBuf, source: io::Error },
+    #[error("cannot attach {subpath} of a volume to {}, which needs root: {source}", place.display())]
+    Attach { subpath: String, place: PathBuf, source: io::Error },
 }
 
 /// The places of this node.
 #[derive(Debug, Clone)]
-pub(super) struct Subpaths(Arc<Path>);
+pub(super) struct Subpaths(Arc<Places>);
+
+#[derive(Debug)]
+struct Places {
+    dir: PathBuf,
+    /// The socket of the engine.
+    socket: PathBuf,
+    /// Whether what a node that was killed has left is released.
+    swept: Mutex<bool>,
+}
 
 impl Subpaths {
-    /// Releases the places that a node which was killed has left in this data directory.
-    pub(super) fn open(data_dir: &Path) -> Self {
-        let places = Self(data_dir.join(DIRECTORY).into());
-        let entries = |path: &Path| fs::read_dir(path).into_iter().flatten().flatten();
-        for volume in entries(&places.0) {
-            for place in entries(&volume.path()) {
-                release(&place.path());
-            }
-            let _ = fs::remove_dir(volume.path());
-        }
-        places
+    /// Returns those of the engine at `host`, which is used on this host alone.
+    pub(super) fn new(data_dir: &Path, host: &str) -> Self {
+        let socket = host.trim_start_matches("unix://").into();
+        let dir = data_dir.join(DIRECTORY);
+        Self(Arc::new(Places { dir, socket, swept: Mutex::default() }))
     }
 
     /// Returns whether the source of a mount is a subpath of the volume with this name in Docker.
     pub(super) fn is_of(&self, volume: &str, source: &Path) -> bool {
-        source.starts_with(self.of(volume))
+        source.starts_with(self.0.dir.join(volume))
     }
 
-    /// Binds a subpath of the volume in `directory`, for the mount with a number of a container. The same mount has the same place.
-    /// Blocks.
-    pub(super) fn bind(
+    /// Attaches a subpath of the volume in `directory` to a place, for the mount with a number of a container. The same mount has the same
+    /// place. Blocks.
+    pub(super) fn attach(
         &self,
         directory: &Path,
         subpath: &str,
         volume: &str,
-        mount: (&str, usize),
+        (container, number): (&str, usize),
     ) -> Result<Subpath, SubpathError> {
-        let opened = open(directory, subpath).map_err(|source| SubpathError::Open {
-            directory: directory.to_owned(),
-            subpath: subpath.to_owned(),
-            source,
-        })?;
-        let (container, number) = mount;
-        let place = self.of(volume).join(format!("{}.{number}", container.replace('/', "_")));
-        // A node that was killed may have left it.
-        release(&place);
-        bind(&opened, &place).map_err(|source| SubpathError::Bind {
+        let places = &*self.0;
+        let place = places.dir.join(volume);
+        let place = place.join(format!("{}.{number}", container.replace('/', "_")));
+        let attach_error = |source| SubpathError::Attach {
             subpath: subpath.to_owned(),
             place: place.clone(),
             source,
-        })?;
-        Ok(Subpath(place))
-    }
-
-    fn of(&self, volume: &str) -> PathBuf {
-        self.0.join(volume)
+        };
+        let mut swept = places.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        let attached = places.in_engine(|| {
+            let opened = open(directory, subpath).map_err(|source| SubpathError::Open {
+                directory: directory.to_owned(),
+                subpath: subpath.to_owned(),
+                source,
+            })?;
+            prepare(&places.dir, !*swept)
+                .and_then(|()| attach(&opened, &place))
+                .map_err(attach_error)
+        });
+        attached.map_err(attach_error)??;
+        *swept = true;
+        Ok(Subpath { places: Arc::clone(&self.0), place })
     }
 }
 
-/// A subpath that is bound to a place until this is dropped.
+impl Places {
+    /// Calls `f` in the mount namespace of the engine, or of what listens for it.
+    fn in_engine<T: Send>(&self, f: impl FnOnce() -> T + Send) -> io::Result<T> {
+        let engine = rustix::net::sockopt::socket_peercred(UnixStream::connect(&self.socket)?)?.pid;
+        let namespace = File::open(format!("/proc/{}/ns/mnt", engine.as_raw_nonzero()))?;
+        let enter = || {
+            // A thread that shares its root directory cannot enter.
+            unshare(CloneFlags::CLONE_FS)?;
+            setns(&namespace, CloneFlags::CLONE_NEWNS)?;
+            Ok(f())
+        };
+        let ended = std::thread::scope(|scope| scope.spawn(enter).join());
+        ended.unwrap_or_else(|_| Err(io::Error::other("a thread panicked")))
+    }
+}
+
+/// A subpath that is attached to a place until this is dropped.
 #[derive(Debug)]
-pub(super) struct Subpath(PathBuf);
+pub(super) struct Subpath {
+    places: Arc<Places>,
+    place: PathBuf,
+}
 
 impl Subpath {
     pub(super) fn place(&self) -> &Path {
-        &self.0
+        &self.place
     }
 }
 
 impl Drop for Subpath {
     fn drop(&mut self) {
-        release(&self.0);
+        if let Err(error) = self.places.in_engine(|| release(&self.place)) {
+            tracing::warn!(place = %self.place.display(), %error, "cannot release a subpath of a volume");
+        }
     }
 }
 
@@ -107,32 +143,39 @@ fn open(directory: &Path, subpath: &str) -> io::Result<OwnedFd> {
     }
 }
 
-fn bind(opened: &OwnedFd, place: &Path) -> io::Result<()> {
-    fs::create_dir_all(place.parent().unwrap_or(place))?;
-    let kind = FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode);
-    match kind {
-        FileType::Directory => fs::create_dir(place)?,
-        FileType::RegularFile => drop(fs::File::create_new(place)?),
-        _ => return Err(io::Error::other("it is neither a directory nor a regular file")),
-    }
-    let source = format!("/proc/self/fd/{}", opened.as_fd().as_raw_fd());
-    if let Err(error) = mount_bind(source, place) {
-        release(place);
-        return Err(error.into());
+/// Mounts the file system of the places, if it is not. `sweep` releases what is attached to them.
+fn prepare(dir: &Path, sweep: bool) -> io::Result<()> {
+    fs::create_dir_all(dir)?;
+    while sweep && unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+    let device = |path: &Path| rustix::fs::stat(path).map(|found| found.st_dev);
+    if device(dir)? == device(&dir.join(".."))? {
+        let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
+        mount("vc", dir, "tmpfs", flags, OPTIONS)?;
     }
     Ok(())
 }
 
-/// Undoes a bind. Deletes nothing but the empty place: what is mounted there is the data of people.
+fn attach(opened: &OwnedFd, place: &Path) -> io::Result<()> {
+    release(place);
+    fs::create_dir_all(place.parent().unwrap_or(place))?;
+    match FileType::from_raw_mode(rustix::fs::fstat(opened)?.st_mode) {
+        FileType::Directory => fs::create_dir(place)?,
+        FileType::RegularFile => drop(File::create_new(place)?),
+        _ => return Err(io::Error::other("it is neither a directory nor a regular file")),
+    }
+    let flags = OpenTreeFlags::OPEN_TREE_CLONE
+        | OpenTreeFlags::OPEN_TREE_CLOEXEC
+        | OpenTreeFlags::AT_EMPTY_PATH;
+    let clone = open_tree(opened, "", flags)?;
+    move_mount(clone, "", CWD, place, MoveMountFlags::MOVE_MOUNT_F_EMPTY_PATH)?;
+    Ok(())
+}
+
+/// Detaches what is at a place, and removes the place. Nothing below it is deleted: it is the data of people.
 fn release(place: &Path) {
     while unmount(place, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
-    let _ = fs::remove_dir(place).or_else(|_| {
-        fs::symlink_metadata(place).and_then(|found| match found.is_file() && found.len() == 0 {
-            true => fs::remove_file(place),
-            false => Ok(()),
-        })
-    });
-    let _ = place.parent().map(fs::remove_dir);
+    // A place to which something is still attached is busy.
+    let _ = fs::remove_dir(place).or_else(|_| fs::remove_file(place));
 }
 
 #[cfg(test)]
