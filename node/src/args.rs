@@ -14,6 +14,7 @@ use crate::settings::{Setting, Settings};
     propagate_version = true,
     after_help = "\
 Examples:
+  vc-node setup                                      become a node that systemd runs; asks what is needed
   vc-node init --label disk=ssd                      create a cluster with this node
   vc token create --node > join.token                create a join token, on a member
   vc-node join --token-file join.token --name attic  join that cluster with another node
@@ -67,6 +68,8 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Make this host a node that systemd runs
+    Setup(crate::setup::Args),
     /// Write a new admin token to DIR/admin.token, on a server whose node may run
     #[command(after_help = "\
 Examples:
@@ -81,6 +84,12 @@ The token is valid for a year and is not listed by 'vc token ls'; 'vc token revo
     /// Keep the sockets of a node that restarts, which it sends on stdin
     #[command(hide = true)]
     HoldSockets(Options),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man {
+        /// Where to write a page for each command
+        directory: PathBuf,
+    },
 }
 
 impl Command {
@@ -91,7 +100,9 @@ impl Command {
             | Self::Join { options, .. }
             | Self::Run { options, .. }
             | Self::HoldSockets(options) => options.log_format,
-            Self::AdminToken(_) | Self::Watchdog(_) => LogFormat::Text,
+            Self::AdminToken(_) | Self::Watchdog(_) | Self::Setup(_) | Self::Man { .. } => {
+                LogFormat::Text
+            }
         }
     }
 }

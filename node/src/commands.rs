@@ -3,19 +3,22 @@
 use std::path::Path;
 
 use anyhow::Context as _;
+use clap::CommandFactory as _;
 use vc_client::text::list;
 use vc_crdt::{DocumentError, KnownVersions, NodeState, Replica};
 use vc_protocol::token::{Claims, NodeRole, Scope, decode_unverified, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
-use crate::args::{Command, DataDir, Options};
+use crate::args::{Cli, Command, DataDir, Options};
 use crate::credentials::Credentials;
 use crate::identity::{self, Membership};
 use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::store::{Store, StoreError};
-use crate::{data_dir, duplicate, join, join_token, node_info, previous_runtime, socket_holder};
+use crate::{
+    data_dir, duplicate, join, join_token, node_info, previous_runtime, setup, socket_holder,
+};
 
 /// The most instances that an error names.
 const MAX_NAMED: usize = 8;
@@ -97,12 +100,28 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             run(dir, settings, membership, peers, store, false).await
         }
         Command::AdminToken(DataDir { data_dir }) => admin_token(&data_dir),
+        // It waits for other processes alone.
+        Command::Setup(args) => setup::run(&args, std::env::args_os().collect()),
+        Command::Man { directory } => {
+            let mut command = Cli::command().disable_help_subcommand(true);
+            command.build();
+            write_pages(command, &directory).context("cannot write the man pages")
+        }
         // Before the async runtime: see the main function.
         Command::Watchdog(_) => anyhow::bail!("the watchdog is no task of a node"),
         Command::HoldSockets(options) => {
             socket_holder::run(&options.data_dir).await.context("cannot hold the sockets")
         }
     }
+}
+
+/// Writes the man pages of a command and of those below it. They are in section 8, of administration: 'vc node' has the page of this
+/// name in section 1.
+fn write_pages(command: clap::Command, directory: &Path) -> std::io::Result<()> {
+    for below in command.get_subcommands().filter(|it| !it.is_hide_set()) {
+        write_pages(below.clone(), directory)?;
+    }
+    clap_mangen::Man::new(command).section("8").generate_to(directory).map(drop)
 }
 
 /// Writes a new admin token, beside the node that may run on the same directory: it reads the identity alone.

@@ -42,7 +42,9 @@ use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
-use crate::{console, host, images, metrics, node_info, readiness, volumes, watchdog};
+use crate::{
+    console, host, images, metrics, node_info, readiness, service_manager, volumes, watchdog,
+};
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
@@ -255,6 +257,7 @@ pub(crate) async fn run(
     tasks.spawn(images.run(membership.node, handles.streams.image, changing));
     tasks.spawn(host::watch(dir.to_owned(), docker.clone(), driver.clone()));
     tasks.spawn(watchdog::report_problems(watchdog.problem(), driver.clone()));
+    tasks.spawn(service_manager::keep_alive());
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
     let events = EventRecorder {
@@ -319,6 +322,7 @@ pub(crate) async fn run(
             result = &mut ready, if !announced => {
                 announced = true;
                 result?;
+                service_manager::ready();
             }
             _ = terminate.recv() => {
                 restarts = true;
@@ -341,6 +345,7 @@ pub(crate) async fn run(
             }
         }
     }
+    service_manager::stopping();
     if !last.borrow().left {
         tracing::info!("stopping: instances keep running");
     }

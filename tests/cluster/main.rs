@@ -31,6 +31,7 @@ mod projects;
 mod raw_api;
 mod secrets;
 mod settings;
+mod systemd;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;

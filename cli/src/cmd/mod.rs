@@ -16,6 +16,7 @@ mod job;
 mod leave;
 mod login;
 mod logs;
+mod man;
 mod node;
 mod nodes;
 mod plan;
@@ -140,6 +141,9 @@ pub(crate) enum Command {
     Login(login::Args),
     /// Print shell completions
     Completions(completions::Args),
+    /// Write the man pages
+    #[command(hide = true)]
+    Man(man::Args),
 }
 
 /// Runs a command.
@@ -178,6 +182,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(Cli::command()),
+        Command::Man(args) => args.run(Cli::command()),
     }
 }
 
