@@ -24,11 +24,11 @@ pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, JobRow, LiveUpdate, LogRow,
-    LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow,
-    ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff,
-    ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow,
-    UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    ComposeProject, EventLevel, EventRow, HostPort, ImageRow, InstanceRow, JobRow, LiveUpdate,
+    LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
+    ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail,
+    ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport,
+    TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.

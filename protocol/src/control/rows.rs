@@ -51,12 +51,24 @@ pub struct ServiceRow {
     /// Published ports, as `8080:80/tcp`.
     #[serde(default)]
     pub ports: Vec<String>,
+    /// Those of them that only the nodes with its instances publish, and these nodes.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
     /// Ports that no node can publish now, with the reason: `5353/udp: already in use by avahi (pid 12)`.
     #[serde(default)]
     pub unpublished: Vec<String>,
     /// Progress of the last update.
     #[serde(default)]
     pub rollout: Rollout,
+}
+
+/// A port of `mode: host`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The port, as `8080:80/tcp`.
+    pub port: String,
+    /// The names of the nodes that publish it now: those that run an instance and have bound it.
+    pub nodes: Vec<String>,
 }
 
 /// A row of the list of jobs.
