@@ -13,7 +13,7 @@ use crate::downtime::downtime;
 use crate::interface::WallClocks;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
-use crate::{job_report, volume_report, voters};
+use crate::{history, job_report, volume_report, voters};
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
 pub(crate) fn problems(
@@ -64,6 +64,7 @@ pub(crate) fn problems(
     problems.extend(ambiguous_pins(view, nodes));
     problems.extend(cannot_start(view));
     problems.extend(orphans(view));
+    problems.extend(failed_updates(view));
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
     problems.extend(voters::problems(whole, limited));
@@ -211,6 +212,35 @@ fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<String> {
         }
     }
     problems
+}
+
+/// Returns a line for each update that failed, until the next deployment. What an instance wrote is last, where it can be removed.
+fn failed_updates(view: &View) -> Vec<String> {
+    // The instances of a job that has failed have lines of their own.
+    let services = view.cluster.services.iter().filter(|(_, it)| !it.spec.mode.is_job());
+    let line = |(service, _): (&ServiceKey, _)| {
+        let report = Rollout::of(view, service)?.report();
+        let versions = history::versions(view, service);
+        let (goal, runs) = (versions.last()?.number, history::in_effect(&versions)?.number);
+        let ended = match report.state {
+            RolloutState::Complete | RolloutState::Updating => return None,
+            RolloutState::Paused => format!(
+                "the update of {service} to version {goal} has failed and is paused: deploy it mended, or \
+                 'vc rollback {service}'"
+            ),
+            RolloutState::RolledBack if goal == runs => {
+                format!(
+                    "the restart of {service} has failed and was taken back: see 'vc ps {service}'"
+                )
+            }
+            RolloutState::RolledBack => format!(
+                "the update of {service} to version {goal} has failed and version {runs} runs: see 'vc history {service}', and \
+                 deploy it mended"
+            ),
+        };
+        Some(if report.reason.is_empty() { ended } else { format!("{ended}: {}", report.reason) })
+    };
+    services.filter_map(line).collect()
 }
 
 /// Returns a line for each reason for which a node could not start services that others run instead, if they can.
