@@ -351,3 +351,32 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
     problems.extend(absent);
     problems
 }
+
+#[cfg(test)]
+mod tests {
+    use vc_crdt::{ClusterState, KnownVersions, NodeState};
+    use vc_protocol::{ClusterId, Keypair, NodeId};
+
+    use super::*;
+    use crate::report;
+
+    #[test]
+    fn a_node_whose_containers_cannot_resolve_services_is_a_problem() {
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes").public();
+        let (node, cluster) = (NodeId::of(&key), ClusterId::of(&key));
+        let (node, cluster) = (node.expect("ed25519"), cluster.expect("ed25519"));
+        let mut info = NodeInfo::for_tests("attic");
+        info.dns_problem = "'iptables' not found on this host: install iptables".to_owned();
+        let state = NodeState {
+            incarnation: 1,
+            observed: BTreeSet::from([node]),
+            info: Some(info),
+            ..NodeState::default()
+        };
+        let nodes = BTreeMap::from([(node, state)]);
+        let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
+        let status = report::status(&view, None, &BTreeMap::new(), cluster, node, 1);
+        let expected = "node attic: its containers cannot resolve services: 'iptables' not found on this host: install iptables";
+        assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
+    }
+}

@@ -353,6 +353,12 @@ fn faults(state: &NodeState) -> Option<String> {
     }
 }
 
+/// Says why the containers of a node cannot reach services by name.
+fn no_names(state: &NodeState) -> Option<String> {
+    let why = &state.info.as_ref()?.dns_problem;
+    (!why.is_empty()).then(|| format!("its containers cannot resolve services: {why}"))
+}
+
 /// Returns a row for every node, then for those that have left.
 pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     let voters = view.cluster.voter_set();
@@ -376,6 +382,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
                 .filter(|_| !is_witness(view, id))
                 .or_else(|| holds(state))
                 .or_else(|| faults(state))
+                .or_else(|| no_names(state))
                 .unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             restarting: up && state.restarting.is_some(),
