@@ -147,7 +147,7 @@ impl DockerClient {
         };
         let read = async {
             let part = Part::of_entries(MAX_LAST_LINES);
-            let lines = self.read_part(found.id.as_deref()?, query, part).ok()?;
+            let lines = self.read_part(found.id.as_deref()?, query, part);
             // Pieces of long lines count as lines.
             let mut last: Vec<LogLine> = lines.take(MAX_LAST_CHUNKS).collect().await;
             // Docker records the two outputs independently, so their order is lost; the standard error says most.
