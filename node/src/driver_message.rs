@@ -39,6 +39,8 @@ pub(crate) enum DriverMessage {
     AuditProblem(Option<String>),
     /// Why the watchdog does not run while an instance needs it; `None` if it does.
     WatchdogProblem(Option<String>),
+    /// Why containers of this node cannot resolve services; `None` if they can.
+    DnsProblem(Option<String>),
     /// Two processes have one identity.
     Duplicate(DuplicateFound),
 }

@@ -301,7 +301,9 @@ pub(crate) async fn run(
         let mut left = restart::take_sockets(dir).await;
         let config = dns::Config::default();
         let started = DnsServer::start(config, docker, table, router.clone(), &mut left).await;
-        traffic.names = Some(started.context("cannot start the DNS server")?);
+        let names = started.context("cannot start the DNS server")?;
+        tasks.spawn(report_dns(names.problem(), driver.clone()));
+        traffic.names = Some(names);
         let (problems, from_ingress) = mpsc::channel(PUBLISH_REPORTS);
         let (stop, (sockets, stopped)) = (CancellationToken::new(), oneshot::channel());
         let ingress = Ingress::new(router.clone(), problems, left);
@@ -401,6 +403,19 @@ fn with_node(address: Multiaddr) -> Option<(NodeId, Multiaddr)> {
     match address.iter().last() {
         Some(Protocol::P2p(peer)) => Some((NodeId::try_from(peer).ok()?, address)),
         _ => None,
+    }
+}
+
+/// Reports to the driver when containers cannot resolve services, and when they can again.
+async fn report_dns(
+    mut problem: watch::Receiver<Option<String>>,
+    driver: mpsc::Sender<DriverMessage>,
+) {
+    while problem.changed().await.is_ok() {
+        let why = problem.borrow_and_update().clone();
+        if driver.send(DriverMessage::DnsProblem(why)).await.is_err() {
+            return;
+        }
     }
 }
 

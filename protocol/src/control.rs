@@ -24,11 +24,11 @@ pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    ComposeProject, EventLevel, EventRow, ImageRow, InstanceRow, JobRow, LiveUpdate, LogRow,
-    LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow,
-    ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff,
-    ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow,
-    UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    BatchedLine, ComposeProject, EventLevel, EventRow, HostPort, ImageRow, InstanceRow, JobRow,
+    LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
+    PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState,
+    ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow,
+    TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -487,6 +487,9 @@ pub struct LogRequest {
     pub tail: Option<u32>,
     /// Only lines since this time.
     pub since: Option<Millis>,
+    /// Whether lines may come together, as [`Reply::Logs`]. Older nodes send each by itself all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batched: bool,
 }
 
 /// The token to create.
@@ -590,6 +593,8 @@ pub enum Reply {
     Token(String),
     /// To [`Request::Logs`]: one line.
     Log(LogRow),
+    /// The same: several lines.
+    Logs(LogBatch),
     /// The answer to [`Request::Compose`].
     Composed(ComposeProject),
     /// To [`Request::Live`]: at least twice a second, so that a client notices within a second that the node is down.

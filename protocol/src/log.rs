@@ -2,7 +2,7 @@
 //!
 //! A client asks its node for the logs of a service with [`Request::Logs`] on its control stream. For each instance on
 //! another member the node opens a stream to it with the protocol [`LOGS_PROTOCOL`] and sends an [`InstanceLogRequest`] with the user's
-//! token ([`Delegated`](crate::auth::Delegated)) as a JSON frame. The answer is [`Reply::Ready`], a [`Reply::Log`] for each line, and [`Reply::End`] or [`Reply::Error`];
+//! token ([`Delegated`](crate::auth::Delegated)) as a JSON frame. The answer is [`Reply::Ready`], [`Reply::Log`] and [`Reply::Logs`] with the lines, and [`Reply::End`] or [`Reply::Error`];
 //! [`Reply::End`] alone when the member has no such instance. The reader closes the stream to stop. Each frame is preceded
 //! by its length as 4 bytes, big endian.
 //!
@@ -10,6 +10,7 @@
 //! [`Reply::End`]: crate::control::Reply::End
 //! [`Reply::Error`]: crate::control::Reply::Error
 //! [`Reply::Log`]: crate::control::Reply::Log
+//! [`Reply::Logs`]: crate::control::Reply::Logs
 //! [`Reply::Ready`]: crate::control::Reply::Ready
 //! [`Request::Logs`]: crate::control::Request::Logs
 
@@ -30,6 +31,9 @@ pub struct InstanceLogRequest {
     pub tail: Option<u32>,
     /// Skips lines written before this time.
     pub since: Option<Millis>,
+    /// Whether lines may come together, as [`Reply::Logs`](crate::control::Reply::Logs). Older nodes send each by itself all the same.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub batched: bool,
 }
 
 #[cfg(test)]
@@ -44,9 +48,13 @@ mod tests {
             follow: true,
             tail: Some(10),
             since: None,
+            batched: false,
         };
         let json = r#"{"slot":"shop/web.1","digest":"d","follow":true,"tail":10,"since":null}"#;
         assert_eq!(serde_json::to_string(&request).expect("plain data"), json);
         assert_eq!(serde_json::from_str::<InstanceLogRequest>(json).expect("reads"), request);
+        let batched = InstanceLogRequest { batched: true, ..request };
+        let json = serde_json::to_string(&batched).expect("plain data");
+        assert!(json.ends_with(r#","since":null,"batched":true}"#), "{json}");
     }
 }

@@ -41,6 +41,9 @@ pub struct NodeInfo {
     /// Whether it votes and runs nothing. Its document has a runtime error too, for members that do not know this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
+    /// Why its containers cannot reach services by name; empty if they can.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub dns_problem: String,
 }
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
@@ -67,6 +70,7 @@ impl NodeInfo {
             epoch: 0,
             mdns: false,
             witness: false,
+            dns_problem: String::new(),
         }
     }
 }

@@ -169,6 +169,7 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
         follow: false,
         tail: None,
         since: None,
+        batched: false,
     };
     let key = key_of(&cluster, 1);
     let node = vc_protocol::NodeId::of(&key.public()).expect("ed25519");

@@ -41,9 +41,20 @@ fn instances_see_the_clients_of_ports_of_mode_host() {
     });
     // As in Swarm, the other node does not publish it.
     assert!(lab.get(1, "http://10.77.0.12:8080/").out.is_empty());
-    // Clients on the host and in its containers, of the cluster and others.
-    for own in [url, "http://127.0.0.1:8080/"] {
-        assert_eq!(lab.get(1, own).done().trim(), "vc-test:1", "{own}");
+    // Clients on the host and in its containers, of the cluster and others, and over IPv6. They come from the gateway.
+    give_ipv6(&lab, &[1, 2]);
+    for (client, own) in [
+        (1, url),
+        (1, "http://127.0.0.1:8080/"),
+        (1, "http://[::1]:8080/"),
+        (2, "http://[fd77::11]:8080/"),
+    ] {
+        until("a client that has no rule is served", DEADLINE, || {
+            match lab.get(client, own).out.trim() {
+                "vc-test:1" => Ok(()),
+                other => Err(format!("{own}: '{other}'")),
+            }
+        });
     }
     let web = lab.only("shop/web");
     let ask = "printf 'GET / HTTP/1.0\\r\\n\\r\\n' | nc -w 3 10.77.0.11 8080";
@@ -140,19 +151,43 @@ fn the_proxy_protocol_names_clients_of_the_mesh() {
                    ports: ['8080:80']\n    x-vc: {proxy_protocol: v1}\n    \
                    deploy: {placement: {constraints: [node.name == h2]}, update_config: {monitor: 500ms}}\n";
     lab.deploy(1, compose, &["--wait"]).done();
-    // On the instance's node, and on another.
-    for host in [2, 1] {
-        let ip = Lab::ip(host);
-        let ask = format!("printf hello | busybox nc -w 3 {ip} 8080");
+    give_ipv6(&lab, &[1, 2, 3]);
+    // On the instance's node and on another: clients on another host and on the node's, over IPv4 and IPv6.
+    let asked = [
+        (3, Lab::ip(2), "TCP4 10.77.0.13 10.77.0.12"),
+        (3, Lab::ip(1), "TCP4 10.77.0.13 10.77.0.11"),
+        (3, ipv6(2), "TCP6 fd77::13 fd77::12"),
+        (3, ipv6(1), "TCP6 fd77::13 fd77::11"),
+        (2, Lab::ip(2), "TCP4 10.77.0.12 10.77.0.12"),
+        (2, "127.0.0.1".to_owned(), "TCP4 127.0.0.1 127.0.0.1"),
+        (1, "127.0.0.1".to_owned(), "TCP4 127.0.0.1 127.0.0.1"),
+        (1, "::1".to_owned(), "TCP6 ::1 ::1"),
+    ];
+    for (client, address, ends) in asked {
+        let client = client.to_string();
+        let ask = format!("printf hello | busybox nc -w 3 {address} 8080");
         until("the instance knows the client", DEADLINE, || {
-            let output = lab.run(&["exec", "3", "--", "sh", "-c", &ask]);
-            let header = format!("PROXY TCP4 10.77.0.13 {ip} ");
+            let output = lab.run(&["exec", &client, "--", "sh", "-c", &ask]);
+            let header = format!("PROXY {ends} ");
             if output.out.starts_with(&header) && output.out.ends_with(" 8080\r\nhello") {
                 Ok(())
             } else {
                 Err(output)
             }
         });
+    }
+}
+
+fn ipv6(host: usize) -> String {
+    format!("fd77::{}", 10 + host)
+}
+
+/// Gives hosts IPv6 addresses.
+fn give_ipv6(lab: &Lab, hosts: &[usize]) {
+    for &host in hosts {
+        let address = format!("{}/64", ipv6(host));
+        let add = ["ip", "addr", "add", &address, "dev", "eth0", "nodad"];
+        lab.run(&[&["exec", &host.to_string(), "--"], &add[..]].concat()).done();
     }
 }
 

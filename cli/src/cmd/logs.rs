@@ -2,14 +2,18 @@
 
 use std::time::Duration;
 
-use vc_protocol::control::{LogRequest, Reply, Request};
+use futures::FutureExt as _;
+use vc_protocol::control::{LogRequest, LogRow, Reply, Request};
 
 use super::target::Target;
 use crate::app::{App, ago};
 use crate::args::duration;
 use crate::error::{Result, Stop, SystemError};
-use crate::render::{self, LogStyle, note, print};
+use crate::render::{self, LogStyle, json_line, note, print};
 use vc_client::{Session, SessionError};
+
+/// The most bytes of lines that are printed together, and one line more.
+const MAX_TOGETHER: usize = 64 * 1024;
 
 /// Arguments of `vc logs`.
 #[derive(Debug, clap::Args)]
@@ -63,6 +67,7 @@ impl Args {
             follow: self.follow,
             tail: self.tail,
             since,
+            batched: true,
         });
         let style = LogStyle {
             prefix: !self.no_prefix,
@@ -84,19 +89,50 @@ impl Args {
     }
 }
 
+/// Prints the lines of a log until its end, those together that have arrived: a write for each would read a flood too slowly.
 async fn copy(session: &mut Session, app: &App, mut style: LogStyle) -> Result {
+    let mut lines = String::new();
     loop {
-        match session.receive_result().await? {
-            Reply::Log(row) if app.out.is_json() => app.out.json(&row)?,
-            Reply::Log(row) => {
-                if let Some(lost) = row.lost {
-                    note(&render::lost_lines(&row, lost));
-                }
-                print(&render::log_line(&row, &mut style))?;
+        let ready = match lines.len() {
+            ..MAX_TOGETHER => session.receive_result().now_or_never(),
+            _ => None,
+        };
+        let reply = match ready {
+            Some(reply) => reply,
+            None => {
+                print(&std::mem::take(&mut lines))?;
+                session.receive_result().await
             }
-            Reply::Note(text) => note(&text),
-            Reply::End => return Ok(()),
-            _ => return Err(SessionError::Unexpected.into()),
+        };
+        match reply {
+            Ok(Reply::Log(row)) => append(&mut lines, app, &row, &mut style)?,
+            Ok(Reply::Logs(batch)) => {
+                for row in batch.into_rows() {
+                    append(&mut lines, app, &row, &mut style)?;
+                }
+            }
+            other => {
+                print(&std::mem::take(&mut lines))?;
+                match other? {
+                    Reply::Note(text) => note(&text),
+                    Reply::End => return Ok(()),
+                    _ => return Err(SessionError::Unexpected.into()),
+                }
+            }
         }
     }
+}
+
+/// Adds a line to those that are to be printed.
+fn append(lines: &mut String, app: &App, row: &LogRow, style: &mut LogStyle) -> Result {
+    if app.out.is_json() {
+        *lines += &json_line(row)?;
+        return Ok(());
+    }
+    if let Some(lost) = row.lost {
+        print(&std::mem::take(lines))?;
+        note(&render::lost_lines(row, lost));
+    }
+    *lines += &render::log_line(row, style);
+    Ok(())
 }

@@ -12,7 +12,7 @@ use vc_protocol::{ApiError, ErrorCode, IdError, Name, ServiceKey};
 
 use crate::app::{App, change_all};
 use crate::error::{Error, Result, Stop, SystemError};
-use crate::render::{note, print};
+use crate::render::{lost_lines, note, print};
 
 /// The project of commands in images.
 const PROJECT: &str = "run";
@@ -226,12 +226,18 @@ async fn copy(
         follow,
         tail: None,
         since: None,
+        batched: false,
     });
     session.send(&request).await?;
     loop {
         match session.receive_result().await? {
             Reply::Log(row) => {
-                *lines += 1;
+                if let Some(lost) = row.lost {
+                    *lines =
+                        lines.saturating_add(usize::try_from(lost.lines).unwrap_or(usize::MAX));
+                    note(&lost_lines(&row, lost));
+                }
+                *lines = lines.saturating_add(1);
                 if *lines > skip {
                     print(&format!("{}\n", row.line))?;
                 }

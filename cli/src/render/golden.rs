@@ -4,9 +4,9 @@ use std::collections::BTreeMap;
 use std::path::Path;
 
 use vc_protocol::control::{
-    InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
-    Rollout, RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow, VersionRow,
-    VersionState,
+    HostPort, InstanceRow, LogRow, LogStream, MoveRow, NodeRow, NodeStatus, PlacementRow,
+    PlanReport, Rollout, RolloutState, ServiceDiff, ServiceRow, StatusReport, UnplacedRow,
+    VersionRow, VersionState,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::spec::{OnPartition, ServiceMode};
@@ -150,6 +150,7 @@ fn lists() {
         updated: NOW - 26 * 60 * MINUTE,
         revision: 7,
         ports: vec![],
+        host_ports: vec![],
         unpublished: vec![],
         rollout: Rollout::default(),
     };
@@ -165,7 +166,14 @@ fn lists() {
     };
     let failed = "shop/api.1 on alpha: exited with code 1: cannot open\nits configuration";
     let services = [
-        ServiceRow { ports: vec!["8080:80/tcp".into(), "53:53/udp".into()], ..service("web", 3) },
+        ServiceRow {
+            ports: vec!["8080:80/tcp".into(), "53:53/udp".into()],
+            host_ports: vec![HostPort {
+                port: "53:53/udp".into(),
+                nodes: vec!["attic".into(), "shed".into()],
+            }],
+            ..service("web", 3)
+        },
         service("database", 1),
         goes("cart", RolloutState::Updating, ""),
         goes("api", RolloutState::RolledBack, failed),

@@ -40,7 +40,7 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
                 true => number(row.healthy),
                 false => number("-"),
             },
-            text(row.ports.join(", ")),
+            text(ports(row)),
             text(row.on_partition.as_str()),
             text(ago(style.now, row.updated)),
             text(rollout(row)),
@@ -49,6 +49,17 @@ pub(crate) fn services(rows: &[ServiceRow], style: Style) -> String {
     let columns =
         ["SERVICE", "IMAGE", "RUNNING", "HEALTHY", "PORTS", "ON PARTITION", "UPDATED", "ROLLOUT"];
     table(&columns, cells, style)
+}
+
+/// Lists published ports; those of `mode: host` with the nodes that publish them: `53:53/udp on attic, shed`.
+fn ports(row: &ServiceRow) -> String {
+    let nodes_of = |port: &String| row.host_ports.iter().find(|it| it.port == *port);
+    let describe = |port: &String| match nodes_of(port).map(|it| it.nodes.as_slice()) {
+        None => port.clone(),
+        Some([]) => format!("{port} on no node"),
+        Some(nodes) => format!("{port} on {}", nodes.join(", ")),
+    };
+    row.ports.iter().map(describe).collect::<Vec<_>>().join(", ")
 }
 
 /// Describes the last update; empty when it is complete.

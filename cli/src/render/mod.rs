@@ -118,9 +118,7 @@ impl Output {
 
     /// Prints one JSON document on one line.
     pub(crate) fn json<T: Serialize + ?Sized>(&self, value: &T) -> Result {
-        let text = serde_json::to_string(value)
-            .map_err(|error| SystemError::doing("write JSON")(error.into()))?;
-        print(&format!("{text}\n"))
+        print(&json_line(value)?)
     }
 
     /// Prints lines: as they are, or as a JSON array.
@@ -176,6 +174,12 @@ impl Output {
         // When standard error is closed too, the exit code still tells.
         let _ = writeln!(io::stderr(), "{text}");
     }
+}
+
+/// Renders a JSON document on one line.
+pub(crate) fn json_line<T: Serialize + ?Sized>(value: &T) -> Result<String> {
+    let text = serde_json::to_string(value);
+    Ok(text.map_err(|error| SystemError::doing("write JSON")(error.into()))? + "\n")
 }
 
 /// Writes to standard output. When its reader has closed it, the program ends without an error.

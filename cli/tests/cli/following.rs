@@ -3,7 +3,9 @@
 use std::io::{BufRead as _, BufReader};
 use std::time::{Duration, Instant};
 
-use vc_protocol::control::{EventLevel, EventRow, LogRequest, LogRow, LogStream, Reply, Request};
+use vc_protocol::control::{
+    EventLevel, EventRow, LogBatch, LogRequest, LogRow, LogStream, LostLines, Reply, Request,
+};
 use vc_protocol::event::EventQuery;
 
 use crate::node::{Node, OURS, attached_to, member, node_id};
@@ -41,6 +43,32 @@ fn logs_are_printed_as_they_were_written() {
     assert_eq!((replica, follow, tail), (Some(2), false, None));
     let hour_ago = crate::node::now() - crate::node::HOUR;
     assert!(hour_ago.abs_diff(since.expect("given")) < 60_000);
+}
+
+#[test]
+fn a_flood_of_lines_is_printed_whole_and_says_where_lines_are_lost() {
+    let row = |n: u32| {
+        let Reply::Log(row) = log(1 + n / 3000, &format!("line {n} of a flood")) else {
+            panic!("a line")
+        };
+        let lost = (n == 4000).then_some(LostLines { lines: 7, bytes: 70 });
+        LogRow { lost, ..row }
+    };
+    // Older nodes send each line by itself.
+    let single = (0..1000).map(|n| Reply::Log(row(n)));
+    let together = (1000..5000).step_by(500).map(|first| {
+        let mut batch = LogBatch::for_lines_like(&row(first));
+        (first..first + 500).for_each(|n| batch.push(row(n)));
+        Reply::Logs(batch)
+    });
+    let (home, node) = attached_to(single.chain(together).chain([Reply::End]).collect());
+    let output = home.vc(&["logs", "-f", "--no-prefix", "web"]);
+    let expected: String = (0..5000).map(|n| format!("line {n} of a flood\n")).collect();
+    assert_eq!(output.code, Some(0), "{}", output.stderr);
+    assert_eq!(output.stdout, expected);
+    assert_eq!(output.stderr, "web.2: 7 lines lost here: they were read too slowly\n");
+    let Some(Request::Logs(request)) = node.requests().pop() else { panic!("no request for logs") };
+    assert!(request.batched);
 }
 
 #[test]

@@ -90,6 +90,7 @@ fn service_row() -> ServiceRow {
         updated: 7,
         revision: 7,
         ports: vec![],
+        host_ports: vec![],
         unpublished: vec![],
         rollout: Rollout::default(),
     }

@@ -38,6 +38,7 @@ fn service() -> ServiceRow {
         updated: 7,
         revision: 7,
         ports: vec![],
+        host_ports: vec![],
         unpublished: vec![],
         rollout: Rollout::default(),
     }

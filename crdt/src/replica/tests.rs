@@ -202,6 +202,7 @@ fn info(supports: Supports) -> NodeInfo {
         epoch: 0,
         mdns: false,
         witness: false,
+        dns_problem: String::new(),
     }
 }
 

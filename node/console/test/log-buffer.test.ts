@@ -44,6 +44,15 @@ test('lines are filtered by replica, case-insensitive text and number', () => {
   expect(buffer.lines(all).map((it) => it.isError)).toEqual([false, false, true])
 })
 
+test('what was lost before a line is shown with it', () => {
+  const buffer = new LogBuffer()
+  push(buffer, row('first'))
+  push(buffer, row('second', { lost: { lines: 1, bytes: 20 } }))
+  push(buffer, row('third', { lost: { lines: 675_000, bytes: 70_000_000 } }))
+  push(buffer, row('fourth', { lost: { lines: 0, bytes: 2048 } }))
+  expect(buffer.lines(all).map((it) => it.lost)).toEqual(['', '1 line', '675000 lines', '2 KiB of lines'])
+})
+
 test('escape sequences are removed, and long lines are truncated', () => {
   const buffer = new LogBuffer()
   push(buffer, row('\x1b[31mred\x1b[0m\x1b[2K \tgrün\r\x07'))

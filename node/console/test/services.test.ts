@@ -69,11 +69,10 @@ test('ports are parsed as vc prints them', () => {
   expect(parsePort('80')).toBeNull()
 })
 
-test('problems include reported ones, unreachable links and failed updates', () => {
+test('problems are the reported ones and unreachable links', () => {
   expect(findProblems(view.status, view.services, view.nodes)).toEqual([
     { text: expect.stringContaining('shop/mail.2 is failed'), href: '#/services/shop/mail' },
     { text: 'beta and gamma cannot reach each other', href: null },
-    { text: expect.stringContaining('the update of lab/dns was rolled back'), href: '#/services/lab/dns' },
   ])
   expect(findProblems(null, [], [])).toEqual([])
 })

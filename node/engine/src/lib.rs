@@ -26,6 +26,7 @@ mod mutation;
 mod node_faults;
 mod output;
 mod partition;
+mod port_report;
 mod problems;
 mod reconcile;
 pub mod report;

@@ -13,7 +13,7 @@ use crate::downtime::downtime;
 use crate::interface::WallClocks;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
-use crate::{job_report, volume_report, voters};
+use crate::{history, job_report, volume_report, voters};
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
 pub(crate) fn problems(
@@ -64,6 +64,7 @@ pub(crate) fn problems(
     problems.extend(ambiguous_pins(view, nodes));
     problems.extend(cannot_start(view));
     problems.extend(orphans(view));
+    problems.extend(failed_updates(view));
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
     problems.extend(voters::problems(whole, limited));
@@ -213,6 +214,35 @@ fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<String> {
     problems
 }
 
+/// Returns a line for each update that failed, until the next deployment. What an instance wrote is last, where it can be removed.
+fn failed_updates(view: &View) -> Vec<String> {
+    // The instances of a job that has failed have lines of their own.
+    let services = view.cluster.services.iter().filter(|(_, it)| !it.spec.mode.is_job());
+    let line = |(service, _): (&ServiceKey, _)| {
+        let report = Rollout::of(view, service)?.report();
+        let versions = history::versions(view, service);
+        let (goal, runs) = (versions.last()?.number, history::in_effect(&versions)?.number);
+        let ended = match report.state {
+            RolloutState::Complete | RolloutState::Updating => return None,
+            RolloutState::Paused => format!(
+                "the update of {service} to version {goal} has failed and is paused: deploy it mended, or \
+                 'vc rollback {service}'"
+            ),
+            RolloutState::RolledBack if goal == runs => {
+                format!(
+                    "the restart of {service} has failed and was taken back: see 'vc ps {service}'"
+                )
+            }
+            RolloutState::RolledBack => format!(
+                "the update of {service} to version {goal} has failed and version {runs} runs: see 'vc history {service}', and \
+                 deploy it mended"
+            ),
+        };
+        Some(if report.reason.is_empty() { ended } else { format!("{ended}: {}", report.reason) })
+    };
+    services.filter_map(line).collect()
+}
+
 /// Returns a line for each reason for which a node could not start services that others run instead, if they can.
 fn cannot_start(view: &View) -> Vec<String> {
     let mut problems = Vec::new();
@@ -320,4 +350,33 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
     }
     problems.extend(absent);
     problems
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_crdt::{ClusterState, KnownVersions, NodeState};
+    use vc_protocol::{ClusterId, Keypair, NodeId};
+
+    use super::*;
+    use crate::report;
+
+    #[test]
+    fn a_node_whose_containers_cannot_resolve_services_is_a_problem() {
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes").public();
+        let (node, cluster) = (NodeId::of(&key), ClusterId::of(&key));
+        let (node, cluster) = (node.expect("ed25519"), cluster.expect("ed25519"));
+        let mut info = NodeInfo::for_tests("attic");
+        info.dns_problem = "'iptables' not found on this host: install iptables".to_owned();
+        let state = NodeState {
+            incarnation: 1,
+            observed: BTreeSet::from([node]),
+            info: Some(info),
+            ..NodeState::default()
+        };
+        let nodes = BTreeMap::from([(node, state)]);
+        let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
+        let status = report::status(&view, None, &BTreeMap::new(), cluster, node, 1);
+        let expected = "node attic: its containers cannot resolve services: 'iptables' not found on this host: install iptables";
+        assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
+    }
 }

@@ -11,7 +11,7 @@ use vc_protocol::control::{
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::{Deployment, Port, Publish, port_of_address};
+use vc_protocol::spec::Deployment;
 use vc_protocol::token::{Scope, SigningKey};
 use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored,
@@ -22,6 +22,7 @@ use crate::history;
 use crate::interface::{Vitals, WallClocks};
 pub use crate::job_report::{jobs, runs};
 use crate::partition;
+use crate::port_report::{host_ports, unpublished};
 use crate::problems::problems;
 use crate::rollout::Rollout;
 pub use crate::volume_report::{CopyStatus, copies, name_waits, volumes};
@@ -187,32 +188,12 @@ pub fn services(view: &View) -> Vec<ServiceRow> {
             revision: record.revision,
             updated: record.updated,
             ports: spec.ports.iter().map(ToString::to_string).collect(),
-            unpublished: spec
-                .ports
-                .iter()
-                .filter_map(|port| unpublished(view, key, port))
-                .collect(),
+            host_ports: host_ports(view, key, &spec.ports),
+            unpublished: unpublished(view, key, &spec.ports),
             rollout,
         }
     };
     view.cluster.services.iter().map(row).collect()
-}
-
-/// Says why no node can publish a port; `None` if one does, or may soon.
-fn unpublished(view: &View, service: &ServiceKey, port: &Port) -> Option<String> {
-    let name = match port.host_ip {
-        Some(address) => port_of_address(&port.name(), address),
-        None => port.name(),
-    };
-    let runs = |state: &NodeState| state.claims.keys().any(|id| id.slot.service == *service);
-    let is_witness = |state: &NodeState| state.info.as_ref().is_some_and(|info| info.witness);
-    let publishes = |state: &&NodeState| {
-        !is_witness(state) && (port.publish == Publish::Cluster || runs(state))
-    };
-    let mut nodes =
-        view.up.iter().filter_map(|node| view.nodes.get(node)).filter(publishes).peekable();
-    let why = nodes.peek()?.ports.get(&name)?;
-    nodes.all(|state| state.ports.contains_key(&name)).then(|| format!("{name}: {why}"))
 }
 
 /// Returns everything about a service; `None` if it does not exist.
@@ -372,6 +353,12 @@ fn faults(state: &NodeState) -> Option<String> {
     }
 }
 
+/// Says why the containers of a node cannot reach services by name.
+fn no_names(state: &NodeState) -> Option<String> {
+    let why = &state.info.as_ref()?.dns_problem;
+    (!why.is_empty()).then(|| format!("its containers cannot resolve services: {why}"))
+}
+
 /// Returns a row for every node, then for those that have left.
 pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
     let voters = view.cluster.voter_set();
@@ -395,6 +382,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
                 .filter(|_| !is_witness(view, id))
                 .or_else(|| holds(state))
                 .or_else(|| faults(state))
+                .or_else(|| no_names(state))
                 .unwrap_or_default(),
             draining: view.cluster.drained.get(&id).copied().unwrap_or(false),
             restarting: up && state.restarting.is_some(),

@@ -1,4 +1,4 @@
-//! Requests that bollard does not make: those that take over the connection, and those of podman's own API.
+//! Requests that bollard does not make: those that take over the connection, those of podman's own API, and those over HTTP/1.0.
 
 use std::io;
 
@@ -8,7 +8,7 @@ use hyper::body::Incoming;
 use hyper::client::conn::http1::SendRequest;
 use hyper::header::{CONTENT_TYPE, HOST};
 use hyper::http::request::Builder;
-use hyper::{Request, Response};
+use hyper::{Request, Response, Version};
 use hyper_util::rt::TokioIo;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, UnixStream};
@@ -74,6 +74,16 @@ pub(crate) async fn get(host: &str, path: &str) -> Result<serde_json::Value, Err
     let response = send(host, request.map_err(io::Error::other)?).await?;
     let body = Limited::new(response.into_body(), MAX_DOCUMENT).collect().await;
     Ok(serde_json::from_slice(&body.map_err(io::Error::other)?.to_bytes())?)
+}
+
+/// Opens the document at `path` of the engine at `host`, over HTTP/1.0: its bytes are not sent in chunks.
+///
+/// # Errors
+/// The engine is unreachable, or refuses.
+pub(crate) async fn open(host: &str, path: &str) -> Result<Incoming, Error> {
+    let request = Request::get(path).version(Version::HTTP_10).header(HOST, "docker");
+    let response = send(host, request.body(String::new()).map_err(io::Error::other)?).await?;
+    Ok(response.into_body())
 }
 
 async fn send(host: &str, request: Request<String>) -> Result<Response<Incoming>, Error> {

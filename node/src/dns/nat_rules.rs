@@ -51,7 +51,7 @@ impl NatRules {
 
     /// Replaces the node's chains and makes sure that the built-in chains jump to them. Idempotent.
     pub(super) async fn apply(&self, ports: &Ports) -> Result<(), IptablesError> {
-        iptables::restore(&self.chains(ports)).await?;
+        self.replace(ports).await?;
         for (table, from) in JUMPS {
             iptables::ensure(table, from, &self.jump()).await?;
         }
@@ -63,6 +63,12 @@ impl NatRules {
             tracing::warn!(%error, "containers can forge the sources of their DNS queries");
         }
         Ok(())
+    }
+
+    /// Replaces the chains that depend on the ports; the jumps to them are there since [`Self::apply`]. One process instead of six:
+    /// every node does this whenever a service begins or ceases to answer, most of all while containers start.
+    pub(super) async fn replace(&self, ports: &Ports) -> Result<(), IptablesError> {
+        iptables::restore(&self.chains(ports)).await
     }
 
     async fn drop_forged_sources(&self) -> Result<(), IptablesError> {

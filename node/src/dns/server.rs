@@ -163,6 +163,14 @@ fn udp_name((address, port): (Ipv4Addr, u16)) -> String {
     format!("{UDP_PORT}{address}:{port}")
 }
 
+/// Which rules are applied.
+#[derive(Debug, Clone, Copy)]
+enum Scope {
+    All,
+    /// Those that depend on the ports; the others were applied before.
+    Ports,
+}
+
 /// The state of the reconcile loop.
 struct Reconciler<F> {
     docker: Docker,
@@ -182,7 +190,7 @@ impl<F: ServiceRouter> Reconciler<F> {
     async fn run(mut self, stop: CancellationToken) -> (NatRules, Sockets) {
         self.update_table().await;
         self.left.clear();
-        self.apply_rules().await;
+        self.apply_rules(Scope::All).await;
         let mut check = Instant::now() + CHECK_INTERVAL;
         loop {
             tokio::select! {
@@ -194,12 +202,14 @@ impl<F: ServiceRouter> Reconciler<F> {
                         break;
                     }
                     if self.update_table().await {
-                        self.apply_rules().await;
+                        let scope =
+                            if self.report.borrow().is_some() { Scope::All } else { Scope::Ports };
+                        self.apply_rules(scope).await;
                     }
                 }
                 () = sleep_until(check) => {
                     if self.report.borrow().is_some() || !self.rules.are_in_place().await {
-                        self.apply_rules().await;
+                        self.apply_rules(Scope::All).await;
                     }
                     check = Instant::now() + CHECK_INTERVAL;
                 }
@@ -260,11 +270,12 @@ impl<F: ServiceRouter> Reconciler<F> {
         Ok((local_port, AbortOnDropHandle::new(task), duplicate))
     }
 
-    /// Applies the NAT rules. Logs when they begin to fail and when they work again.
-    async fn apply_rules(&self) {
-        let applied = match self.docker.is_local() {
-            true => self.rules.apply(&self.ports).await.map_err(NatError::from),
-            false => Err(NatError::RemoteEngine),
+    /// Applies NAT rules. Logs when they begin to fail and when they work again.
+    async fn apply_rules(&self, scope: Scope) {
+        let applied = match scope {
+            _ if !self.docker.is_local() => Err(NatError::RemoteEngine),
+            Scope::All => self.rules.apply(&self.ports).await.map_err(NatError::from),
+            Scope::Ports => self.rules.replace(&self.ports).await.map_err(NatError::from),
         };
         let problem = applied.err().map(|error| error.to_string());
         // While the rules fail, new containers use the host's resolvers.

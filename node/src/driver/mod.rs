@@ -248,6 +248,13 @@ impl Driver {
                 let problem = problem.map(Arc::from);
                 self.snapshot.send_modify(|snapshot| snapshot.watchdog = problem);
             }
+            DriverMessage::DnsProblem(problem) => {
+                let problem = problem.unwrap_or_default();
+                if problem != self.context.info.dns_problem {
+                    self.context.info.dns_problem = problem;
+                    self.step(Input::Info(self.context.info.clone())).await;
+                }
+            }
             DriverMessage::Duplicate(found) => self.found_duplicate(found),
         }
     }

@@ -1,6 +1,7 @@
 //! Reads the logs of a service's instances from the nodes that hold them, merged by time.
 
 mod error;
+mod line_sender;
 mod merge;
 mod reading;
 
@@ -17,7 +18,7 @@ use vc_protocol::auth::Delegated;
 use vc_protocol::control::{LogRequest, LogRow, Reply};
 use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::wire::{LOGS_PROTOCOL, MAX_FRAME};
-use vc_protocol::{InstanceId, NodeId};
+use vc_protocol::{InstanceId, NodeId, Slot};
 
 use crate::audit::Origin;
 use crate::auth::{Rights, TokenVerifier, User};
@@ -26,10 +27,13 @@ use crate::member_request::{self, MemberError};
 use crate::network::inbound::Incoming;
 use crate::snapshot::Snapshot;
 use error::LogError;
+use line_sender::LineSender;
 use vc_runtime::{LogLine, LogQuery, Runtime, RuntimeError};
 
 /// Log streams that other members read from this node at once.
 const MAX_READERS: usize = 256;
+/// Lines that are sent together to another member.
+const MAX_TOGETHER: usize = 256;
 /// Time for another member to answer a request for logs, and for its request to arrive here.
 const OPEN_TIMEOUT: Duration = Duration::from_secs(10);
 
@@ -74,7 +78,7 @@ impl Logs {
 
     /// Opens the log of an instance on this node; `None` when there is no such instance.
     async fn open_local(&self, request: InstanceLogRequest) -> Result<Option<Rows>, LogError> {
-        let InstanceLogRequest { slot, digest, follow, tail, since } = request;
+        let InstanceLogRequest { slot, digest, follow, tail, since, batched: _ } = request;
         let query = LogQuery { digest, follow, tail, since };
         let lines = match self.runtime.logs(&slot, query).await {
             Ok(lines) => lines,
@@ -108,25 +112,30 @@ impl Logs {
             (Reply::End, _) => return Ok(None),
             _ => return Err(MemberError::Unexpected.into()),
         };
+        let slot = request.request.slot;
+        // The member's claim of whose lines they are does not count.
+        let of_slot = move |row: LogRow| -> Result<LogRow, LogError> {
+            let Slot { service, replica } = slot.clone();
+            Ok(LogRow { service, replica, node, ..row })
+        };
         let rows = futures::stream::unfold(Some(frames), move |frames| {
-            let slot = request.request.slot.clone();
+            let of_slot = of_slot.clone();
             async move {
                 let mut frames = frames?;
                 let error = match frames.receive::<Reply>().await {
-                    Ok(Reply::Log(row)) if row.line.len() <= MAX_FRAME => {
-                        // The member's claim of whose line it is does not count.
-                        let (service, replica) = (slot.service, slot.replica);
-                        let row = LogRow { service, replica, node, ..row };
-                        return Some((Ok(row), Some(frames)));
+                    Ok(Reply::Log(row)) => return Some((vec![of_slot(row)], Some(frames))),
+                    Ok(Reply::Logs(batch)) => {
+                        return Some((batch.into_rows().map(of_slot).collect(), Some(frames)));
                     }
                     Ok(Reply::End) => return None,
                     Ok(Reply::Error(error)) => MemberError::Refused(error),
                     Ok(_) => MemberError::Unexpected,
                     Err(error) => error.into(),
                 };
-                Some((Err(error.into()), None))
+                Some((vec![Err(error.into())], None))
             }
         });
+        let rows = rows.flat_map(futures::stream::iter);
         Ok(Some(rows.boxed()))
     }
 
@@ -184,8 +193,9 @@ impl Logs {
         request: InstanceLogRequest,
         frames: &mut Frames<Stream>,
     ) -> Result<(), FrameError> {
+        let mut lines = LineSender::new(request.batched);
         let mut rows = match self.open_local(request).await {
-            Ok(Some(rows)) => rows,
+            Ok(Some(rows)) => rows.ready_chunks(MAX_TOGETHER),
             Ok(None) => return frames.send(&Reply::End).await,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
@@ -195,11 +205,18 @@ impl Logs {
                 next = rows.next() => next,
                 _ = frames.receive::<serde_json::Value>() => return Ok(()),
             };
-            match next {
-                Some(Ok(row)) => frames.send(&Reply::Log(row)).await?,
-                Some(Err(error)) => return frames.send(&Reply::Error(error.into())).await,
-                None => return frames.send(&Reply::End).await,
+            let Some(rows) = next else { return frames.send(&Reply::End).await };
+            for row in rows {
+                match row {
+                    Ok(row) => lines.feed(row, frames).await?,
+                    Err(error) => {
+                        lines.finish(frames).await?;
+                        return frames.send(&Reply::Error(error.into())).await;
+                    }
+                }
             }
+            lines.finish(frames).await?;
+            frames.flush().await?;
         }
     }
 }
@@ -212,5 +229,6 @@ fn instance_request(id: &InstanceId, request: &LogRequest) -> InstanceLogRequest
         follow: request.follow,
         tail: request.tail,
         since: request.since,
+        batched: true,
     }
 }

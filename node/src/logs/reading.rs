@@ -19,6 +19,7 @@ use vc_protocol::log::InstanceLogRequest;
 use vc_protocol::{InstanceId, Millis, NodeId, ServiceKey, Slot};
 
 use super::error::LogError;
+use super::line_sender::LineSender;
 use super::merge::Merge;
 use super::{Rows, instance_request};
 use crate::clock::SteadyClock;
@@ -116,6 +117,7 @@ where
         has_failures: false,
         has_instances: Arc::default(),
     };
+    let mut lines = LineSender::new(reading.request.batched);
     let clock = SteadyClock::new();
     reading.update(&view, clock.now());
     let mut keepalive = interval_at(Instant::now() + KEEPALIVE_INTERVAL, KEEPALIVE_INTERVAL);
@@ -125,6 +127,7 @@ where
             reading.accept(next, clock.now());
         }
         for note in std::mem::take(&mut reading.notes) {
+            lines.finish(frames).await?;
             frames.feed(&Reply::Note(note)).await?;
         }
         let now = clock.now();
@@ -132,9 +135,10 @@ where
             if reading.merge.wants_lines(id) {
                 reading.unpark(id);
             }
-            frames.feed(&Reply::Log(row)).await?;
+            lines.feed(row, frames).await?;
             continue;
         }
+        lines.finish(frames).await?;
         if let Some(last) = reading.last_reply(&view) {
             return frames.send(&last).await;
         }

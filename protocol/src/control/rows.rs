@@ -51,12 +51,24 @@ pub struct ServiceRow {
     /// Published ports, as `8080:80/tcp`.
     #[serde(default)]
     pub ports: Vec<String>,
+    /// Those of them that only the nodes with its instances publish, and these nodes.
+    #[serde(default)]
+    pub host_ports: Vec<HostPort>,
     /// Ports that no node can publish now, with the reason: `5353/udp: already in use by avahi (pid 12)`.
     #[serde(default)]
     pub unpublished: Vec<String>,
     /// Progress of the last update.
     #[serde(default)]
     pub rollout: Rollout,
+}
+
+/// A port of `mode: host`.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct HostPort {
+    /// The port, as `8080:80/tcp`.
+    pub port: String,
+    /// The names of the nodes that publish it now: those that run an instance and have bound it.
+    pub nodes: Vec<String>,
 }
 
 /// A row of the list of jobs.
@@ -764,6 +776,63 @@ pub struct LogRow {
     /// Lines of this instance before this one that were not delivered, if any.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lost: Option<LostLines>,
+}
+
+/// Log lines of one instance in the order in which they were written: what is the same in their [`LogRow`]s is said once.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct LogBatch {
+    /// The service of all of them.
+    pub service: ServiceKey,
+    /// Number of the replica, from 1.
+    pub replica: u32,
+    /// Peer id of the node that runs it.
+    pub node: NodeId,
+    /// The lines.
+    pub lines: Vec<BatchedLine>,
+}
+
+/// A line of a [`LogBatch`]; its fields are those of [`LogRow`].
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[allow(missing_docs, reason = "as in LogRow")]
+pub struct BatchedLine {
+    pub time: Option<Millis>,
+    pub stream: LogStream,
+    pub line: String,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lost: Option<LostLines>,
+}
+
+impl LogBatch {
+    /// Returns a batch for lines of the same instance as `row`, without any.
+    pub fn for_lines_like(row: &LogRow) -> Self {
+        let LogRow { service, replica, node, .. } = row;
+        Self { service: service.clone(), replica: *replica, node: *node, lines: Vec::new() }
+    }
+
+    /// Returns whether a line is of the instance of this batch.
+    pub fn is_of(&self, row: &LogRow) -> bool {
+        (&row.service, row.replica, row.node) == (&self.service, self.replica, self.node)
+    }
+
+    /// Adds a line of the instance.
+    pub fn push(&mut self, row: LogRow) {
+        let LogRow { time, stream, line, lost, .. } = row;
+        self.lines.push(BatchedLine { time, stream, line, lost });
+    }
+
+    /// Returns the lines as rows.
+    pub fn into_rows(self) -> impl Iterator<Item = LogRow> {
+        let Self { service, replica, node, lines } = self;
+        lines.into_iter().map(move |BatchedLine { time, stream, line, lost }| LogRow {
+            service: service.clone(),
+            replica,
+            node,
+            time,
+            stream,
+            line,
+            lost,
+        })
+    }
 }
 
 /// Log lines that were written and not delivered: they were read too slowly.

@@ -71,6 +71,8 @@ export interface ServiceRow {
   revision: number
   /** Published ports, as `8080:80/tcp`. */
   ports: string[]
+  /** Those of them that only the nodes with its instances publish, and the names of these nodes. */
+  host_ports?: { port: string; nodes: string[] }[]
   /** Ports that no node can publish now, with the reason. */
   unpublished?: string[]
   rollout: Rollout

@@ -138,6 +138,7 @@ function Lines({ display, service }: { display: LogDisplay; service: string }) {
               <span class="line-time">{line.time === null ? '' : timeOfDay(line.time)}</span>
               <span class="line-from">{line.replica}</span>
               {line.isError && <span class="line-err">err</span>}
+              {line.lost && <span class="line-lost">{line.lost} lost here: they were read too slowly</span>}
               <span>{line.text}</span>
             </div>
           ))}

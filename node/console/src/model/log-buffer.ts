@@ -3,6 +3,7 @@
 import type { LogRow } from 'vc-mesh'
 
 import { escapeBidi } from './bidi'
+import { bytes } from './units'
 
 /** Lines kept, at most. */
 export const MAX_LINES = 5000
@@ -17,6 +18,8 @@ export interface LogLine {
   node: string
   time: number | null
   isError: boolean
+  /** What was lost before this line, as `12 lines`; empty for nothing. */
+  lost: string
   text: string
 }
 
@@ -166,8 +169,14 @@ function sanitize(row: LogRow, number: number): LogLine {
     node: row.node,
     time: row.time,
     isError: row.stream === 'stderr',
+    lost: row.lost ? lostText(row.lost) : '',
     text: escapeBidi(text.replace(CONTROL, '')),
   }
+}
+
+function lostText({ lines, bytes: size }: NonNullable<LogRow['lost']>): string {
+  if (lines === 0) return `${bytes(size)} of lines`
+  return lines === 1 ? '1 line' : `${lines} lines`
 }
 
 /** A range of rows in a virtual list. */

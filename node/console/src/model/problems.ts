@@ -11,22 +11,17 @@ export interface Problem {
   href: string | null
 }
 
-/** Returns the problems that the node reports, links that are down between live nodes, and failed updates. */
+/** Returns the problems that the node reports, and links that are down between live nodes. */
 export function findProblems(
   status: StatusReport | null,
   services: readonly ServiceRow[],
   nodes: readonly NodeRow[],
 ): Problem[] {
   const reported = status?.problems.map((text) => ({ text, href: hrefOf(text, services) })) ?? []
-  const failedUpdates = services.flatMap(({ service, rollout: { state, reason } }) => {
-    if (state !== 'paused' && state !== 'rolled_back') return []
-    const what = state === 'paused' ? 'is paused' : 'was rolled back'
-    return [{ text: `the update of ${service} ${what}${reason ? `: ${reason}` : ''}`, href: serviceHref(service) }]
-  })
   const up = nodes.filter((row) => row.state === 'up')
   const links = up.flatMap((row, index) => up.slice(index + 1).map((other) => linkBetween(row, other)))
   const unreachable = links.filter((link) => link.state === 'unreachable').map((link) => ({ text: link.problem, href: null }))
-  return [...reported, ...unreachable, ...failedUpdates]
+  return [...reported, ...unreachable]
 }
 
 /** Finds the service that a problem names: `shop/web.2 is failed: …`, `port 80/tcp of shop/web is not published …`. */

@@ -1,17 +1,16 @@
 //! Reading the logs of containers.
 
 use std::collections::HashMap;
-use std::time::Duration;
 
-use bollard::container::LogOutput;
 use bollard::errors::Error;
 use bollard::models::{ContainerSummary, ContainerSummaryStateEnum};
-use bollard::query_parameters::{ListContainersOptionsBuilder, LogsOptionsBuilder};
-use futures::stream::{BoxStream, ReadyChunks, StreamExt as _};
+use bollard::query_parameters::ListContainersOptionsBuilder;
+use futures::stream::{BoxStream, StreamExt as _};
 use vc_protocol::{Millis, Slot};
 
 use super::client::DockerClient;
 use super::labels;
+use super::log_entries::{Entries, Entry, entries};
 use super::time::parse_time;
 use crate::clock::now;
 use crate::docker_error;
@@ -19,11 +18,6 @@ use crate::error::RuntimeError;
 use crate::log::{LineSplitter, LogLine, LogLines, LogQuery};
 use crate::read_ahead::read_ahead;
 use vc_protocol::control::LogStream;
-
-/// The most log entries that are taken together.
-const MAX_BATCH: usize = 256;
-/// How long the first line may take. Older engines answer a request to follow only when there is a line.
-const FIRST_LINE_TIMEOUT: Duration = Duration::from_secs(365 * 24 * 3600);
 
 impl DockerClient {
     pub(super) async fn logs(
@@ -56,18 +50,13 @@ impl DockerClient {
             None => Part::default(),
         };
         let follow = query.follow;
-        let batches = self.read_batches(container, query, part)?;
+        let batches = self.read_batches(container, query, part);
         Ok(if follow { read_ahead(batches, now()) } else { lines(batches) })
     }
 
     /// Reads the lines at the end of a container's log.
-    pub(super) fn read_part(
-        &self,
-        container: &str,
-        query: LogQuery,
-        part: Part,
-    ) -> Result<LogLines, Error> {
-        Ok(lines(self.read_batches(container, query, part)?))
+    pub(super) fn read_part(&self, container: &str, query: LogQuery, part: Part) -> LogLines {
+        lines(self.read_batches(container, query, part))
     }
 
     /// Reads the lines at the end of a container's log, those together that Docker gives at once.
@@ -76,15 +65,15 @@ impl DockerClient {
         container: &str,
         query: LogQuery,
         part: Part,
-    ) -> Result<BoxStream<'static, Vec<LogLine>>, Error> {
+    ) -> BoxStream<'static, Vec<LogLine>> {
         let reading = LogReader {
-            entries: self.log_output(container, &query, part.entries)?.ready_chunks(MAX_BATCH),
+            entries: self.entries(container, &query, part.entries),
             since: query.since,
             skipped: part.skipped,
             out: LineSplitter::default(),
             err: LineSplitter::default(),
         };
-        Ok(futures::stream::unfold(Some(reading), LogReader::next).boxed())
+        futures::stream::unfold(Some(reading), LogReader::next).boxed()
     }
 
     /// Finds the last lines. A line is one log entry, or several where it is long, and Docker counts entries.
@@ -97,11 +86,12 @@ impl DockerClient {
         let history = LogQuery { follow: false, ..query.clone() };
         let mut entries = u32::try_from(lines).unwrap_or(u32::MAX).saturating_add(1);
         loop {
-            let mut output = self.log_output(container, &history, Some(entries))?;
+            let mut output = self.entries(container, &history, Some(entries));
             let mut index = LineIndex::default();
             while let Some(output) = output.next().await {
-                let output = output?;
-                index.push(is_stderr(&output), output.as_ref().ends_with(b"\n"));
+                for Entry { is_stderr, bytes } in output? {
+                    index.push(is_stderr, bytes.ends_with(b"\n"));
+                }
             }
             let is_whole = index.entries < entries;
             if let Some(part) = index.last(lines, is_whole) {
@@ -112,31 +102,16 @@ impl DockerClient {
     }
 
     /// Asks Docker for log entries: all, or the last `tail`.
-    fn log_output(
-        &self,
-        container: &str,
-        query: &LogQuery,
-        tail: Option<u32>,
-    ) -> Result<BoxStream<'static, Result<LogOutput, Error>>, Error> {
-        let mut options = LogsOptionsBuilder::default()
-            .stdout(true)
-            .stderr(true)
-            .timestamps(true)
-            .follow(query.follow);
-        if let Some(tail) = tail {
-            options = options.tail(&tail.to_string());
-        }
-        if let Some(since) = query.since {
-            // Whole seconds only: `LogReader` drops earlier lines.
-            options = options.since(i32::try_from(since / 1000).unwrap_or(i32::MAX));
-        }
-        let client = self.client()?.with_timeout(FIRST_LINE_TIMEOUT);
-        Ok(client.logs(container, Some(options.build())).boxed())
+    fn entries(&self, container: &str, query: &LogQuery, tail: Option<u32>) -> Entries {
+        let follow = query.follow;
+        let tail = tail.map_or_else(|| "all".to_owned(), |tail| tail.to_string());
+        // Whole seconds only: `LogReader` drops earlier lines.
+        let since = query.since.unwrap_or(0) / 1000;
+        let path = format!(
+            "/containers/{container}/logs?stdout=true&stderr=true&timestamps=true&follow={follow}&tail={tail}&since={since}"
+        );
+        entries(&self.host, path)
     }
-}
-
-fn is_stderr(output: &LogOutput) -> bool {
-    matches!(output, LogOutput::StdErr { .. })
 }
 
 /// The end of a log.
@@ -204,8 +179,7 @@ fn lines(batches: BoxStream<'static, Vec<LogLine>>) -> LogLines {
 
 /// Reads the lines of one container.
 struct LogReader {
-    /// Log entries, those together that have arrived.
-    entries: ReadyChunks<BoxStream<'static, Result<LogOutput, Error>>>,
+    entries: Entries,
     /// The time of the earliest line.
     since: Option<Millis>,
     /// How many of the next lines are not asked for.
@@ -219,24 +193,19 @@ impl LogReader {
     async fn next(reading: Option<Self>) -> Option<(Vec<LogLine>, Option<Self>)> {
         let mut this = reading?;
         let mut ready = Vec::new();
-        let Some(entries) = this.entries.next().await else {
-            this.finish(&mut ready);
-            return Some((ready, None));
-        };
-        for entry in entries {
-            match entry {
-                Ok(entry) => this.take(entry, &mut ready),
-                Err(error) => {
-                    tracing::debug!(
-                        error = docker_error::message(&error),
-                        "reading the logs of a container failed"
-                    );
-                    this.finish(&mut ready);
-                    return Some((ready, None));
-                }
+        match this.entries.next().await {
+            Some(Ok(entries)) => {
+                entries.into_iter().for_each(|entry| this.take(&entry, &mut ready));
+                return Some((ready, Some(this)));
             }
+            Some(Err(error)) => tracing::debug!(
+                error = docker_error::message(&error),
+                "reading the logs of a container failed"
+            ),
+            None => {}
         }
-        Some((ready, Some(this)))
+        this.finish(&mut ready);
+        Some((ready, None))
     }
 
     /// Adds the lines that have no end.
@@ -250,13 +219,11 @@ impl LogReader {
 
     /// Adds the lines that end in one log entry, `TIME TEXT` of at most 16 KiB; without a line end when the line continues in the
     /// next entry.
-    fn take(&mut self, entry: LogOutput, ready: &mut Vec<LogLine>) {
-        let (stream, lines) = if is_stderr(&entry) {
-            (LogStream::Stderr, &mut self.err)
-        } else {
-            (LogStream::Stdout, &mut self.out)
+    fn take(&mut self, Entry { is_stderr, bytes }: &Entry, ready: &mut Vec<LogLine>) {
+        let (stream, lines) = match is_stderr {
+            true => (LogStream::Stderr, &mut self.err),
+            false => (LogStream::Stdout, &mut self.out),
         };
-        let bytes = entry.into_bytes();
         let split = bytes.iter().position(|&b| b == b' ').unwrap_or(0);
         let stamp = parse_time(&bytes[..split]);
         let text = if stamp.is_some() { &bytes[split + 1..] } else { &bytes[..] };

@@ -19,6 +19,7 @@ mod handle;
 mod hijack;
 mod host_paths;
 mod labels;
+mod log_entries;
 mod logs;
 mod mounts;
 mod networks;

@@ -19,6 +19,7 @@ use super::client::DockerClient;
 use super::labels::{self, EPOCH};
 use super::logs::Part;
 use super::time::parse_time;
+use crate::clock::now;
 use crate::docker_error;
 use crate::log::{LogLine, LogQuery};
 use crate::one_line::{MAX_LAST_LINES, last_lines, one_line};
@@ -29,6 +30,8 @@ use vc_protocol::control::LogStream;
 const LIST_TIMEOUT: Duration = Duration::from_secs(10);
 /// How long an inspection may take: Docker delays it while it starts or stops the container.
 const INSPECT_TIMEOUT: Duration = Duration::from_secs(60);
+/// How long a start waits for the inspection of what it started.
+const STARTED_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long a list waits for the inspection of one container.
 const LIST_INSPECT_TIMEOUT: Duration = Duration::from_secs(3);
 /// How long reading the last lines of a container may take; after that, its end is reported without them.
@@ -80,6 +83,19 @@ impl DockerClient {
             _ => {}
         }
         Ok(observed)
+    }
+
+    /// Observes an instance that was started a moment ago. With its address and its time at once, the others are told of the start
+    /// once and not twice. Where the engine does not say that it runs, it counts as running until the event that follows: an exit
+    /// at once would look like the exit before.
+    pub(super) async fn observe_started(&self, id: &InstanceId) -> Observed {
+        match timeout(STARTED_TIMEOUT, self.observe(id)).await {
+            Ok(Ok(seen)) if matches!(seen.phase, Phase::Running { .. }) => seen,
+            _ => {
+                let phase = Phase::Running { health: None, started: now(), said: String::new() };
+                Observed { id: id.clone(), phase, address: String::new() }
+            }
+        }
     }
 
     /// Returns the id of the container of a slot that runs and has a network of its own; of several, of the one that was created last.
@@ -147,7 +163,7 @@ impl DockerClient {
         };
         let read = async {
             let part = Part::of_entries(MAX_LAST_LINES);
-            let lines = self.read_part(found.id.as_deref()?, query, part).ok()?;
+            let lines = self.read_part(found.id.as_deref()?, query, part);
             // Pieces of long lines count as lines.
             let mut last: Vec<LogLine> = lines.take(MAX_LAST_CHUNKS).collect().await;
             // Docker records the two outputs independently, so their order is lost; the standard error says most.

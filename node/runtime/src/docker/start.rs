@@ -21,7 +21,6 @@ use super::labels;
 use super::networks::NetworkError;
 use super::observe::{Existing, Found};
 use super::subpaths::SubpathError;
-use crate::clock::now;
 use crate::docker_error::{self, DockerError};
 use crate::images::{ImageRequest, Update};
 use crate::one_line::one_line;
@@ -281,12 +280,7 @@ impl DockerClient {
             let started = client.start_container(&container, None).await;
             drop(turn);
             match started {
-                // Its address is observed after the event that follows.
-                Ok(()) => {
-                    let phase =
-                        Phase::Running { health: None, started: now(), said: String::new() };
-                    return Ok(Observed { id: id.clone(), phase, address: String::new() });
-                }
+                Ok(()) => return Ok(self.observe_started(id).await),
                 // It was removed meanwhile. A 404 may also mean a program that is not in the image.
                 Err(error)
                     if docker_error::status(&error) == Some(404) && self.is_absent(id).await => {}

@@ -40,8 +40,9 @@ async fn a_container_is_started_listed_and_adopted_by_the_next_runtime() {
     spec.labels.insert("tier".to_owned(), "front".to_owned());
     spec.limit.memory_bytes = 64 << 20;
     let id = host.start("shop/web.1", &spec);
-    host.running(&id).await;
+    // All at once: each report is a change for all nodes.
     let seen = host.change(&id).await;
+    assert!(matches!(seen.phase, Phase::Running { .. }), "{seen:?}");
     assert!(seen.address.parse::<std::net::IpAddr>().is_ok(), "{seen:?}");
 
     let names =

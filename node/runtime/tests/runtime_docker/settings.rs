@@ -46,7 +46,6 @@ async fn a_container_has_the_settings_of_its_spec() {
     ]
     .into();
     let id = host.start("shop/web.1", &spec);
-    host.running(&id).await;
     let seen = host.change(&id).await;
 
     let container = engine.run(&["ps", "-q"]);

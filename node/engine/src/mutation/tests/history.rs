@@ -1,6 +1,7 @@
 //! The versions of services: what is kept, and what a rollback returns to.
 
 use vc_protocol::control::{RolloutState, VersionState};
+use vc_protocol::spec::FailureAction;
 
 use super::*;
 use crate::history::{MAX_VERSIONS, history, kept_images};
@@ -55,6 +56,40 @@ fn after_an_automatic_rollback_rows_name_what_runs_and_what_failed() {
     let detail = report::inspect(&cluster.view(), &web()).expect("the service");
     assert_eq!(detail.spec.container.image, "web:2");
     assert_eq!(detail.previous.map(|it| it.container.image.clone()).as_deref(), Some("web:1"));
+}
+
+#[test]
+fn a_failed_update_is_a_problem_until_the_next_deployment() {
+    let mut cluster = failed_update();
+    let problems = |cluster: &Cluster| {
+        let root = Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes").public();
+        let id = vc_protocol::ClusterId::of(&root).expect("ed25519");
+        report::status(&cluster.view(), None, &BTreeMap::new(), id, node(1), NOW).problems
+    };
+    let failed = |problems: Vec<String>| {
+        problems.into_iter().filter(|it| it.contains("has failed")).collect::<Vec<_>>()
+    };
+    assert_eq!(
+        failed(problems(&cluster)),
+        [
+            "the update of shop/web to version 3 has failed and version 2 runs: see 'vc history shop/web', and deploy it mended: \
+             shop/web.1 on desk: exited with code 1"
+        ]
+    );
+    cluster.deploy(image(2));
+    cluster.ends(None);
+    assert_eq!(failed(problems(&cluster)), [""; 0]);
+    let mut paused = image(4);
+    paused.update.failure_action = FailureAction::Pause;
+    cluster.deploy(paused);
+    cluster.ends(Some("shop/web.1 on desk: its healthcheck fails"));
+    assert_eq!(
+        failed(problems(&cluster)),
+        [
+            "the update of shop/web to version 5 has failed and is paused: deploy it mended, or 'vc rollback shop/web': \
+             shop/web.1 on desk: its healthcheck fails"
+        ]
+    );
 }
 
 #[test]
