@@ -41,6 +41,7 @@ use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
+use crate::usage::{Sampler, UsageServer, Usages};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
 use crate::{console, host, images, metrics, node_info, readiness, volumes, watchdog};
 
@@ -191,6 +192,7 @@ pub(crate) async fn run(
     let members = handles.controls.members.clone();
     let audit_logs = AuditLogs::new(audit.clone(), own, verifier.clone(), members);
     let (event_log, events) = Events::new();
+    let usages = Usages::new(membership.node, handles.controls.members.clone());
     let api = ControlService {
         cluster: Cluster::new(Arc::clone(&membership), snapshot.clone(), driver.clone()),
         forwarder: Forwarder::new(
@@ -208,6 +210,7 @@ pub(crate) async fn run(
         audit_logs: audit_logs.clone(),
         http: Http::new(router.clone(), snapshot.clone()),
         volumes: volumes.clone(),
+        usages: usages.clone(),
     };
     let members = handles.controls.members.clone();
     let admitted = Admitted::default();
@@ -244,6 +247,8 @@ pub(crate) async fn run(
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
     tasks.spawn(EventServer { events }.serve(handles.streams.events));
+    tasks.spawn(Sampler::new(&usages, runtime.clone()).run());
+    tasks.spawn(UsageServer { usages }.serve(handles.streams.usage));
     let files = FileServer {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),

@@ -34,4 +34,5 @@ mod settings;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;
+mod usage;
 mod voters;

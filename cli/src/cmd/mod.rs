@@ -28,6 +28,7 @@ mod rm;
 mod run;
 mod scale;
 mod services;
+mod stats;
 mod status;
 mod target;
 mod token;
@@ -82,6 +83,8 @@ pub(crate) enum Command {
     Services(services::Args),
     /// List instances
     Ps(ps::Args),
+    /// Show what instances use: CPU, memory, network, disk
+    Stats(stats::Args),
     /// List nodes
     Nodes(nodes::Args),
     /// Show the state of the cluster and its problems
@@ -149,6 +152,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Plan(args) => args.run(app).await,
         Command::Services(args) => args.run(app).await,
         Command::Ps(args) => args.run(app).await,
+        Command::Stats(args) => args.run(app).await,
         Command::Nodes(args) => args.run(app).await,
         Command::Status(args) => args.run(app).await,
         Command::Job(args) => args.run(app).await,
@@ -253,6 +257,8 @@ mod tests {
             "vc login admin.token",
             "vc completions zsh",
             "vc status",
+            "vc stats",
+            "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
             "vc services",
@@ -284,6 +290,7 @@ mod tests {
             "vc deploy f --dry-run --wait",
             "vc drain attic --no-wait --timeout 10s",
             "vc restart web --timeout 10s",
+            "vc stats web.0",
             "vc scale web",
             "vc scale web=-1",
             "vc scale web=1001",

@@ -21,6 +21,11 @@ pub(super) fn cores(millis: u64) -> String {
     decimal(u128::from(millis), 1000)
 }
 
+/// Formats thousandths as `12.5%`; thousandths of a core are of one core.
+pub(crate) fn percent(thousandths: u64) -> String {
+    format!("{}.{}%", thousandths / 10, thousandths % 10)
+}
+
 /// Formats measured thousandths of a core as cores, rounded to a hundredth.
 pub(super) fn cores_used(millis: u64) -> String {
     decimal((u128::from(millis) + 5) / 10, 100)
@@ -125,6 +130,10 @@ mod tests {
         }
         assert_eq!(cores_used(1088), "1.09");
         assert_eq!(cores_used(1), "0");
+        assert_eq!(
+            (percent(0), percent(999), percent(2345)),
+            ("0.0%".into(), "99.9%".into(), "234.5%".into())
+        );
     }
 
     #[test]

@@ -130,6 +130,8 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         digest: String::new(),
         terminal: false,
         ended: false,
+        cpu_millis: None,
+        memory_bytes: None,
     }
 }
 

@@ -31,6 +31,7 @@ mod start;
 mod subnets;
 mod time;
 mod units;
+mod usage;
 mod volume_names;
 mod volume_place;
 mod volumes;
