@@ -32,6 +32,7 @@ mod stats;
 mod status;
 mod target;
 mod token;
+mod top;
 mod trust;
 mod upload;
 mod volume;
@@ -85,6 +86,8 @@ pub(crate) enum Command {
     Ps(ps::Args),
     /// Show what instances use: CPU, memory, network, disk
     Stats(stats::Args),
+    /// Watch nodes, services and instances on the terminal
+    Top(top::Args),
     /// List nodes
     Nodes(nodes::Args),
     /// Show the state of the cluster and its problems
@@ -153,6 +156,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Services(args) => args.run(app).await,
         Command::Ps(args) => args.run(app).await,
         Command::Stats(args) => args.run(app).await,
+        Command::Top(args) => args.run(app).await,
         Command::Nodes(args) => args.run(app).await,
         Command::Status(args) => args.run(app).await,
         Command::Job(args) => args.run(app).await,
@@ -258,6 +262,7 @@ mod tests {
             "vc completions zsh",
             "vc status",
             "vc stats",
+            "vc top",
             "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",

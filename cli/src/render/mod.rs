@@ -31,7 +31,7 @@ pub(crate) use lists::{
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;
 pub(crate) use status::status;
-pub(crate) use units::{bytes, minute, percent, short_duration};
+pub(crate) use units::{ago, bytes, cores, cores_used, minute, percent, short_duration};
 pub(crate) use usage::usage;
 
 use crate::args::Format;

@@ -17,7 +17,7 @@ pub(crate) fn bytes(bytes: u64) -> String {
 }
 
 /// Formats thousandths of a core as cores: `0.5`, `12`.
-pub(super) fn cores(millis: u64) -> String {
+pub(crate) fn cores(millis: u64) -> String {
     decimal(u128::from(millis), 1000)
 }
 
@@ -27,7 +27,7 @@ pub(crate) fn percent(thousandths: u64) -> String {
 }
 
 /// Formats measured thousandths of a core as cores, rounded to a hundredth.
-pub(super) fn cores_used(millis: u64) -> String {
+pub(crate) fn cores_used(millis: u64) -> String {
     decimal((u128::from(millis) + 5) / 10, 100)
 }
 
@@ -43,7 +43,7 @@ fn decimal(value: u128, scale: u128) -> String {
 }
 
 /// Formats a past time as `3m ago`. A time in the future, by the clock of another node, is `now`; 0 is never, `-`.
-pub(super) fn ago(now: Millis, then: Millis) -> String {
+pub(crate) fn ago(now: Millis, then: Millis) -> String {
     match now.saturating_sub(then) {
         _ if then == 0 => "-".to_owned(),
         0..1000 => "now".to_owned(),
