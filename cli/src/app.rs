@@ -2,13 +2,14 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
+use tokio::process::Command;
 use vc_client::{Candidates, ConnectError, Session, SessionError, expect_reply};
 use vc_protocol::Millis;
 use vc_protocol::control::{Change, Reply, Request};
 
 use crate::args::Global;
 use crate::credentials::{self, Credential, CredentialError};
-use crate::error::Result;
+use crate::error::{Result, SystemError};
 use crate::known_peers;
 use crate::render::Output;
 
@@ -29,6 +30,18 @@ impl App {
     /// Returns the user's token: the one given, else the one stored by `vc login`.
     pub(crate) fn credential(&self) -> std::result::Result<Credential, CredentialError> {
         credentials::find(self.global.token.as_deref(), now())
+    }
+
+    /// Returns a command of this program, with the same token and nodes.
+    pub(crate) fn command(&self) -> Result<Command> {
+        let program = std::env::current_exe().map_err(SystemError::doing("find this program"))?;
+        let mut command = Command::new(program);
+        // In the environment the token is not shown to other users.
+        command.env("VC_TOKEN", self.credential()?.token);
+        for peer in self.global.peers.iter().flat_map(|list| &list.0) {
+            command.arg("--peer").arg(peer.to_string());
+        }
+        Ok(command)
     }
 
     /// Opens a session with the first member that accepts the user's token.

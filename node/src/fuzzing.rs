@@ -10,7 +10,7 @@ use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
 use crate::audit::Audit;
-use crate::auth::{AuthServer, TokenVerifier};
+use crate::auth::{AuthMetrics, AuthServer, TokenVerifier};
 use crate::credentials::Credentials;
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::identity::Membership;
@@ -80,6 +80,7 @@ impl Node {
             snapshot: snapshot.clone(),
             verifier: TokenVerifier { cluster, snapshot, audit },
             admitted: Admitted::default(),
+            metrics: AuthMetrics::default(),
         };
         runtime.spawn(answer(messages));
         runtime.spawn(auth.serve(streams.auth, |_, mut frames| async move {

@@ -17,19 +17,24 @@ use vc_runtime::docker::Docker;
 /// Interval between usage samples.
 const SAMPLE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Returns the CPU (thousandths of a core) and memory (bytes) that this node can give to services.
-pub(crate) fn capacity() -> Resources {
+/// Returns the CPU (thousandths of a core) and memory (bytes) of the host, as far as this process may use its processors.
+pub(crate) fn machine() -> Resources {
     // Where the operating system does not report it, the operator sets it with --memory.
-    let memory = System::new().map_or(0, |mut system| {
+    let memory_bytes = System::new().map_or(0, |mut system| {
         system.refresh_memory();
         system.total_memory()
     });
     let cores = std::thread::available_parallelism().map_or(1, std::num::NonZero::get);
-    let cores = u64::try_from(cores).unwrap_or(1) * 1000;
+    Resources { cpu_millis: u64::try_from(cores).unwrap_or(1) * 1000, memory_bytes }
+}
+
+/// Returns what of the host this node can give to services.
+pub(crate) fn capacity() -> Resources {
+    let Resources { cpu_millis, memory_bytes } = machine();
     let (cpu_limit, memory_limit) = cgroup_limits();
     Resources {
-        cpu_millis: cpu_limit.map_or(cores, |limit| limit.min(cores)),
-        memory_bytes: memory_limit.map_or(memory, |limit| limit.min(memory)),
+        cpu_millis: cpu_limit.map_or(cpu_millis, |limit| limit.min(cpu_millis)),
+        memory_bytes: memory_limit.map_or(memory_bytes, |limit| limit.min(memory_bytes)),
     }
 }
 

@@ -51,6 +51,7 @@ mod snapshot;
 mod socket_holder;
 mod store;
 mod trust;
+mod usage;
 mod volumes;
 mod watchdog;
 

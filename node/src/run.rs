@@ -20,11 +20,11 @@ use vc_runtime::{self as runtime, Runtime};
 
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
 use crate::audit::{self, Audit, AuditLogs, Recorder};
-use crate::auth::{AuthServer, TokenVerifier};
+use crate::auth::{AuthMetrics, AuthServer, TokenVerifier};
 use crate::bandwidth::Bandwidth;
 use crate::disk::Reserve;
 use crate::dns::{self, DnsServer};
-use crate::driver::{Driver, DriverContext};
+use crate::driver::{Driver, DriverContext, DriverMetrics};
 use crate::driver_message::{DRIVER_QUEUE, DriverMessage};
 use crate::events::{EventRecorder, EventServer, Events};
 use crate::exec::Execs;
@@ -32,6 +32,7 @@ use crate::files::{FileClient, FileServer};
 use crate::http::Http;
 use crate::identity::{self, Membership};
 use crate::logs::Logs;
+use crate::metrics::{FailoverMetrics, MetricsListener, MetricsToken};
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::message_streams::{self, MessageStreams};
 use crate::network::{self, Network};
@@ -41,6 +42,7 @@ use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
+use crate::usage::{Sampler, UsageServer, Usages};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
 use crate::{
     console, host, images, metrics, node_info, readiness, service_manager, volumes, watchdog,
@@ -91,6 +93,8 @@ pub(crate) async fn run(
         tracing::info!(node = %membership.node, cluster = %membership.cluster, "cluster created");
     }
     let name = settings.name.clone().unwrap_or_else(node_info::default_name).to_string();
+    let metrics_token = settings.metrics.map(|_| MetricsToken::load(dir)).transpose()?;
+    let metrics_listener = settings.metrics.zip(metrics_token);
     let (audit, audited) = Audit::new(membership.node, name);
 
     let docker = runtime::docker::host(settings.docker_host.clone());
@@ -139,6 +143,8 @@ pub(crate) async fn run(
     let volumes = Volumes::new(bandwidth.clone());
     let sync_streams = MessageStreams::new(handles.controls.members.clone(), SYNC_PROTOCOL);
     let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);
+    let (driver_metrics, auth_metrics) = (DriverMetrics::new(), AuthMetrics::default());
+    let (failovers, served_images) = (FailoverMetrics::new(), images.clone());
     let parts = DriverContext {
         membership: Arc::clone(&membership),
         info: node_info::info(&settings, addresses.clone()),
@@ -152,6 +158,7 @@ pub(crate) async fn run(
         gater: gater.clone(),
         audit: audit.clone(),
         reserve: Reserve::new(dir),
+        metrics: driver_metrics.clone(),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events, watchdog.inherited().await)?;
     latest.get_or_init(|| snapshot.clone());
@@ -193,6 +200,7 @@ pub(crate) async fn run(
     let members = handles.controls.members.clone();
     let audit_logs = AuditLogs::new(audit.clone(), own, verifier.clone(), members);
     let (event_log, events) = Events::new();
+    let usages = Usages::new(membership.node, handles.controls.members.clone());
     let api = ControlService {
         cluster: Cluster::new(Arc::clone(&membership), snapshot.clone(), driver.clone()),
         forwarder: Forwarder::new(
@@ -210,6 +218,7 @@ pub(crate) async fn run(
         audit_logs: audit_logs.clone(),
         http: Http::new(router.clone(), snapshot.clone()),
         volumes: volumes.clone(),
+        usages: usages.clone(),
     };
     let members = handles.controls.members.clone();
     let admitted = Admitted::default();
@@ -227,6 +236,7 @@ pub(crate) async fn run(
         snapshot: snapshot.clone(),
         verifier,
         admitted,
+        metrics: auth_metrics.clone(),
     };
 
     let commands = handles.commands;
@@ -246,6 +256,8 @@ pub(crate) async fn run(
     tasks.spawn(logs.serve(handles.streams.logs));
     tasks.spawn(execs.serve(handles.streams.exec));
     tasks.spawn(EventServer { events }.serve(handles.streams.events));
+    tasks.spawn(Sampler::new(&usages, runtime.clone()).run());
+    tasks.spawn(UsageServer { usages: usages.clone() }.serve(handles.streams.usage));
     let files = FileServer {
         membership: Arc::clone(&membership),
         snapshot: snapshot.clone(),
@@ -280,16 +292,37 @@ pub(crate) async fn run(
     tasks.spawn(copies.run());
     tasks.spawn(VolumeServer { volumes: volumes.clone() }.serve(handles.streams.volume));
     tasks.spawn(proxy::serve_member_streams(router.clone(), handles.streams.route));
-    if !settings.no_console {
-        let registry =
-            metrics::registry(membership.cluster, membership.node, &volumes, snapshot.clone());
-        let metrics = Box::new(move || metrics::text(&registry));
+    tasks.spawn(failovers.clone().watch(snapshot.clone()));
+    let sources = metrics::Sources {
+        cluster: membership.cluster,
+        node: membership.node,
+        snapshot: snapshot.clone(),
+        volumes: volumes.clone(),
+        usages,
+        router: router.clone(),
+        images: served_images,
+        driver: driver_metrics,
+        auth: auth_metrics,
+        failovers,
+    };
+    let registries = Arc::new(sources.registries());
+    let write_metrics = || {
+        let registries = Arc::clone(&registries);
+        Box::new(move |format| metrics::in_format(registries.as_slice(), format))
+    };
+    let check_readiness = || {
         let (latest, node) = (snapshot.clone(), membership.node);
-        let readiness = Box::new(move || {
+        Box::new(move || {
             let latest = latest.borrow().clone();
             readiness::problem(&latest.view, &latest.vitals, node)
-        });
-        console::serve(settings.port(), metrics, readiness).await;
+        })
+    };
+    if !settings.no_console {
+        console::serve(settings.port(), write_metrics(), check_readiness()).await;
+    }
+    if let Some((address, token)) = metrics_listener {
+        let listener = MetricsListener::new(token, write_metrics(), check_readiness());
+        tasks.spawn(listener.serve(address));
     }
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;

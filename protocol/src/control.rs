@@ -28,7 +28,8 @@ pub use rows::{
     LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
     PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState,
     ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow,
-    TrustReport, TrustRow, UnplacedRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport,
+    VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -329,6 +330,17 @@ pub enum Request {
     Instances {
         /// Only instances of this service.
         service: Option<String>,
+        /// Also what they use, of nodes that answer within a fraction of a second.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        usage: bool,
+    },
+    /// Returns what running instances use, as the nodes that run them have measured it. A [`Reply::Note`] before the answer names each
+    /// node that did not answer. Viewer.
+    Usage {
+        /// Only instances of this service, `web` or `shop/web`, or of a project, `shop/`.
+        service: Option<String>,
+        /// Only on the node with this name or id.
+        node: Option<String>,
     },
     /// Lists nodes, including those that left. Viewer.
     Nodes,
@@ -542,6 +554,8 @@ pub enum Reply {
     Services(Vec<ServiceRow>),
     /// The answer to [`Request::Instances`].
     Instances(Vec<InstanceRow>),
+    /// The answer to [`Request::Usage`], and between members to [`crate::wire::USAGE_PROTOCOL`].
+    Usage(Vec<UsageRow>),
     /// To [`Request::Watch`], now and on every change.
     Watched {
         /// The services that are watched.

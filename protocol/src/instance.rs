@@ -93,6 +93,27 @@ pub struct Claim {
     pub terminal: bool,
 }
 
+impl Claim {
+    /// Returns a claim on an instance that runs and is available.
+    #[doc(hidden)]
+    pub fn for_tests() -> Self {
+        Self {
+            state: InstanceState::Running,
+            reason: String::new(),
+            address: String::new(),
+            restarts: 0,
+            lamport: 1,
+            since: 1,
+            started: 0,
+            available: true,
+            prepared: false,
+            restarted_unhealthy: false,
+            epoch: None,
+            terminal: false,
+        }
+    }
+}
+
 #[allow(clippy::trivially_copy_pass_by_ref, reason = "serde's signature")]
 fn is_zero(number: &u64) -> bool {
     *number == 0

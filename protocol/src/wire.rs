@@ -34,6 +34,9 @@ pub const FILES_PROTOCOL: &str = "/vc/files/1";
 pub const AUDIT_PROTOCOL: &str = "/vc/audit/1";
 /// Protocol name: a member asks for the events that it has missed: see [`crate::event`].
 pub const EVENTS_PROTOCOL: &str = "/vc/events/1";
+/// Protocol name: a member asks what the instances of another use. The request is an empty JSON object, the answer one
+/// [`Reply::Usage`](crate::control::Reply::Usage).
+pub const USAGE_PROTOCOL: &str = "/vc/usage/1";
 /// Protocol name: members ask the voters for leases: see [`crate::lease`].
 pub const LEASE_PROTOCOL: &str = "/vc/lease/1";
 /// Protocol name: a member gets a snapshot of a volume from another: see [`crate::volume`].

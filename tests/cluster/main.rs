@@ -35,4 +35,5 @@ mod systemd;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;
+mod usage;
 mod voters;

@@ -26,6 +26,7 @@ mod networks;
 mod node_faults;
 mod ports;
 mod preparation;
+mod prometheus;
 mod restarts;
 mod secrets;
 mod updates;

@@ -29,9 +29,11 @@ mod rm;
 mod run;
 mod scale;
 mod services;
+mod stats;
 mod status;
 mod target;
 mod token;
+mod top;
 mod trust;
 mod upload;
 mod volume;
@@ -83,6 +85,10 @@ pub(crate) enum Command {
     Services(services::Args),
     /// List instances
     Ps(ps::Args),
+    /// Show what instances use: CPU, memory, network, disk
+    Stats(stats::Args),
+    /// Watch nodes, services and instances on the terminal
+    Top(top::Args),
     /// List nodes
     Nodes(nodes::Args),
     /// Show the state of the cluster and its problems
@@ -153,6 +159,8 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Plan(args) => args.run(app).await,
         Command::Services(args) => args.run(app).await,
         Command::Ps(args) => args.run(app).await,
+        Command::Stats(args) => args.run(app).await,
+        Command::Top(args) => args.run(app).await,
         Command::Nodes(args) => args.run(app).await,
         Command::Status(args) => args.run(app).await,
         Command::Job(args) => args.run(app).await,
@@ -258,6 +266,9 @@ mod tests {
             "vc login admin.token",
             "vc completions zsh",
             "vc status",
+            "vc stats",
+            "vc top",
+            "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
             "vc services",
@@ -289,6 +300,7 @@ mod tests {
             "vc deploy f --dry-run --wait",
             "vc drain attic --no-wait --timeout 10s",
             "vc restart web --timeout 10s",
+            "vc stats web.0",
             "vc scale web",
             "vc scale web=-1",
             "vc scale web=1001",

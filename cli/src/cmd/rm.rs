@@ -35,7 +35,7 @@ impl Args {
         if self.confirmation.is_needed() {
             let mut instances = Vec::new();
             for service in &self.services {
-                let request = Request::Instances { service: Some(service.clone()) };
+                let request = Request::Instances { service: Some(service.clone()), usage: false };
                 let rows = expect_reply!(app.ask(request).await?, Instances)?;
                 instances.extend(rows.iter().map(|row| format!("{}.{}", row.service, row.replica)));
             }

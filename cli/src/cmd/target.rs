@@ -74,7 +74,7 @@ pub(crate) async fn choose_replica(
     if given.is_some() {
         return Ok(given);
     }
-    let request = Request::Instances { service: Some(service.to_owned()) };
+    let request = Request::Instances { service: Some(service.to_owned()), usage: false };
     let mut rows = expect_reply!(session.ask(&request).await?, Instances)?;
     rows.retain(|row| row.state.is_running());
     let order = |row: &&InstanceRow| (Reverse(row.current), row.replica);

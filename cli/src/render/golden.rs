@@ -14,7 +14,7 @@ use vc_protocol::{Keypair, NodeId};
 
 use super::Style;
 
-const NOW: u64 = 1_800_000_000_000;
+pub(crate) const NOW: u64 = 1_800_000_000_000;
 const MINUTE: u64 = 60_000;
 
 fn check(name: &str, found: &str) {
@@ -65,7 +65,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
     }
 }
 
-fn nodes() -> Vec<NodeRow> {
+pub(crate) fn nodes() -> Vec<NodeRow> {
     let mut alpha = node(1, "alpha", NodeStatus::Up);
     alpha.labels = BTreeMap::from([("disk".into(), "ssd".into()), ("room".into(), "attic".into())]);
     alpha.votes = true;
@@ -100,10 +100,12 @@ fn instance(replica: u32, state: InstanceState) -> InstanceRow {
         digest: String::new(),
         terminal: false,
         ended: false,
+        cpu_millis: None,
+        memory_bytes: None,
     }
 }
 
-fn instances() -> Vec<InstanceRow> {
+pub(crate) fn instances() -> Vec<InstanceRow> {
     let mut old = instance(1, InstanceState::Stopping);
     old.current = false;
     let mut failed = instance(3, InstanceState::Failed);
@@ -119,9 +121,18 @@ fn instances() -> Vec<InstanceRow> {
     pending.address = String::new();
     pending.reason = "no node has 64 GiB of memory free".to_owned();
     vec![
-        InstanceRow { available: true, ..instance(1, InstanceState::Running) },
+        InstanceRow {
+            available: true,
+            cpu_millis: Some(1255),
+            memory_bytes: Some(70 << 20),
+            ..instance(1, InstanceState::Running)
+        },
         old,
-        instance(2, InstanceState::Healthy),
+        InstanceRow {
+            cpu_millis: Some(20),
+            memory_bytes: Some(300 << 20),
+            ..instance(2, InstanceState::Healthy)
+        },
         failed,
         pending,
         InstanceRow { since: NOW - 2000, monitor_ms: 5000, ..instance(5, InstanceState::Running) },

@@ -12,7 +12,7 @@ use vc_protocol::control::{
 
 use super::Style;
 use super::table::{lines, number, of_instance, of_node, table, text};
-use super::units::{ago, bytes, cores, cores_used, short_duration, timestamp};
+use super::units::{ago, bytes, cores, cores_used, percent, short_duration, timestamp};
 use vc_client::text::{list, one_line};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::{Millis, Name};
@@ -136,11 +136,15 @@ pub(crate) fn instances(rows: &[InstanceRow], style: Style) -> String {
             text(state).fg(of_instance(row.state)),
             text(ago(style.now, row.since)),
             restarts(row),
+            number(row.cpu_millis.map_or_else(|| "-".to_owned(), percent)),
+            number(row.memory_bytes.map_or_else(|| "-".to_owned(), bytes)),
             text(&row.address),
             text(&row.reason),
         ]
     });
-    table(&["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "ADDRESS", "REASON"], cells, style)
+    let columns =
+        ["INSTANCE", "NODE", "STATE", "SINCE", "RESTARTS", "CPU %", "MEMORY", "ADDRESS", "REASON"];
+    table(&columns, cells, style)
 }
 
 /// Describes what a running instance of the spec in effect lacks to be available: `monitoring 3s`, with the time that

@@ -10,6 +10,7 @@ mod qr;
 mod status;
 mod table;
 mod units;
+mod usage;
 
 use std::io::{self, IsTerminal as _, Write as _};
 use std::time::Duration;
@@ -30,7 +31,8 @@ pub(crate) use lists::{
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;
 pub(crate) use status::status;
-pub(crate) use units::{bytes, minute, short_duration};
+pub(crate) use units::{ago, bytes, cores, cores_used, minute, percent, short_duration};
+pub(crate) use usage::usage;
 
 use crate::args::Format;
 use crate::error::{Result, Stop, SystemError};

@@ -17,12 +17,17 @@ pub(crate) fn bytes(bytes: u64) -> String {
 }
 
 /// Formats thousandths of a core as cores: `0.5`, `12`.
-pub(super) fn cores(millis: u64) -> String {
+pub(crate) fn cores(millis: u64) -> String {
     decimal(u128::from(millis), 1000)
 }
 
+/// Formats thousandths as `12.5%`; thousandths of a core are of one core.
+pub(crate) fn percent(thousandths: u64) -> String {
+    format!("{}.{}%", thousandths / 10, thousandths % 10)
+}
+
 /// Formats measured thousandths of a core as cores, rounded to a hundredth.
-pub(super) fn cores_used(millis: u64) -> String {
+pub(crate) fn cores_used(millis: u64) -> String {
     decimal((u128::from(millis) + 5) / 10, 100)
 }
 
@@ -38,7 +43,7 @@ fn decimal(value: u128, scale: u128) -> String {
 }
 
 /// Formats a past time as `3m ago`. A time in the future, by the clock of another node, is `now`; 0 is never, `-`.
-pub(super) fn ago(now: Millis, then: Millis) -> String {
+pub(crate) fn ago(now: Millis, then: Millis) -> String {
     match now.saturating_sub(then) {
         _ if then == 0 => "-".to_owned(),
         0..1000 => "now".to_owned(),
@@ -125,6 +130,10 @@ mod tests {
         }
         assert_eq!(cores_used(1088), "1.09");
         assert_eq!(cores_used(1), "0");
+        assert_eq!(
+            (percent(0), percent(999), percent(2345)),
+            ("0.0%".into(), "99.9%".into(), "234.5%".into())
+        );
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use vc_protocol::control::{
     Change, MoveRow, ReplicaRow, ReplicaState, Reply, Request, SnapshotKind, SnapshotRow,
-    StatusReport, TokenRequest, TokenSubject, VolumeRow,
+    StatusReport, TokenRequest, TokenSubject, UsageRow, VolumeRow,
 };
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
@@ -12,7 +12,7 @@ use vc_protocol::{ApiError, ErrorCode, VolumeKey};
 use crate::Home;
 use crate::json::status_report;
 use crate::node::{
-    Node, OURS, attached_to, done, instance_row, member, node_id, node_row, service,
+    Node, OURS, attached_to, done, instance_row, member, node_id, node_row, service, usage_row,
 };
 
 pub fn volume_row() -> VolumeRow {
@@ -206,6 +206,37 @@ fn snapshots_are_listed_from_all_nodes_and_the_newest_of_the_trash_is_undeleted(
 }
 
 #[test]
+fn usage_is_printed_with_a_note_for_each_node_that_did_not_answer() {
+    let mut plan = member(OURS, 10, vec![]);
+    plan.answer = Box::new(|request| match request {
+        Request::Usage { service: Some(_), .. } => vec![
+            Reply::Note("what runs on cellar is missing".to_owned()),
+            Reply::Usage(vec![usage_row(1, "attic"), usage_row(2, "desk")]),
+        ],
+        _ => vec![Reply::Error(ApiError::new(ErrorCode::NotFound, "nothing else is asked"))],
+    });
+    let (home, node) = (Home::new(), Node::start(plan));
+    home.vc(&["login", &home.write("token", &OURS.token(&[&node.address]))]).ok();
+    let out = home.vc(&["stats", "--no-stream", "web.2", "web", "--node", "desk"]);
+    assert_eq!(
+        (out.code, out.stderr.as_str()),
+        (Some(0), "what runs on cellar is missing\n"),
+        "once, though two requests say it"
+    );
+    let expected = "\
+INSTANCE     NODE    CPU %    MEMORY / LIMIT     MEM %   NET I/O         BLOCK I/O   PIDS
+shop/web.1   attic   125.5%   64 MiB / 128 MiB   50.0%   2 KiB / 512 B   -              3
+shop/web.2   desk    125.5%   64 MiB / 128 MiB   50.0%   2 KiB / 512 B   -              3
+";
+    assert_eq!(out.stdout, expected);
+    let asked = Request::Usage { service: Some("web".into()), node: Some("desk".into()) };
+    assert_eq!(node.requests(), [asked.clone(), asked]);
+    let json = home.vc(&["stats", "--no-stream", "web.2", "--output", "json"]).stdout;
+    let rows: Vec<UsageRow> = serde_json::from_str(&json).expect("JSON");
+    assert_eq!(rows, [usage_row(2, "desk")]);
+}
+
+#[test]
 fn rebalance_shows_the_moves_and_moves_when_confirmed() {
     let row = MoveRow {
         service: "shop/web".parse().expect("a service"),
@@ -292,7 +323,7 @@ fn removals_ask_on_a_terminal() {
 fn commands_in_a_service_take_the_first_replica_and_say_which() {
     let mut plan = member(OURS, 10, vec![]);
     plan.answer = Box::new(|request| match request {
-        Request::Instances { service } if service.as_deref() == Some("one") => {
+        Request::Instances { service, .. } if service.as_deref() == Some("one") => {
             vec![Reply::Instances(vec![instance_row(1, "attic")])]
         }
         Request::Instances { .. } => {

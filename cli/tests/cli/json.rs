@@ -11,13 +11,13 @@ use vc_protocol::control::{
     LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
     ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
     SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    UploadDiff, UploadPlan, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
 
 use crate::Home;
-use crate::node::{Node, OURS, instance_row, member, node_id, node_row};
+use crate::node::{Node, OURS, instance_row, member, node_id, node_row, usage_row};
 
 const PAGE: &str = include_str!("../../../docs/json.md");
 
@@ -329,6 +329,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("ServiceRow", fields(&service_row())),
         ("Rollout", fields(&Rollout::default())),
         ("InstanceRow", fields(&instance())),
+        ("UsageRow", fields(&usage_row(1, "alpha"))),
         ("NodeRow", fields(&node_row(1, "alpha"))),
         ("StatusReport", fields(&status)),
         ("ServiceDetail", fields(&detail)),
@@ -380,6 +381,7 @@ fn every_row_has_an_example() {
         ("ServiceRow", examples::<ServiceRow>("ServiceRow").len()),
         ("Rollout", examples::<Rollout>("Rollout").len()),
         ("InstanceRow", examples::<InstanceRow>("InstanceRow").len()),
+        ("UsageRow", examples::<UsageRow>("UsageRow").len()),
         ("NodeRow", examples::<NodeRow>("NodeRow").len()),
         ("StatusReport", examples::<StatusReport>("StatusReport").len()),
         ("ServiceDetail", examples::<ServiceDetail>("ServiceDetail").len()),

@@ -12,7 +12,7 @@ use serde::de::DeserializeOwned;
 use tokio::sync::oneshot;
 use vc_client::frames::{FrameError, Frames};
 use vc_protocol::auth::{AuthResponse, ClientHello, Credentials, MAX_AUTH_FRAME, ServerHello};
-use vc_protocol::control::{Change, InstanceRow, NodeRow, NodeStatus, Reply, Request};
+use vc_protocol::control::{Change, InstanceRow, NodeRow, NodeStatus, Reply, Request, UsageRow};
 use vc_protocol::exec::ExecFrame;
 use vc_protocol::instance::InstanceState;
 use vc_protocol::token::{self, Issuer, NodeRole, Scope, TokenError, UserRole, issue_certificate};
@@ -360,5 +360,32 @@ pub fn instance_row(replica: u32, node: &str) -> InstanceRow {
         digest: String::new(),
         terminal: false,
         ended: false,
+        cpu_millis: None,
+        memory_bytes: None,
+    }
+}
+
+/// Returns what an instance of shop/web uses.
+pub fn usage_row(replica: u32, node: &str) -> UsageRow {
+    UsageRow {
+        service: service("shop/web"),
+        replica,
+        node: node_id(1),
+        node_name: node.to_owned(),
+        digest: String::new(),
+        container: String::new(),
+        cpu_millis: Some(1255),
+        cpu_limit_millis: 2000,
+        cpu_ms: 7000,
+        memory_bytes: 64 << 20,
+        memory_total_bytes: 80 << 20,
+        memory_limit_bytes: 128 << 20,
+        network_received_bytes: Some(2048),
+        network_sent_bytes: Some(512),
+        disk_read_bytes: None,
+        disk_written_bytes: None,
+        processes: 3,
+        started: 1,
+        measured: 2,
     }
 }

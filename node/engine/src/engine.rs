@@ -240,7 +240,7 @@ impl Engine {
             }
             Input::Usage(usage) => {
                 self.dirty |= set_volume_room(&mut self.own, usage);
-                let vitals = Vitals { usage, ..Vitals::default() };
+                let vitals = Vitals { usage, in_sync: true, ..Vitals::default() };
                 self.vitals.insert(self.replica.id(), vitals);
             }
             Input::Info(info) => {
@@ -353,13 +353,15 @@ impl Engine {
         if from != node || !self.detector.heartbeat(from, incarnation, seq, now) {
             return;
         }
-        let down_since = self.vitals.get(&from).map_or(0, |vitals| vitals.down_since);
-        let vitals = Vitals { down_since, ..Vitals::new(usage, at, self.wall) };
-        self.vitals.insert(from, vitals);
+        let Vitals { down_since, silent_ms, .. } =
+            self.vitals.get(&from).copied().unwrap_or_default();
         self.dirty |= self.own.observed.insert(from);
         self.anti_entropy.saw_settled(from, settled);
         let ours = self.replica.versions();
         let compared = self.anti_entropy.compare_fingerprint(from, fingerprint, ours, now);
+        let in_sync = compared.is_current;
+        let vitals = Vitals { down_since, silent_ms, in_sync, ..Vitals::new(usage, at, self.wall) };
+        self.vitals.insert(from, vitals);
         self.compared(compared);
     }
 
@@ -589,8 +591,12 @@ impl Engine {
         for &node in view.nodes.keys() {
             let vitals = self.vitals.entry(node).or_default();
             match view.up.contains(&node) {
-                true => vitals.down_since = 0,
-                false if vitals.down_since == 0 => vitals.down_since = self.wall,
+                true => (vitals.down_since, vitals.silent_ms) = (0, 0),
+                false if vitals.down_since == 0 => {
+                    vitals.down_since = self.wall;
+                    vitals.silent_ms = self.detector.heard(node, self.last_input).unwrap_or(0);
+                    vitals.in_sync = false;
+                }
                 false => {}
             }
         }

@@ -93,6 +93,10 @@ pub struct Vitals {
     pub clock_offset_ms: i64,
     /// When this node saw that it is down, by its wall clock; 0 while it is up.
     pub down_since: Millis,
+    /// For how long this node had received no heartbeat of it then, in milliseconds; 0 while it is up, and if it is not known.
+    pub silent_ms: Millis,
+    /// Whether its documents were those of this node at its last heartbeat.
+    pub in_sync: bool,
 }
 
 /// The smallest difference of two clocks that is reported, in milliseconds.
@@ -108,7 +112,7 @@ impl Vitals {
         };
         let counts = offset.saturating_abs() >= MIN_CLOCK_OFFSET;
         let clock_offset_ms = if counts { offset / 1000 * 1000 } else { 0 };
-        Self { usage, clock_offset_ms, down_since: 0 }
+        Self { usage, clock_offset_ms, down_since: 0, silent_ms: 0, in_sync: false }
     }
 }
 

@@ -131,12 +131,18 @@ fn unclaimed(view: &View, slot: &Slot, node: Option<NodeId>, reason: String) -> 
         digest: String::new(),
         terminal: false,
         ended: false,
+        cpu_millis: None,
+        memory_bytes: None,
     }
 }
 
 /// Returns a row for every service.
 pub fn services(view: &View) -> Vec<ServiceRow> {
-    let instances = instances(view);
+    services_with(view, &instances(view))
+}
+
+/// As [`services`], with the rows of all instances.
+fn services_with(view: &View, instances: &[InstanceRow]) -> Vec<ServiceRow> {
     // An old instance serves until its successor does; during a start-first update there are two.
     let count = |service: &ServiceKey, fits: &dyn Fn(&InstanceRow) -> bool| {
         let rows = instances.iter().filter(|row| row.service == *service && fits(row));
@@ -453,18 +459,43 @@ pub fn status(
     node: NodeId,
     now: Millis,
 ) -> StatusReport {
+    report(whole, limited, vitals, cluster, node, now).status
+}
+
+/// What is known of the cluster at one time.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Report {
+    /// A row for every node, as [`nodes`] returns them.
+    pub nodes: Vec<NodeRow>,
+    /// A row for every service, as [`services`] returns them.
+    pub services: Vec<ServiceRow>,
+    /// A row for every slot, as [`instances`] returns them, with what they wait for.
+    pub instances: Vec<InstanceRow>,
+    /// The summary, as [`status`] returns it.
+    pub status: StatusReport,
+}
+
+/// As [`status`], with the rows that the summary is computed from.
+pub fn report(
+    whole: &View,
+    limited: Option<&View>,
+    vitals: &BTreeMap<NodeId, Vitals>,
+    cluster: ClusterId,
+    node: NodeId,
+    now: Millis,
+) -> Report {
     let view = limited.unwrap_or(whole);
     let nodes = nodes(whole, vitals);
-    let services = services(view);
+    let mut instances = instances(view);
+    let services = services_with(view, &instances);
     let up = || nodes.iter().filter(|row| row.state == NodeStatus::Up);
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
-    let mut instances = instances(view);
     name_waits(view, &mut instances, now);
     name_downtimes(&mut instances, &nodes, now);
     let problems = problems(whole, limited, &nodes, &instances, WallClocks { now, vitals });
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (voters, voters_up) = voters::report(whole).reachable();
-    StatusReport {
+    let status = StatusReport {
         cluster: cluster.to_string(),
         node,
         nodes_up: count(up().count()),
@@ -486,7 +517,8 @@ pub fn status(
         memory_used: sum(|row| row.memory_used),
         problems,
         hints: hints(whole).into_iter().chain(voters::hints(whole)).collect(),
-    }
+    };
+    Report { nodes, services, instances, status }
 }
 
 /// How many slots are tried when looking for one that could move.

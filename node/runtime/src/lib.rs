@@ -24,6 +24,7 @@ pub mod process;
 mod raw_http;
 mod read_ahead;
 mod runtime;
+mod usage;
 pub mod watchdog;
 
 pub use docker_error::{DockerError, UnsupportedEngine};
@@ -33,5 +34,6 @@ pub use identity::Identity;
 pub use instance_queue::{MAX_ACTIVE_INSTANCES, MAX_PENDING_ACTIONS};
 pub use log::{LogLine, LogLines, LogQuery, MAX_LINE};
 pub use runtime::{Config, Runtime};
+pub use usage::{DiskTraffic, InstanceUsage, Limits, NetworkTraffic};
 pub use vc_protocol::control::LogStream;
 pub use watchdog::Watchdog;

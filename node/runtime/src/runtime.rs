@@ -15,6 +15,7 @@ use crate::identity::Identity;
 use crate::instance_queue;
 use crate::log::{LogLines, LogQuery};
 use crate::process;
+use crate::usage::InstanceUsage;
 use crate::watchdog::Watchdog;
 
 /// The kind of runtime, with its settings.
@@ -77,6 +78,17 @@ impl Runtime {
         match self {
             Self::Docker(docker) => docker.logs(slot, query).await,
             Self::Process(process) => process.logs(slot, query).await,
+        }
+    }
+
+    /// Measures what the running instances use. Those that cannot be measured in time are left out.
+    ///
+    /// # Errors
+    /// They cannot be listed.
+    pub async fn usage(&self) -> Result<Vec<InstanceUsage>, RuntimeError> {
+        match self {
+            Self::Docker(docker) => docker.usage().await,
+            Self::Process(process) => Ok(process.usage().await),
         }
     }
 

@@ -28,6 +28,7 @@ mod session;
 mod tokens;
 mod trust;
 mod uploads;
+mod usage;
 mod volume_archives;
 mod volume_error;
 mod volumes;

@@ -47,6 +47,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Projects
         | Request::Services
         | Request::Instances { .. }
+        | Request::Usage { .. }
         | Request::Nodes
         | Request::Status
         | Request::Watch { .. }
@@ -155,6 +156,7 @@ mod tests {
             format!(r#""snapshots","volume":"shop/data","node":"{NODE}""#),
             r#""services""#.to_owned(),
             r#""instances","service":null"#.to_owned(),
+            r#""usage","service":null,"node":null"#.to_owned(),
             r#""history","service":"web""#.to_owned(),
             r#""jobs""#.to_owned(),
             r#""runs","service":"web""#.to_owned(),

@@ -36,7 +36,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Multiplex
         | Request::Services
         | Request::Jobs
-        | Request::Instances { service: None }
+        | Request::Instances { service: None, .. }
+        | Request::Usage { service: None, .. }
         | Request::Nodes
         | Request::Status
         | Request::Live
@@ -46,7 +47,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Trust
         | Request::Voters
         | Request::Volumes => Touches::Lists,
-        Request::Instances { service: Some(service) }
+        Request::Instances { service: Some(service), .. }
+        | Request::Usage { service: Some(service), .. }
         | Request::Inspect { service, .. }
         | Request::Restart { service, .. }
         | Request::Rollback { service, .. }
@@ -189,7 +191,8 @@ mod tests {
         match request {
             Request::Services
             | Request::Jobs
-            | Request::Instances { service: None }
+            | Request::Instances { service: None, .. }
+            | Request::Usage { service: None, .. }
             | Request::Nodes
             | Request::Status
             | Request::Live
@@ -234,7 +237,8 @@ mod tests {
             | Request::Exec(_)
             | Request::CopyOut(_)
             | Request::CopyIn(_)
-            | Request::Instances { service: Some(_) }
+            | Request::Instances { service: Some(_), .. }
+            | Request::Usage { service: Some(_), .. }
             | Request::Watch { .. }
             | Request::Logs(_)
             | Request::Fetch(_)
@@ -292,6 +296,8 @@ mod tests {
             json!({"op": "remove", "service": format!("{project}/")}),
             named("instances"),
             json!({"op": "instances", "service": null}),
+            named("usage"),
+            json!({"op": "usage", "service": null, "node": "n1"}),
             json!({"op": "scale", "service": web, "replicas": 2}),
             json!({"op": "move_volume", "volume": format!("{project}/data"), "to": "n1"}),
             json!({"op": "remove_volume", "volume": format!("{project}/data")}),
@@ -412,7 +418,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 65, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 66, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -22,6 +22,7 @@ use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
 use crate::logs::Logs;
+use crate::usage::Usages;
 use crate::volumes::Volumes;
 use vc_runtime::Runtime;
 use vc_runtime::images::Images;
@@ -58,6 +59,7 @@ pub struct ControlService {
     pub(crate) audit_logs: AuditLogs,
     pub(crate) http: Http,
     pub(crate) volumes: Volumes,
+    pub(crate) usages: Usages,
 }
 
 impl ControlService {
@@ -173,6 +175,9 @@ impl ControlService {
                 self.opens(user, &request.service);
                 return self.http.socket(user, request, frames).await.map(|()| Next::Request);
             }
+            Request::Usage { service, node } => {
+                self.usage(user, service.as_deref(), node.as_deref(), frames).await?
+            }
             Request::PushImage(push) => self.push_image(user, &push, frames).await?,
             Request::UploadVolume { volume, upload } => {
                 self.upload_volume(user, volume, upload, frames).await?
@@ -196,7 +201,9 @@ impl ControlService {
 
             // Single replies.
             Request::Services => Ok(self.services(user)),
-            Request::Instances { service } => self.instances(user, service.as_deref()),
+            Request::Instances { service, usage } => {
+                self.instances(user, service.as_deref(), usage).await
+            }
             Request::Inspect { service, show_values } => self.inspect(user, &service, show_values),
             Request::Plan { deployments } => self.plan(user, deployments).await,
             Request::Diff { deployments, files, pull, force, data_from } => {

@@ -54,8 +54,13 @@ impl ControlService {
         Reply::Services(rows)
     }
 
-    /// Lists instances: those of the services that `service` names, or all.
-    pub(super) fn instances(&self, user: &User, service: Option<&str>) -> Result<Reply, ApiError> {
+    /// Lists instances: those of the services that `service` names, or all; with `usage` also what they use.
+    pub(super) async fn instances(
+        &self,
+        user: &User,
+        service: Option<&str>,
+        usage: bool,
+    ) -> Result<Reply, ApiError> {
         let view = self.cluster.view_of(user);
         let mut rows = report::instances(&view);
         let Snapshot { view: whole, vitals, .. } = self.cluster.latest();
@@ -66,6 +71,9 @@ impl ControlService {
         if let Some(service) = service {
             let keys = vc_engine::find_services(&view.cluster, service)?;
             rows.retain(|row| keys.contains(&row.service));
+        }
+        if usage {
+            self.add_usage(&view, &mut rows).await;
         }
         Ok(Reply::Instances(rows))
     }

@@ -3,6 +3,7 @@
 //! The dialing side is [`vc_client::handshake`].
 
 mod limits;
+mod metrics;
 mod peers;
 pub(crate) mod privileges;
 mod quota;
@@ -10,6 +11,7 @@ mod rights;
 mod server;
 mod user;
 
+pub(crate) use metrics::AuthMetrics;
 pub(crate) use peers::{Audience, peer_addresses};
 pub(crate) use rights::{Rights, RightsError};
 pub(crate) use server::AuthServer;

@@ -20,7 +20,7 @@ use super::limits::{
     SessionPermit,
 };
 use super::user::{Grant, VerifyError};
-use super::{Audience, TokenVerifier, User, peer_addresses};
+use super::{Audience, AuthMetrics, TokenVerifier, User, peer_addresses};
 use crate::audit::{Audit, Origin};
 use crate::clock;
 use crate::driver_message::DriverMessage;
@@ -70,6 +70,20 @@ enum Refusal {
     NotAdmitted(ApiError),
 }
 
+impl Refusal {
+    /// Returns the kind of reason, for metrics.
+    fn kind(&self) -> &'static str {
+        match self {
+            Self::Token(_) => "token",
+            Self::Removed(_) => "removed",
+            Self::Limit(_) => "limit",
+            Self::Version { .. } => "version",
+            Self::Worker | Self::NoSigningKey | Self::Stopping => "not_able",
+            Self::NotAdmitted(_) => "not_admitted",
+        }
+    }
+}
+
 /// Authenticates peers. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct AuthServer {
@@ -79,6 +93,7 @@ pub(crate) struct AuthServer {
     pub(crate) snapshot: watch::Receiver<Snapshot>,
     pub(crate) verifier: TokenVerifier,
     pub(crate) admitted: Admitted,
+    pub(crate) metrics: AuthMetrics,
 }
 
 impl AuthServer {
@@ -170,6 +185,7 @@ impl AuthServer {
             Err(refusal) => {
                 let busy = matches!(refusal, Refusal::Limit(_));
                 let removed = matches!(refusal, Refusal::Removed(_));
+                self.metrics.refused(refusal.kind());
                 attempt.record(&self.verifier.audit, &refusal);
                 let reason = refusal.to_string();
                 (AuthResponse::Refused { reason, busy, removed }, Err(refusal))

@@ -2,10 +2,11 @@
 
 mod duplicates;
 mod last_observed;
+mod metrics;
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_crdt::KnownVersions;
@@ -21,6 +22,7 @@ use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, Multiaddr, NodeId, Vo
 
 use self::duplicates::Duplicates;
 use self::last_observed::LastObserved;
+pub(crate) use self::metrics::DriverMetrics;
 use crate::audit::{Audit, Origin};
 use crate::disk::{self, Reserve};
 use crate::driver_message::DriverMessage;
@@ -65,6 +67,8 @@ pub(crate) struct DriverContext {
     pub(crate) audit: Audit,
     /// Disk space that is kept back.
     pub(crate) reserve: Reserve,
+    /// What is counted.
+    pub(crate) metrics: DriverMetrics,
 }
 
 /// The driver; [`run`](Self::run) it as a task.
@@ -283,7 +287,11 @@ impl Driver {
             _ => {}
         }
         let volatile = matches!(input, Input::Usage(_) | Input::Gossip(..));
+        let began = Instant::now();
         let outputs = VecDeque::from(self.engine.handle(crate::clock::both(), input));
+        if outputs.iter().any(|output| matches!(output, Output::ViewChanged)) {
+            self.context.metrics.planned(began.elapsed());
+        }
         if let Err(error) = self.perform(outputs).await {
             if matches!(error, StoreError::Stopping) {
                 return;
@@ -315,6 +323,7 @@ impl Driver {
                 }
                 Output::Deadlines(deadlines) => {
                     self.context.watchdog.deadlines(&deadlines);
+                    self.context.metrics.set_leases(&deadlines);
                     self.deadlines = deadlines;
                 }
                 Output::Lease(to, message) => self.context.lease_streams.send(to, message),
@@ -441,10 +450,13 @@ impl Driver {
     }
 
     async fn persist(&self, durable: Durable) -> Result<(), StoreError> {
-        let store = Arc::clone(&self.store);
-        tokio::task::spawn_blocking(move || store.persist(&durable))
-            .await
-            .unwrap_or(Err(StoreError::Stopping))
+        let (store, metrics) = (Arc::clone(&self.store), self.context.metrics.clone());
+        let persisted = tokio::task::spawn_blocking(move || {
+            store.persist(&durable)?;
+            metrics.persisted(&durable);
+            Ok(())
+        });
+        persisted.await.unwrap_or(Err(StoreError::Stopping))
     }
 
     /// Rebuilds the engine from the store, as after a crash: what was not durable did not happen. A full disk gets the reserve, and

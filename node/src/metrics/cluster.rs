@@ -1,40 +1,36 @@
 //! Metrics of the cluster, as this node sees it: the others report the same, or something else through a partition.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fmt;
 
 use prometheus_client::collector::Collector;
-use prometheus_client::encoding::{
-    DescriptorEncoder, EncodeGaugeValue, EncodeLabelSet, EncodeMetric as _,
-};
-use prometheus_client::metrics::MetricType;
-use prometheus_client::metrics::gauge::ConstGauge;
+use prometheus_client::encoding::{DescriptorEncoder, EncodeLabelSet};
 use prometheus_client::registry::Unit;
-use vc_engine::report;
-use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, ServiceRow, StatusReport};
+use vc_engine::report::{self, Report};
+use vc_protocol::control::{NodeRow, NodeStatus, ServiceRow};
 use vc_protocol::{ClusterId, NodeId};
 
+use super::write::{write, write_one};
 use crate::clock;
 use crate::snapshot::Snapshot;
 
 /// What is known of the cluster at one time.
 #[derive(Debug)]
 pub(super) struct Cluster {
-    nodes: Vec<NodeRow>,
-    services: Vec<ServiceRow>,
-    instances: Vec<InstanceRow>,
-    status: StatusReport,
+    report: Report,
+    /// The nodes whose documents are those of this node.
+    in_sync: BTreeSet<NodeId>,
 }
 
 impl Cluster {
     pub(super) fn of(snapshot: &Snapshot, cluster: ClusterId, node: NodeId) -> Self {
-        let Snapshot { view, vitals, .. } = snapshot;
-        Self {
-            nodes: report::nodes(view, vitals),
-            services: report::services(view),
-            instances: report::instances(view),
-            status: report::status(view, None, vitals, cluster, node, clock::now()),
-        }
+        let Snapshot { view, vitals, duplicates, audit, watchdog, .. } = snapshot;
+        let mut report = report::report(view, None, vitals, cluster, node, clock::now());
+        // As 'vc status' has them.
+        let own = audit.iter().chain(watchdog).map(ToString::to_string);
+        report.status.problems.extend(duplicates.iter().cloned().chain(own));
+        let in_sync = vitals.iter().filter(|(_, vitals)| vitals.in_sync);
+        Self { report, in_sync: in_sync.map(|(&node, _)| node).collect() }
     }
 }
 
@@ -65,24 +61,10 @@ struct InstanceLabels {
     state: String,
 }
 
-/// Writes a gauge with the values of a series of labels.
-fn write<L: EncodeLabelSet, N: EncodeGaugeValue>(
-    encoder: &mut DescriptorEncoder<'_>,
-    name: &str,
-    help: &str,
-    unit: Option<&Unit>,
-    values: impl IntoIterator<Item = (L, N)>,
-) -> Result<(), fmt::Error> {
-    let mut family = encoder.encode_descriptor(name, help, unit, MetricType::Gauge)?;
-    for (labels, value) in values {
-        ConstGauge::new(value).encode(family.encode_family(&labels)?)?;
-    }
-    Ok(())
-}
-
 impl Collector for ClusterCollector {
     fn encode(&self, mut encoder: DescriptorEncoder<'_>) -> Result<(), fmt::Error> {
-        let Cluster { nodes, services, instances, status } = (self.0)();
+        let Cluster { report, in_sync } = (self.0)();
+        let Report { nodes, services, instances, status } = report;
         let encoder = &mut encoder;
         let members: Vec<NodeRow> =
             nodes.into_iter().filter(|row| row.state != NodeStatus::Left).collect();
@@ -94,6 +76,12 @@ impl Collector for ClusterCollector {
         let help = "1 while most members reach the node";
         let is_up = |row: &NodeRow| Some(f64::from(u8::from(row.state == NodeStatus::Up)));
         write(encoder, "node_up", help, None, of_nodes(is_up))?;
+        let help = "1 while the documents of the node are those of this node";
+        let up = members.iter().filter(|row| row.state == NodeStatus::Up);
+        let synced = up.map(|row| {
+            (NodeLabels { node: row.name.clone() }, u64::from(in_sync.contains(&row.id)))
+        });
+        write(encoder, "node_in_sync", help, None, synced)?;
         let help = "1 while the node is drained";
         let is_draining = |row: &NodeRow| Some(f64::from(u8::from(row.draining)));
         write(encoder, "node_draining", help, None, of_nodes(is_draining))?;
@@ -149,8 +137,7 @@ impl Collector for ClusterCollector {
                 u64::from(status.voters_up),
             ),
         ] {
-            let family = encoder.encode_descriptor(name, help, None, MetricType::Gauge)?;
-            ConstGauge::new(value).encode(family)?;
+            write_one(encoder, name, help, None, value)?;
         }
         Ok(())
     }
@@ -243,19 +230,16 @@ mod tests {
         let read = move || {
             let key = Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes");
             let cluster = ClusterId::of(&key.public()).expect("ed25519");
-            Cluster {
-                nodes: report::nodes(&view, &vitals),
-                services: report::services(&view),
-                instances: report::instances(&view),
-                status: report::status(&view, None, &vitals, cluster, ids[0], 5000),
-            }
+            let report = report::report(&view, None, &vitals, cluster, ids[0], 5000);
+            Cluster { report, in_sync: ids[..1].iter().copied().collect() }
         };
         let mut registry = Registry::with_prefix("vc");
         registry.register_collector(Box::new(ClusterCollector(Box::new(read))));
-        let text = metrics::text(&registry);
+        let text = metrics::text(std::slice::from_ref(&registry));
         for line in [
             r#"vc_node_up{node="desk"} 1.0"#,
             r#"vc_node_up{node="attic"} 0.0"#,
+            r#"vc_node_in_sync{node="desk"} 1"#,
             r#"vc_node_clock_offset_seconds{node="desk"} -3.0"#,
             r#"vc_service_replicas{project="shop",service="web"} 1"#,
             r#"vc_service_healthy{project="shop",service="web"} 0"#,

@@ -17,7 +17,7 @@ use tokio::sync::mpsc;
 use vc_protocol::wire::{
     AUDIT_PROTOCOL, AUTH_PROTOCOL, EVENTS_PROTOCOL, EXEC_PROTOCOL, FILES_PROTOCOL, IMAGE_PROTOCOL,
     LEASE_PROTOCOL, LOGS_PROTOCOL, MAX_GOSSIP, ROUTE_PROTOCOL, SYNC_PROTOCOL, TRUST_PROTOCOL,
-    VOLUME_PROTOCOL,
+    USAGE_PROTOCOL, VOLUME_PROTOCOL,
 };
 use vc_protocol::{ClusterId, Keypair, NodeId};
 
@@ -81,6 +81,7 @@ pub(crate) struct Member {
     pub(crate) trust_inbound: inbound::Behaviour,
     pub(crate) events_inbound: inbound::Behaviour,
     pub(crate) volume_inbound: inbound::Behaviour,
+    pub(crate) usage_inbound: inbound::Behaviour,
 }
 
 /// Handles that open streams.
@@ -118,6 +119,8 @@ pub(crate) struct Streams {
     pub(crate) events: Incoming,
     /// Requests for snapshots of volumes, from members.
     pub(crate) volume: Incoming,
+    /// Requests for what instances use, from members.
+    pub(crate) usage: Incoming,
 }
 
 /// Builds the protocols.
@@ -142,6 +145,7 @@ pub(super) fn behaviour(
     let (trust_inbound, trust_streams) = inbound::Behaviour::new(TRUST_PROTOCOL);
     let (events_inbound, events_streams) = inbound::Behaviour::new(EVENTS_PROTOCOL);
     let (volume_inbound, volume_streams) = inbound::Behaviour::new(VOLUME_PROTOCOL);
+    let (usage_inbound, usage_streams) = inbound::Behaviour::new(USAGE_PROTOCOL);
     let incoming = Streams {
         auth: auth_streams,
         sync: sync_streams,
@@ -155,6 +159,7 @@ pub(super) fn behaviour(
         trust: trust_streams,
         events: events_streams,
         volume: volume_streams,
+        usage: usage_streams,
     };
     let controls = Controls { auth: auth.new_control(), members: streams.new_control() };
     let peer = key.public().to_peer_id();
@@ -223,6 +228,7 @@ pub(super) fn behaviour(
                 trust_inbound,
                 events_inbound,
                 volume_inbound,
+                usage_inbound,
             },
             gater,
         ),

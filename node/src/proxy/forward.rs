@@ -44,6 +44,7 @@ impl Router {
         upstream::set_options(&client);
         // Boxed, so that the state of connecting is freed before the connection is spliced.
         let route = Box::pin(self.connect::<TcpUpstream>(&service, port, scope)).await;
+        let traffic = self.inner.traffic.of(&service);
         drop(service);
         let Some(mut route) = route else { return splice::reset(client) };
         if let Some(version) = proxy_protocol
@@ -53,7 +54,7 @@ impl Router {
         }
         match route.upstream {
             TcpUpstream::Local(instance) => {
-                let detached = splice::tcp(client, instance, restart.detaching()).await;
+                let detached = splice::tcp(client, instance, restart.detaching(), traffic).await;
                 if let Some(connection) = detached {
                     restart.detached(connection);
                 }
@@ -61,8 +62,9 @@ impl Router {
             TcpUpstream::Remote(stream) => {
                 let _stream = restart.stream();
                 let down = self.node_down(&route.endpoint);
-                let bandwidth = &self.inner.bandwidth;
-                splice::records(client, stream, Direction::From, down, restart, bandwidth).await;
+                let (bandwidth, from) = (&self.inner.bandwidth, Direction::From);
+                let traffic = Some(traffic);
+                splice::records(client, stream, from, down, restart, bandwidth, traffic).await;
             }
         }
     }

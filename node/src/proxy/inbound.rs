@@ -62,8 +62,8 @@ async fn serve_stream(router: &Router, mut stream: Compat<Stream>) -> io::Result
             Box::pin(answer(&mut stream, connected.is_some())).await?;
             if let Some((_connection, instance)) = connected {
                 let down = std::future::pending();
-                let bandwidth = &router.inner.bandwidth;
-                splice::records(instance, stream, Direction::To, down, restart, bandwidth).await;
+                let (bandwidth, to) = (&router.inner.bandwidth, Direction::To);
+                splice::records(instance, stream, to, down, restart, bandwidth, None).await;
             }
         }
         PortProtocol::Udp => {

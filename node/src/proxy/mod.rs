@@ -26,6 +26,7 @@ mod restart;
 mod router;
 mod routes;
 mod splice;
+mod traffic;
 mod udp;
 mod udp_socket;
 mod upstream;
@@ -40,3 +41,4 @@ pub use limits::{
 pub use router::Router;
 pub use routes::maintain_routes;
 pub use splice::resume;
+pub(crate) use traffic::TrafficCounts;

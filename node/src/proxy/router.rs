@@ -1,5 +1,6 @@
 //! Connecting to an instance: tries one endpoint after another until one accepts.
 
+use std::collections::BTreeMap;
 use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,6 +17,7 @@ use super::limits::{
 };
 use super::load_balancer::{Ejected, LoadBalancer, Scope};
 use super::restart::Restart;
+use super::traffic::{ServiceTraffic, Traffic, TrafficCounts};
 use super::upstream::{Streams, Upstream};
 use crate::bandwidth::Bandwidth;
 
@@ -36,6 +38,7 @@ pub(super) struct Inner {
     pub(super) restart: Restart,
     /// Told what services send to other nodes.
     pub(super) bandwidth: Bandwidth,
+    pub(super) traffic: Traffic,
 }
 
 /// An established path to an instance.
@@ -70,8 +73,18 @@ impl Router {
         let streams = Streams::new(members);
         let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
         let restart = Restart::default();
-        let inner =
-            Inner { node, table, connections, balancer, streams, permits, restart, bandwidth };
+        let traffic = Traffic::default();
+        let inner = Inner {
+            node,
+            table,
+            connections,
+            balancer,
+            streams,
+            permits,
+            restart,
+            bandwidth,
+            traffic,
+        };
         Self { inner: Arc::new(inner) }
     }
 
@@ -80,14 +93,37 @@ impl Router {
         self.inner.table.clone()
     }
 
-    /// Connects to an instance of a service; `None`: no instance accepted within [`CONNECT_DEADLINE`]. While a node with an
-    /// instance of it restarts, that time does not run, for at most [`RESTART_TIMEOUT`]. `None` at once if the healthchecks of all
-    /// its instances fail.
+    /// Returns what was forwarded to the services that there are.
+    pub(crate) fn traffic(&self) -> BTreeMap<ServiceKey, TrafficCounts> {
+        let routes = Arc::clone(&self.inner.table.borrow());
+        self.inner.traffic.counts(&routes)
+    }
+
+    /// As [`Self::find_route`], counted.
     pub(super) async fn connect<U: Upstream>(
         &self,
         service: &ServiceKey,
         port: u16,
         scope: Scope,
+    ) -> Option<Route<U>> {
+        let traffic = self.inner.traffic.of(service);
+        let route = self.find_route(service, port, scope, &traffic).await;
+        match &route {
+            Some(_) => traffic.connected(),
+            None => traffic.failed(),
+        }
+        route
+    }
+
+    /// Connects to an instance of a service; `None`: no instance accepted within [`CONNECT_DEADLINE`]. While a node with an
+    /// instance of it restarts, that time does not run, for at most [`RESTART_TIMEOUT`]. `None` at once if the healthchecks of all
+    /// its instances fail.
+    async fn find_route<U: Upstream>(
+        &self,
+        service: &ServiceKey,
+        port: u16,
+        scope: Scope,
+        traffic: &ServiceTraffic,
     ) -> Option<Route<U>> {
         let begun = Instant::now();
         let mut deadline = begun + CONNECT_DEADLINE;
@@ -120,6 +156,7 @@ impl Router {
                         balancer.eject(ejected, Instant::now());
                     }
                 }
+                traffic.retried();
                 tried.push(endpoint.clone());
                 if Instant::now() >= deadline {
                     return None;

@@ -8,6 +8,7 @@
 use std::cell::RefCell;
 use std::io;
 use std::pin::Pin;
+use std::sync::Arc;
 use std::task::{Context, Poll};
 use std::time::{Duration, Instant};
 
@@ -20,6 +21,7 @@ use vc_protocol::route::MAX_RECORD;
 
 use super::record::{self, HEADER, RecordDecoder};
 use super::restart::Restart;
+use super::traffic::ServiceTraffic;
 use crate::bandwidth::Bandwidth;
 use crate::handover::Connection;
 
@@ -39,15 +41,18 @@ pub(super) fn with_scratch<T>(f: impl FnOnce(&mut [u8]) -> T) -> T {
     SCRATCH_BUFFER.with_borrow_mut(|buffer| f(buffer))
 }
 
-/// Splices two TCP connections until both directions are closed. A reset of one resets the other. Returns the connection when
+/// Splices two TCP connections until both directions are closed, and counts the bytes. A reset of one resets the other. Returns the connection when
 /// `detach` completes before: another process is to go on with it.
 pub(super) async fn tcp(
     client: TcpStream,
     instance: TcpStream,
     detach: impl Future<Output = ()>,
+    traffic: Arc<ServiceTraffic>,
 ) -> Option<Connection> {
     let (to, from) = (HalfCopy::new(Framing::None), HalfCopy::new(Framing::None));
-    CopyBidirectional::new(client, instance, to, from).run(detach).await
+    let mut copy = CopyBidirectional::new(client, instance, to, from);
+    copy.traffic = Some(traffic);
+    copy.run(detach).await
 }
 
 /// Splices a connection that another process has detached, until both directions are closed.
@@ -104,7 +109,8 @@ pub(super) enum Direction {
 
 /// Splices a TCP connection and the records of a stream until both directions are closed. A reset of one resets the
 /// other, and both are reset when `down` completes: the stream's node is down. `answers` is the direction to the client; it
-/// is ended when the connection is idle while the node restarts. `bandwidth` is told what goes into the stream.
+/// is ended when the connection is idle while the node restarts. `bandwidth` is told what goes into the stream, and `traffic`, at the
+/// node that the client is connected to, what goes in both directions.
 pub(super) async fn records(
     tcp: TcpStream,
     stream: Compat<Stream>,
@@ -112,6 +118,7 @@ pub(super) async fn records(
     down: impl Future<Output = ()>,
     restart: &Restart,
     bandwidth: &Bandwidth,
+    traffic: Option<Arc<ServiceTraffic>>,
 ) {
     let mut down = std::pin::pin!(down);
     let mut draining = std::pin::pin!(restart.draining());
@@ -120,6 +127,7 @@ pub(super) async fn records(
     let to = HalfCopy::new(Framing::Encode);
     let from = HalfCopy::new(Framing::Decode(RecordDecoder::default()));
     let mut copy = CopyBidirectional::new(tcp, stream, to, from);
+    copy.traffic = traffic;
     let run = |cx: &mut Context<'_>| {
         if down.as_mut().poll(cx).is_ready() {
             return Poll::Ready(Err(io::ErrorKind::ConnectionReset.into()));
@@ -203,11 +211,14 @@ struct CopyBidirectional<S> {
     last_at: Instant,
     /// Bytes that were read for `other`.
     to_other: usize,
+    /// Counts the bytes, where `tcp` is the client.
+    traffic: Option<Arc<ServiceTraffic>>,
 }
 
 impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
     fn new(tcp: TcpStream, other: S, to: HalfCopy, from: HalfCopy) -> Self {
-        Self { tcp, other, to, from, last: None, last_at: Instant::now(), to_other: 0 }
+        let last_at = Instant::now();
+        Self { tcp, other, to, from, last: None, last_at, to_other: 0, traffic: None }
     }
 
     /// Returns since when nothing is outstanding: both directions are open, and the last bytes went to the client, in the
@@ -233,8 +244,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> CopyBidirectional<S> {
             if copied > 0 {
                 (self.last, self.last_at) = (Some(Direction::To), Instant::now());
             }
-            if self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)? > 0 {
+            let answered = self.from.poll(cx, &mut self.other, &mut self.tcp, scratch)?;
+            if answered > 0 {
                 (self.last, self.last_at) = (Some(Direction::From), Instant::now());
+            }
+            if let Some(traffic) = self.traffic.as_ref().filter(|_| copied + answered > 0) {
+                traffic.copied(copied, answered);
             }
             match (self.to.stage, self.from.stage) {
                 (Stage::Closed, Stage::Closed) => Poll::Ready(Ok(())),

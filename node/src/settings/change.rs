@@ -72,6 +72,7 @@ impl Settings {
             }),
             Setting::Memory => self.memory.map(size),
             Setting::VolumeBandwidth => self.volume_bandwidth.map(size),
+            Setting::Metrics => self.metrics.map(|it| it.to_string()),
             Setting::NoMdns => self.no_mdns.then(|| "set".to_owned()),
             Setting::NoConsole => self.no_console.then(|| "set".to_owned()),
         }

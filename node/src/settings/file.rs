@@ -72,6 +72,7 @@ mod tests {
   "cpu_millis": 1500,
   "memory_bytes": 2147483648,
   "volume_bandwidth": 52428800,
+  "metrics": "0.0.0.0:9477",
   "no_mdns": true,
   "no_console": false,
   "rack": {

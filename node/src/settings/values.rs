@@ -1,7 +1,7 @@
 //! The settings of a node and their options on the command line.
 
 use std::collections::BTreeMap;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 
 use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
@@ -66,10 +66,14 @@ pub struct Settings {
     #[arg(long, value_name = "SIZE", value_parser = parse_bandwidth)]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub volume_bandwidth: Option<u64>,
+    /// Serve metrics to other hosts at this address, as in 0.0.0.0:9477, to clients that send the token in DIR/metrics.token
+    #[arg(long, value_name = "IP:PORT")]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub metrics: Option<SocketAddr>,
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
-    /// Do not serve the web console, nor metrics
+    /// Do not serve the web console, nor metrics to this host
     #[arg(long)]
     pub no_console: bool,
     /// Fields of a later version, written back as they were read.
@@ -94,6 +98,7 @@ pub enum Setting {
     Cpus,
     Memory,
     VolumeBandwidth,
+    Metrics,
     NoMdns,
     NoConsole,
 }
@@ -245,6 +250,7 @@ impl Settings {
                 Setting::Cpus => kept.cpus = None,
                 Setting::Memory => kept.memory = None,
                 Setting::VolumeBandwidth => kept.volume_bandwidth = None,
+                Setting::Metrics => kept.metrics = None,
                 Setting::NoMdns => kept.no_mdns = false,
                 Setting::NoConsole => kept.no_console = false,
             }
@@ -262,6 +268,7 @@ impl Settings {
             cpus: given.cpus.or(kept.cpus),
             memory: given.memory.or(kept.memory),
             volume_bandwidth: given.volume_bandwidth.or(kept.volume_bandwidth),
+            metrics: given.metrics.or(kept.metrics),
             no_mdns: given.no_mdns || kept.no_mdns,
             no_console: given.no_console || kept.no_console,
             unknown: kept.unknown,

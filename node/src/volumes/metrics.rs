@@ -44,7 +44,7 @@ impl VolumeLabels {
 
 /// What is tried again when it fails.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub(super) enum Operation {
+pub(crate) enum Operation {
     /// The primary takes a snapshot.
     Snapshot,
     /// A snapshot is got from another node.
@@ -87,9 +87,9 @@ impl FailureLabels {
 
 /// The bytes of a volume that go from and to other nodes.
 #[derive(Debug, Clone, Default)]
-pub(super) struct Traffic {
-    pub(super) sent: Counter,
-    pub(super) received: Counter,
+pub(crate) struct Traffic {
+    pub(crate) sent: Counter,
+    pub(crate) received: Counter,
 }
 
 type OfVolume<M> = Family<VolumeLabels, M>;
@@ -165,25 +165,25 @@ impl VolumeMetrics {
     }
 
     /// Counts a snapshot, with how long it took and for how long the instances were paused.
-    pub(super) fn taken(&self, volume: &VolumeKey, duration: Duration, paused: Duration) {
+    pub(crate) fn taken(&self, volume: &VolumeKey, duration: Duration, paused: Duration) {
         let labels = VolumeLabels::of(volume);
         self.taken.get_or_create(&labels).observe(duration.as_secs_f64());
         self.pauses.get_or_create(&labels).observe(paused.as_secs_f64());
     }
 
     /// Counts a failure.
-    pub(super) fn failed(&self, volume: &VolumeKey, operation: Operation) {
+    pub(crate) fn failed(&self, volume: &VolumeKey, operation: Operation) {
         self.failures.get_or_create(&FailureLabels::of(volume, operation)).inc();
     }
 
     /// Says how many snapshots there are.
-    pub(super) fn set_snapshots(&self, volume: &VolumeKey, snapshots: usize) {
+    pub(crate) fn set_snapshots(&self, volume: &VolumeKey, snapshots: usize) {
         let snapshots = i64::try_from(snapshots).unwrap_or(i64::MAX);
         self.snapshots.get_or_create(&VolumeLabels::of(volume)).set(snapshots);
     }
 
     /// Returns the counters of the bytes of a volume.
-    pub(super) fn traffic(&self, volume: &VolumeKey) -> Traffic {
+    pub(crate) fn traffic(&self, volume: &VolumeKey) -> Traffic {
         let labels = VolumeLabels::of(volume);
         let of = |family: &OfVolume<Counter>| family.get_or_create_owned(&labels);
         Traffic { sent: of(&self.sent), received: of(&self.received) }
@@ -313,7 +313,7 @@ mod tests {
         counted.traffic(&db).sent.inc_by(100);
         counted.traffic(&db).sent.inc_by(23);
         counted.free.set(1 << 30);
-        let text = metrics::text(&registry);
+        let text = metrics::text(std::slice::from_ref(&registry));
         for line in [
             r#"vc_volume_primary{project="shop",volume="data"} 1"#,
             r#"vc_volume_primary{project="shop",volume="files"} 0"#,
@@ -338,7 +338,7 @@ mod tests {
         assert!(text.ends_with("# EOF\n"));
 
         counted.forget(&db);
-        let text = metrics::text(&registry);
+        let text = metrics::text(std::slice::from_ref(&registry));
         let left = text.lines().filter(|it| it.contains(r#"volume="data""#));
         let of_document = ["primary", "lag", "snapshot_age", "size", "conflicts", "failing"];
         assert_eq!(left.count(), of_document.len(), "what was counted is gone:\n{text}");

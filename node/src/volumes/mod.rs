@@ -23,6 +23,8 @@ use vc_volumes::Store;
 
 use crate::bandwidth::Bandwidth;
 use metered::Metered;
+#[cfg(test)]
+pub(crate) use metrics::Operation;
 pub(crate) use metrics::VolumeMetrics;
 pub(crate) use pause::pause_writers;
 pub(crate) use place::find;

@@ -563,6 +563,55 @@ pub struct InstanceRow {
     /// Whether it is a run that has ended, with code 0 or for good: it is not started again.
     #[serde(default)]
     pub ended: bool,
+    /// CPU in use, thousandths of a core; `None` unless the request asked for it and the node answered in time.
+    #[serde(default)]
+    pub cpu_millis: Option<u64>,
+    /// Memory in use without what the kernel can drop, bytes; `None` likewise.
+    #[serde(default)]
+    pub memory_bytes: Option<u64>,
+}
+
+/// What a running instance uses, as its node measured it last.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct UsageRow {
+    /// The service as `project/service`.
+    pub service: ServiceKey,
+    /// Number of the replica, from 1.
+    pub replica: u32,
+    /// The node that runs it.
+    pub node: NodeId,
+    /// Display name of that node.
+    pub node_name: String,
+    /// Digest of the container spec.
+    pub digest: String,
+    /// Name of the container in its engine; empty of a process.
+    pub container: String,
+    /// CPU in use between the last two measurements, thousandths of a core; `None` before the second.
+    pub cpu_millis: Option<u64>,
+    /// The most CPU that it may use, thousandths of a core; 0 without a limit.
+    pub cpu_limit_millis: u64,
+    /// CPU time since the start, in milliseconds.
+    pub cpu_ms: Millis,
+    /// Memory in use without what the kernel can drop, bytes: what counts against a limit.
+    pub memory_bytes: u64,
+    /// Memory in use with caches of files, bytes.
+    pub memory_total_bytes: u64,
+    /// The most memory that it may have, bytes; 0 without a limit.
+    pub memory_limit_bytes: u64,
+    /// Bytes received since the start; `None` if it has no network of its own.
+    pub network_received_bytes: Option<u64>,
+    /// Bytes sent since the start, likewise.
+    pub network_sent_bytes: Option<u64>,
+    /// Bytes read from disks since the start; `None` if the host does not count them.
+    pub disk_read_bytes: Option<u64>,
+    /// Bytes written to disks since the start, likewise.
+    pub disk_written_bytes: Option<u64>,
+    /// Number of its processes and threads.
+    pub processes: u64,
+    /// When it was started, by the clock of its host.
+    pub started: Millis,
+    /// When this was measured, by the node's clock.
+    pub measured: Millis,
 }
 
 /// Whether a node is reachable.

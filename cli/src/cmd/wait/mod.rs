@@ -197,5 +197,7 @@ fn row(
         digest: String::new(),
         terminal: false,
         ended: false,
+        cpu_millis: None,
+        memory_bytes: None,
     }
 }

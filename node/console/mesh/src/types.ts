@@ -106,6 +106,47 @@ export interface InstanceRow {
   terminal: boolean
   /** Whether it is a run that has ended: it is not started again; missing from older nodes. */
   ended?: boolean
+  /** CPU in use, thousandths of a core; `null` unless the request asked for it and its node answered in time. */
+  cpu_millis?: number | null
+  /** Memory in use without what the kernel can drop, bytes; `null` likewise. */
+  memory_bytes?: number | null
+}
+
+/** What a running instance uses, as its node measured it last. Counters are since its start. */
+export interface UsageRow {
+  service: ServiceKey
+  /** Number of the replica, from 1. */
+  replica: number
+  node: NodeId
+  node_name: string
+  /** Digest of the container spec. */
+  digest: string
+  /** Name of the container; empty of a process. */
+  container: string
+  /** CPU in use between the last two measurements, thousandths of a core; `null` before the second. */
+  cpu_millis: number | null
+  /** The most CPU that it may use, thousandths of a core; 0 without a limit. */
+  cpu_limit_millis: number
+  /** CPU time, milliseconds. */
+  cpu_ms: number
+  /** Memory in use without what the kernel can drop, bytes. */
+  memory_bytes: number
+  /** Memory in use with caches of files, bytes. */
+  memory_total_bytes: number
+  /** The most memory that it may have, bytes; 0 without a limit. */
+  memory_limit_bytes: number
+  /** `null` if it has no network of its own. */
+  network_received_bytes: number | null
+  network_sent_bytes: number | null
+  /** `null` if the host does not count them. */
+  disk_read_bytes: number | null
+  disk_written_bytes: number | null
+  /** Number of its processes and threads. */
+  processes: number
+  /** When it was started, by the clock of its host. */
+  started: Millis
+  /** When this was measured, by the clock of its node. */
+  measured: Millis
 }
 
 /** A node. */

@@ -70,8 +70,35 @@ impl OneTimeLink {
     }
 }
 
-/// Writes the metrics of this process in the text format of OpenMetrics. Must not block.
-pub type WriteMetrics = Box<dyn Fn() -> String + Send + Sync>;
+/// Writes the metrics of this process. Must not block.
+pub type WriteMetrics = Box<dyn Fn(MetricsFormat) -> String + Send + Sync>;
+
+/// A format of metrics.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum MetricsFormat {
+    /// [OpenMetrics](https://prometheus.io/docs/specs/om/open_metrics_spec/), which Prometheus asks for.
+    OpenMetrics,
+    /// The older text format of Prometheus.
+    Text,
+}
+
+impl MetricsFormat {
+    /// Returns the format for a client with this `Accept` header.
+    pub fn accepted(accept: &str) -> Self {
+        match accept.contains("application/openmetrics-text") {
+            true => Self::OpenMetrics,
+            false => Self::Text,
+        }
+    }
+
+    /// Returns the value of the `Content-Type` header.
+    pub fn content_type(self) -> &'static str {
+        match self {
+            Self::OpenMetrics => "application/openmetrics-text; version=1.0.0; charset=utf-8",
+            Self::Text => "text/plain; version=0.0.4; charset=utf-8",
+        }
+    }
+}
 
 /// Says why this process cannot do its work now, in one line; `None` if it can. Must not block.
 pub type CheckReadiness = Box<dyn Fn() -> Option<String> + Send + Sync>;

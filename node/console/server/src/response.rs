@@ -6,16 +6,13 @@ use hyper::header::{self, HeaderMap, HeaderName, HeaderValue};
 use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
-use crate::Server;
 use crate::files::{Files, content_type};
+use crate::{MetricsFormat, Server};
 
 /// The response of a binary that was compiled before the console was built.
 const NOT_BUILT: &str = "This program was built without the console.\n\
     Run in the source directory: npm --prefix node/console ci && npm --prefix node/console run build\n\
     Then run cargo build again.";
-
-/// The content type of metrics.
-const OPEN_METRICS: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 /// The content security policy of the console: no resources or connections of other origins.
 const CONSOLE_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
@@ -96,8 +93,10 @@ fn of_process<B>(server: &Server, request: &Request<B>) -> Option<Response<Full<
     let extras = &server.extras;
     match request.uri().path() {
         "/metrics" => {
-            let mut response = Response::new(Full::from(extras.metrics.as_ref()?()));
-            set(response.headers_mut(), header::CONTENT_TYPE, OPEN_METRICS);
+            let accept = request.headers().get(header::ACCEPT).and_then(|it| it.to_str().ok());
+            let format = MetricsFormat::accepted(accept.unwrap_or_default());
+            let mut response = Response::new(Full::from(extras.metrics.as_ref()?(format)));
+            set(response.headers_mut(), header::CONTENT_TYPE, format.content_type());
             set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
             Some(response)
         }

@@ -236,16 +236,21 @@ async fn a_connection_over_the_limit_is_served_when_another_closes() {
 async fn metrics_are_served_to_this_host_alone_and_without_a_console() {
     let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
     let port = listener.local_addr().expect("an address").port();
-    let metrics = Some(Box::new(|| "# EOF\n".to_owned()) as crate::WriteMetrics);
+    let metrics = Some(Box::new(|format| format!("{format:?}\n")) as crate::WriteMetrics);
     tokio::spawn(serve_files(listener, not_built, Extras { metrics, ..Extras::default() }));
-    let (head, body) = get(port, &format!("127.0.0.1:{port}"), "/metrics").await;
+    let here = format!("127.0.0.1:{port}");
+    let (head, body) = get(port, &here, "/metrics").await;
     assert!(head.starts_with("http/1.1 200"), "{head}");
+    assert!(head.contains("content-type: text/plain; version=0.0.4"), "{head}");
+    assert_eq!(body, "Text\n");
+    let accept = "Accept: application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n";
+    let (head, body) = get_with(port, &here, "/metrics", accept).await;
     assert!(head.contains("content-type: application/openmetrics-text; version=1.0.0"), "{head}");
-    assert_eq!(body, "# EOF\n");
+    assert_eq!(body, "OpenMetrics\n");
     // A page whose own name resolves to 127.0.0.1, and a service in the browser.
     for host in [format!("evil.example:{port}"), format!("web.localhost:{port}")] {
         let (head, body) = get(port, &host, "/metrics").await;
-        assert!(!head.starts_with("http/1.1 200") && !body.contains("# EOF"), "{head}");
+        assert!(!head.starts_with("http/1.1 200") && body != "Text\n", "{head}");
     }
     let without = start(built).await;
     let (head, _) = get(without, &format!("127.0.0.1:{without}"), "/metrics").await;

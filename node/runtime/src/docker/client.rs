@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::path::PathBuf;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, AtomicU64};
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 
 use bollard::errors::Error;
@@ -18,6 +18,7 @@ use super::host_paths::ProtectedPaths;
 use super::pause::Turns;
 use super::subnets::NetworkPool;
 use super::subpaths::Subpaths;
+use super::usage::RunningContainers;
 use super::volume_names::VolumeNames;
 use super::volume_place::{FindVolume, VolumePlace};
 use crate::docker_error;
@@ -51,8 +52,7 @@ pub(super) struct DockerClient {
     pub(super) removals: Arc<Semaphore>,
     /// Number of connections made to the Docker engine since the start.
     pub(super) connections: Arc<watch::Sender<u64>>,
-    /// Grows whenever containers may have started or ended.
-    pub(super) changes: Arc<AtomicU64>,
+    pub(super) running: RunningContainers,
     pub(super) networks: PendingNetworks,
     pub(super) pool: NetworkPool,
     pub(super) volume_names: VolumeNames,
@@ -119,7 +119,7 @@ impl DockerClient {
             starts: Arc::new(Semaphore::new(CONCURRENT_STARTS)),
             removals: Arc::new(Semaphore::new(CONCURRENT_REMOVALS)),
             connections: Arc::new(watch::Sender::new(0)),
-            changes: Arc::default(),
+            running: RunningContainers::default(),
             networks: PendingNetworks::default(),
             pool: config.pool,
             volume_names,

@@ -1,7 +1,6 @@
 //! Watching the Docker engine: the connection, lists and events.
 
 use std::collections::HashMap;
-use std::sync::atomic::Ordering;
 use std::time::Duration;
 
 use bollard::errors::Error;
@@ -156,7 +155,7 @@ impl DockerClient {
     async fn list_all(&self, mut with_files: Vec<String>) -> Result<(), Error> {
         let since = self.reporter.clock();
         let all = self.list().await?;
-        self.changes.fetch_add(1, Ordering::Relaxed);
+        self.running.changed();
         with_files.retain(|name| {
             all.iter().all(|seen| labels::container_name(&self.identity, &seen.id) != *name)
         });
@@ -174,7 +173,7 @@ impl DockerClient {
     /// Handles an event. It may be old or repeated, so it only triggers an inspection.
     async fn event(&self, event: EventMessage) {
         if event.action.as_deref().is_some_and(|action| CHANGES.contains(&action)) {
-            self.changes.fetch_add(1, Ordering::Relaxed);
+            self.running.changed();
         }
         let attributes = event.actor.and_then(|actor| actor.attributes).unwrap_or_default();
         match labels::instance(&self.identity, &attributes) {

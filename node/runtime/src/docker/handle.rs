@@ -26,6 +26,7 @@ use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::instance_queue::{self, MAX_PENDING_ACTIONS};
 use crate::log::{LogLines, LogQuery};
+use crate::usage::InstanceUsage;
 use crate::watchdog::Watchdog;
 
 /// How long the engine may take to describe itself.
@@ -141,6 +142,10 @@ impl Docker {
         self.client.logs(slot, query).await
     }
 
+    pub(crate) async fn usage(&self) -> Result<Vec<InstanceUsage>, RuntimeError> {
+        self.client.usage().await
+    }
+
     pub(crate) async fn exec(
         &self,
         instance: &InstanceId,
@@ -176,7 +181,7 @@ impl Docker {
 
     /// Returns a number that grows whenever containers may have started or ended, by Docker's events.
     pub fn changes(&self) -> u64 {
-        self.client.changes.load(Ordering::Relaxed)
+        self.client.running.changes()
     }
 
     /// Stops and removes the containers of a former node, and takes over these of its volumes. Returns the number of containers.

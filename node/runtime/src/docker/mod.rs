@@ -34,6 +34,7 @@ mod subnets;
 mod subpaths;
 mod time;
 mod units;
+mod usage;
 mod volume_names;
 mod volume_place;
 mod volumes;

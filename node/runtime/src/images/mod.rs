@@ -42,6 +42,7 @@ mod run;
 mod serve;
 mod singleflight;
 pub mod store;
+mod traffic;
 mod transfer;
 pub mod unpack;
 
@@ -54,6 +55,7 @@ pub use push::Pushed;
 pub use resolve::{Moved, Pinned, Pinning};
 pub use rpc::OpenStream;
 pub(crate) use singleflight::Update;
+pub use traffic::ImageTraffic;
 
 #[cfg(test)]
 mod tests;

@@ -19,6 +19,7 @@ use super::reference;
 use super::rpc::OpenStream;
 use super::singleflight::Group;
 use super::store::Store;
+use super::traffic::{ImageTraffic, Traffic};
 use crate::docker_error::DockerError;
 
 /// How many images are exported from Docker or received from clients at a time.
@@ -45,6 +46,7 @@ pub(super) struct Shared {
     pub(super) exports: Group<ExportResult>,
     pub(super) export_permits: Arc<Semaphore>,
     pub(super) loaded: Loaded,
+    pub(super) traffic: Traffic,
 }
 
 impl std::fmt::Debug for Images {
@@ -82,7 +84,13 @@ impl Images {
             exports: Group::new(),
             export_permits: Arc::new(Semaphore::new(MAX_EXPORTS)),
             loaded,
+            traffic: Traffic::default(),
         })))
+    }
+
+    /// Returns what went between this node and other members.
+    pub fn traffic(&self) -> ImageTraffic {
+        self.0.traffic.counts()
     }
 
     /// Replaces the peers.

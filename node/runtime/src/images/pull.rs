@@ -189,6 +189,7 @@ impl Images {
             };
             let transferred =
                 self.transfer(docker, &peers, &manifest, send_all_layers, progress).await;
+            self.0.traffic.ended(transferred.is_ok());
             let Err(error) = transferred else { return Ok(()) };
             let reason = error.to_string();
             tracing::info!(image = id.short(), error = reason, "a transfer of an image failed");

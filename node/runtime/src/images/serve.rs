@@ -145,7 +145,9 @@ impl Images {
                     if !std::mem::replace(&mut started, true) {
                         frames.send(&Response::Blob).await?;
                     }
+                    let length = chunk.len();
                     frames.send_bytes(chunk).await?;
+                    self.0.traffic.sent(length);
                 }
                 Err(_) if !started => {
                     let response = Response::Error("the blob is not on this node".to_owned());

@@ -66,7 +66,12 @@ impl Images {
         let mut percentage = Percentage::new(total);
         let fetching = async {
             for (layer, writer) in fetches {
+                let mut has_begun = false;
                 fetch(peers, &self.0.store, &layer, writer, |bytes| {
+                    // The first are those that were there.
+                    if std::mem::replace(&mut has_begun, true) {
+                        self.0.traffic.received(bytes);
+                    }
                     if let Some(percent) = percentage.add(bytes) {
                         let megabytes = total.div_ceil(1_000_000);
                         let from = peers.contributors();

@@ -32,7 +32,7 @@ const ROTATE_INTERVAL: Duration = Duration::from_secs(2);
 #[derive(Debug, Clone)]
 pub(super) struct Running {
     pub(super) process: ProcessIdentity,
-    started: Millis,
+    pub(super) started: Millis,
     /// The epoch of the lease under which it was started, if it was started under one.
     pub(super) epoch: Option<u64>,
     /// Becomes true when it has exited and its state is written.

@@ -13,6 +13,7 @@ use crate::error::RuntimeError;
 use crate::identity::Identity;
 use crate::instance_queue::{self, MAX_PENDING_ACTIONS};
 use crate::log::{LogLines, LogQuery};
+use crate::usage::InstanceUsage;
 use crate::watchdog::Watchdog;
 
 /// The settings of the process runtime.
@@ -65,5 +66,9 @@ impl Process {
         query: LogQuery,
     ) -> Result<LogLines, RuntimeError> {
         self.children.logs(slot, query).await
+    }
+
+    pub(crate) async fn usage(&self) -> Vec<InstanceUsage> {
+        self.children.usage().await
     }
 }

@@ -16,6 +16,7 @@ mod logs;
 mod output;
 mod procfs;
 mod state;
+mod usage;
 
 pub use handle::{Config, Process};
 pub use state::UNKNOWN_CODE;
