@@ -89,6 +89,9 @@ pub struct VoterSet {
     /// Whether a person has set it without the voters before it.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub forced: bool,
+    /// The name of that person; empty if the voters before it have decided, or an older version has written it.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub by: String,
 }
 
 impl VoterSet {
@@ -284,6 +287,7 @@ mod tests {
             voters: BTreeSet::new(),
             lease_ms: LEASE_MS,
             forced: false,
+            by: String::new(),
         };
         assert_eq!(set(1).next_epoch(0), 1_000_001);
         assert_eq!(set(1).next_epoch(1_000_001), 1_000_002);

@@ -30,7 +30,13 @@ impl Engine {
             return;
         }
         let voters = BTreeSet::from([id]);
-        self.write_voters(VoterSet { number: 1, voters, lease_ms: LEASE_MS, forced: false });
+        self.write_voters(VoterSet {
+            number: 1,
+            voters,
+            lease_ms: LEASE_MS,
+            forced: false,
+            by: String::new(),
+        });
     }
 
     /// Writes a set of voters into the cluster document.
