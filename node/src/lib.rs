@@ -18,6 +18,8 @@ mod duplicate;
 mod events;
 mod exec;
 mod files;
+#[cfg(test)]
+mod fixture_tests;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -47,7 +49,6 @@ mod secrets;
 pub mod settings;
 mod snapshot;
 mod socket_holder;
-mod store;
 mod trust;
 mod volumes;
 mod watchdog;
