@@ -349,11 +349,13 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
     if copy.written.is_some() && !view.nodes.keys().any(later) {
         return false;
     }
+    // What no snapshot has is put aside before, when the copy follows the others.
+    if copy.written.is_some() && !copy.closed {
+        return false;
+    }
     let has_all = |other: &NodeId| {
         let theirs = of(other).and_then(|theirs| theirs.snapshot);
-        let has_written =
-            |theirs: SnapshotId| copy.written.is_none_or(|it| copy.closed || theirs.epoch > it);
-        view.up.contains(other) && theirs >= copy.snapshot && theirs.is_some_and(has_written)
+        view.up.contains(other) && theirs.is_some() && theirs >= copy.snapshot
     };
     !wanted.is_empty() && wanted.iter().all(has_all)
 }
