@@ -518,8 +518,8 @@ impl Engine {
     }
 
     fn update_volumes(&mut self, now: Millis) {
-        let (node, leases) = (self.replica.id(), &self.guard.leases);
-        let effects = self.volumes.update(&self.view, &mut self.own, node, leases, now);
+        let node = self.replica.id();
+        let effects = self.volumes.update(&self.view, &mut self.own, node, &self.guard, now);
         self.outputs.extend(effects.removed.into_iter().map(Output::RemoveVolume));
         self.outputs.extend(effects.tasks.map(Output::Volumes));
     }

@@ -13,7 +13,7 @@ use vc_protocol::node::{RuntimeKind, Usage};
 use vc_protocol::volume::{Keep, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
-use crate::lease::Leases;
+use crate::lease::{Guard, Leases};
 use crate::mutation::volumes::mounting;
 
 /// What to do with the copy of a volume on this node, until told otherwise.
@@ -198,9 +198,10 @@ impl Volumes {
         view: &View,
         own: &mut NodeState,
         node: NodeId,
-        leases: &Leases,
+        guard: &Guard,
         now: Millis,
     ) -> VolumeEffects {
+        let leases = &guard.leases;
         if !view.rules.copies || own.runtime_error.is_some() {
             return VolumeEffects::default();
         }
@@ -231,7 +232,9 @@ impl Volumes {
             }
         }
         for (id, claim) in own.claims.iter().filter(|(id, _)| !view.has_ended(id)) {
-            for volume in written_by(view, &id.slot) {
+            // One whose service is removed writes on until it has stopped.
+            let used = own.volumes.keys().filter(|volume| guard.uses(&id.slot, volume)).cloned();
+            for volume in written_by(view, &id.slot).chain(used) {
                 let of_volume = writers.entry(volume).or_default();
                 if claim.state.is_running() {
                     of_volume.insert(id.clone());

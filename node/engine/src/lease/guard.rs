@@ -142,6 +142,11 @@ impl Guard {
         effects
     }
 
+    /// Returns whether an instance in a slot of this node needs the lease of a volume, or did until its service was changed.
+    pub(crate) fn uses(&self, slot: &Slot, volume: &VolumeKey) -> bool {
+        self.used.get(slot).is_some_and(|keys| keys.contains(&LeaseKey::volume(volume)))
+    }
+
     /// Returns what the leases say about the slots of this node.
     pub(crate) fn gates(&mut self, view: &View, own: &NodeState, now: Millis) -> Gates {
         self.gates = self.compute(view, own, now);
