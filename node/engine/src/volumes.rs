@@ -10,6 +10,7 @@ use vc_crdt::{NodeState, View, VolumeRecord};
 use vc_placement::volume_spec;
 use vc_protocol::lease::{Epoch, LeaseKey};
 use vc_protocol::node::{RuntimeKind, Usage};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::volume::{Keep, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
@@ -88,7 +89,11 @@ impl Known {
             .flat_map(|(_, it)| it.written.into_iter().chain(it.snapshot.map(|it| it.epoch)));
         let fence = epochs.max().unwrap_or(0);
         let up = || copies().filter(|(node, _)| view.up.contains(node));
-        let newest = up().filter_map(|(_, it)| it.snapshot).max();
+        let snapshots = up().filter_map(|(_, it)| it.snapshot);
+        let newest = match is_planted(PlantedBug::OldSnapshot) {
+            false => snapshots.max(),
+            true => snapshots.min(),
+        };
         let has_it = |it: &VolumeCopy| it.snapshot.is_some() && it.snapshot == newest;
         let sources = up().filter(|(at, it)| *at != node && has_it(it)).map(|(at, _)| at);
         Self { newest, sources: sources.collect(), fence }
@@ -113,7 +118,7 @@ pub(crate) fn unready(
     leases: &Leases,
     now: Millis,
 ) -> Option<VolumeKey> {
-    if !view.rules.copies {
+    if !view.rules.copies || is_planted(PlantedBug::UnreadyVolume) {
         return None;
     }
     written_by(view, slot).find(|volume| {
@@ -360,7 +365,8 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
         let theirs = of(other).and_then(|theirs| theirs.snapshot);
         view.up.contains(other) && theirs.is_some() && theirs >= copy.snapshot
     };
-    !wanted.is_empty() && wanted.iter().all(has_all)
+    let is_kept = || wanted.iter().all(has_all) || is_planted(PlantedBug::DroppedCopy);
+    !wanted.is_empty() && is_kept()
 }
 
 #[cfg(test)]
