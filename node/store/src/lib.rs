@@ -359,11 +359,14 @@ impl Store {
 
     /// Replaces the bytes of a stored change, as a disk does that damages them without being noticed.
     #[cfg(any(test, feature = "memory"))]
-    pub fn damage(&self, change: &SignedChange, bytes: &[u8]) -> Result<(), StoreError> {
-        let body = change.decode_unverified()?;
-        let document = document_key(body.document);
+    pub fn damage(
+        &self,
+        (document, actor, seq): (DocumentId, Actor, u64),
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let document = document_key(document);
         self.write(|transaction| {
-            let key = (document.as_slice(), body.actor.as_bytes(), body.seq);
+            let key = (document.as_slice(), actor.as_bytes(), seq);
             transaction.open_table(CHANGES)?.insert(key, bytes)?;
             Ok(())
         })

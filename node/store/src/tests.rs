@@ -126,11 +126,12 @@ fn a_change_that_the_disk_has_damaged_is_replaced_by_the_valid_one() {
     let store = Store::open(dir.path()).expect("opened");
     let valid = change(DocumentId::Cluster { generation: 0 }, &key, 1);
     store.persist(&Durable { changes: vec![valid.clone()], ..Durable::default() }).expect("stored");
+    let body = valid.decode_unverified().expect("decodes");
     let encoded = encode(&valid);
     for at in [encoded.len() / 2, encoded.len() - 1] {
         let mut damaged = encoded.clone();
         damaged[at] ^= 1;
-        store.damage(&valid, &damaged).expect("written");
+        store.damage((body.document, body.actor, body.seq), &damaged).expect("written");
         assert_ne!(store.load().expect("loaded").changes, std::slice::from_ref(&valid));
         store
             .persist(&Durable { changes: vec![valid.clone()], ..Durable::default() })
