@@ -97,7 +97,13 @@ mod tests {
     use super::*;
 
     fn set(number: u64) -> VoterSet {
-        VoterSet { number, voters: BTreeSet::new(), lease_ms: LEASE_MS, forced: false }
+        VoterSet {
+            number,
+            voters: BTreeSet::new(),
+            lease_ms: LEASE_MS,
+            forced: false,
+            by: String::new(),
+        }
     }
 
     #[test]

@@ -15,10 +15,10 @@ use crate::identity::{self, Membership};
 use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
-use crate::store::{Store, StoreError};
 use crate::{
     data_dir, duplicate, join, join_token, node_info, previous_runtime, setup, socket_holder,
 };
+use vc_store::{Store, StoreError};
 
 /// The most instances that an error names.
 const MAX_NAMED: usize = 8;

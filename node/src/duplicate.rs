@@ -17,7 +17,7 @@ use vc_crdt::{DocumentError, KnownVersions, Replica};
 use vc_protocol::Keypair;
 
 use crate::identity::Membership;
-use crate::store::{Store, StoreError};
+use vc_store::{Store, StoreError};
 
 /// A node that runs accepts a connection within this time, and closes it.
 const TIMEOUT: Duration = Duration::from_secs(1);

@@ -18,6 +18,8 @@ mod duplicate;
 mod events;
 mod exec;
 mod files;
+#[cfg(test)]
+mod fixture_tests;
 #[cfg(feature = "fuzzing")]
 #[doc(hidden)]
 pub mod fuzzing;
@@ -49,7 +51,6 @@ pub mod settings;
 mod setup;
 mod snapshot;
 mod socket_holder;
-mod store;
 mod trust;
 mod usage;
 mod volumes;

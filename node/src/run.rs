@@ -40,13 +40,13 @@ use crate::proxy::{self, Connections, HostPorts, Ingress, Router};
 use crate::restart::{self, Traffic};
 use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
-use crate::store::Store;
 use crate::trust::{Admitted, SigningKeys};
 use crate::usage::{Sampler, UsageServer, Usages};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
 use crate::{
     console, host, images, metrics, node_info, readiness, service_manager, volumes, watchdog,
 };
+use vc_store::Store;
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;

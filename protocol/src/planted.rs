@@ -52,6 +52,15 @@ planted_bugs! {
     SameLamport = "same-lamport", "A new revision may have the number of an earlier one.";
     PortsTwice = "ports-twice", "Two instances on one node may be assigned the same host port.";
     CpuOvercommitted = "cpu-overcommitted", "The CPU of a node may be reserved twice.";
+    UncheckedDisk = "unchecked-disk", "A node that starts does not check the signatures of what its disk holds.";
+    EagerVoter = "eager-voter", "A voter grants a lease while another node has it.";
+    UnwrittenVotes = "unwritten-votes", "A voter does not write to disk what it promises and grants.";
+    SameEpoch = "same-epoch", "A node asks for a lease with the epoch of its last holder.";
+    LongLease = "long-lease", "A holder relies on its lease for twice its time.";
+    NoWatchdog = "no-watchdog", "The watchdog is told that leases do not end.";
+    UnreadyVolume = "unready-volume", "An instance starts before the data of its volume is there.";
+    DroppedCopy = "dropped-copy", "A node drops a copy of a volume before others have all of it.";
+    OldSnapshot = "old-snapshot", "A node goes on with the oldest snapshot that it finds.";
 }
 
 /// There is no planted bug of this name.

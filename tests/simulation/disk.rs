@@ -1,25 +1,42 @@
-//! Disks. Data written once survives every crash, unless the disk has a fault. A write is kept whole or not at all, also by a host
-//! that dies in it: redb rolls a torn commit back to the one before, which a test of the node's store shows.
+//! Disks: the store of the node itself, redb included, on a disk in memory. Beside it is what the store is to hold, which it is
+//! compared with whenever an engine is loaded from it.
+//!
+//! Data written once survives every crash, unless the disk has a fault. A write is kept whole or not at all, also by a host that dies
+//! in it.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_engine::{Durable, Votes};
-use vc_protocol::change::{Actor, Batch, ChangeRange, Checkpoint, DocumentId, SignedChange};
-use vc_protocol::wire::MAX_BATCH;
+use vc_protocol::change::{Actor, ChangeRange, Checkpoint, DocumentId, SignedChange};
+use vc_protocol::wire::{decode, encode};
+use vc_store::{MemoryDisk, Store, StoreError};
 
 use crate::operators::Written;
+use crate::rng::Rng;
 
-/// What is on a disk.
+/// The key of a change.
+type Key = (DocumentId, Actor, u64);
+
+/// What a store is to hold.
 #[derive(Debug, Clone, Default)]
-pub struct Contents {
-    changes: BTreeMap<(DocumentId, Actor, u64), SignedChange>,
+struct Contents {
+    changes: BTreeMap<Key, SignedChange>,
     certificates: BTreeSet<String>,
+    /// No fault flips a bit of them: nothing would tell.
     votes: Votes,
 }
 
+/// A copy of a disk.
+#[derive(Debug, Clone)]
+pub struct Copy {
+    contents: Contents,
+    bytes: Vec<u8>,
+}
+
 /// The disk of one node.
-#[derive(Debug, Clone, Default)]
 pub struct Disk {
+    medium: MemoryDisk,
+    store: Store,
     contents: Contents,
     /// Number of following writes that fail.
     pub failing: u32,
@@ -29,8 +46,10 @@ pub struct Disk {
     pub was_read_only: bool,
     /// The host dies in the next write.
     pub tears: bool,
+    /// The changes that a node cannot read, as the disk has damaged one before them.
+    unreadable: BTreeSet<Key>,
     /// What was on the disk when it began to confirm writes that it does not keep.
-    lies_since: Option<Box<Contents>>,
+    lies_since: Option<Box<Copy>>,
     /// Whether the last write failed.
     pub failed: bool,
 }
@@ -39,11 +58,38 @@ pub struct Disk {
 #[derive(Debug)]
 pub struct WriteFailed;
 
+impl Clone for Disk {
+    fn clone(&self) -> Self {
+        let mut disk = Self::new([]);
+        disk.set_back(self.backup());
+        disk
+    }
+}
+
+fn open(medium: &MemoryDisk) -> Store {
+    Store::on(medium).unwrap_or_else(|error| panic!("the store cannot be opened: {error}"))
+}
+
 impl Disk {
     /// Returns a disk that holds these certificates.
     pub fn new(certificates: impl IntoIterator<Item = String>) -> Self {
+        let medium = MemoryDisk::default();
+        let store = open(&medium);
+        let mut disk = Self {
+            medium,
+            store,
+            contents: Contents::default(),
+            failing: 0,
+            read_only: false,
+            was_read_only: false,
+            tears: false,
+            unreadable: BTreeSet::new(),
+            lies_since: None,
+            failed: false,
+        };
         let certificates = certificates.into_iter().collect();
-        Self { contents: Contents { certificates, ..Contents::default() }, ..Self::default() }
+        disk.persist(Durable { certificates, ..Durable::default() }).expect("a disk without fault");
+        disk
     }
 
     /// Writes atomically.
@@ -52,15 +98,50 @@ impl Disk {
         if self.failed {
             self.failing = self.failing.saturating_sub(1);
             self.was_read_only |= self.read_only;
+            self.medium.fail_power_after(0, false);
+            let written = self.store.persist(&durable);
+            assert!(written.is_err(), "a write is confirmed that failed");
+            self.medium.restore_power();
+            self.store.reopen().expect("a disk without fault");
             return Err(WriteFailed);
+        }
+        match self.store.persist(&durable) {
+            Err(StoreError::Conflict(key)) => {
+                panic!("the disk holds a different change with this number: {key}")
+            }
+            written => written.expect("a disk without fault"),
+        }
+        for change in &durable.changes {
+            let body = change.decode_unverified().expect("the engine persists readable changes");
+            self.unreadable.remove(&(body.document, body.actor, body.seq));
         }
         self.contents.write(durable);
         Ok(())
     }
 
+    /// Writes while the power fails. Returns whether the write is kept: then whole, else nothing of it.
+    pub fn tear(&mut self, durable: Durable, rng: &mut Rng) -> bool {
+        let in_flush = rng.permille(500);
+        let operations = rng.within((0, if in_flush { 4 } else { 40 }));
+        self.medium.fail_power_after(operations, in_flush);
+        let confirmed = self.store.persist(&durable).is_ok();
+        self.medium = self.medium.after_power_loss(&mut |limit| rng.number() % limit);
+        self.store = open(&self.medium);
+        let (before, mut after) = (self.contents.clone(), self.contents.clone());
+        after.write(durable);
+        let held = self.store.load().expect("a readable store");
+        let is_kept = after.is(&held);
+        assert!(is_kept || !confirmed, "a confirmed write is lost with the power");
+        assert!(is_kept || before.is(&held), "a write is kept in part");
+        self.contents = if is_kept { after } else { before };
+        is_kept
+    }
+
     /// Confirms writes from now on that it loses with the power.
     pub fn lie(&mut self) {
-        self.lies_since.get_or_insert_with(|| Box::new(self.contents.clone()));
+        if self.lies_since.is_none() {
+            self.lies_since = Some(Box::new(self.backup()));
+        }
     }
 
     /// Writes for good what it has confirmed.
@@ -70,29 +151,76 @@ impl Disk {
 
     /// Loses what it has confirmed and not kept. Returns the number of changes that were lost.
     pub fn lose_power(&mut self) -> usize {
-        self.lies_since.take().map(|kept| self.set_back(*kept)).unwrap_or_default()
+        if let Some(kept) = self.lies_since.take() {
+            return self.set_back(*kept);
+        }
+        self.medium = MemoryDisk::holding(self.medium.bytes());
+        self.store = open(&self.medium);
+        0
     }
 
     /// Returns a copy of what it holds.
-    pub fn backup(&self) -> Contents {
-        self.contents.clone()
+    pub fn backup(&self) -> Copy {
+        Copy { contents: self.contents.clone(), bytes: self.medium.bytes() }
     }
 
     /// Replaces everything by a copy from earlier. Returns the number of changes that were lost.
-    pub fn set_back(&mut self, copy: Contents) -> usize {
+    pub fn set_back(&mut self, copy: Copy) -> usize {
         self.lies_since = None;
-        let before = std::mem::replace(&mut self.contents, copy).changes;
+        self.medium = MemoryDisk::holding(copy.bytes);
+        self.store = open(&self.medium);
+        let before = std::mem::replace(&mut self.contents, copy.contents).changes;
         before.keys().filter(|key| !self.contents.changes.contains_key(key)).count()
     }
 
-    /// Returns everything on the disk.
-    pub fn load(&self) -> Durable {
-        Durable {
-            changes: self.contents.changes.values().cloned().collect(),
-            certificates: self.contents.certificates.iter().cloned().collect(),
-            replaced: Vec::new(),
-            votes: self.contents.votes.clone(),
+    /// Flips a bit of a stored change: the one with this number, counted over all of them again and again. Returns the number of
+    /// changes that were lost.
+    pub fn flip_bit(&mut self, number: u64) -> usize {
+        let changes = &mut self.contents.changes;
+        let bits: u64 = changes.values().map(|it| 8 * encode(it).len() as u64).sum();
+        let mut left = number % bits.max(1);
+        let found = changes.iter().find_map(|(key, change)| {
+            let bytes = encode(change);
+            let length = 8 * bytes.len() as u64;
+            if left >= length {
+                left -= length;
+                return None;
+            }
+            let mut damaged = bytes;
+            damaged[(left / 8) as usize] ^= 1 << (left % 8);
+            Some((*key, damaged))
+        });
+        let Some((key, damaged)) = found else { return 0 };
+        self.store.damage(key, &damaged).expect("a disk without fault");
+        match decode::<SignedChange>(&damaged) {
+            Ok(damaged) => drop(changes.insert(key, damaged)),
+            // The store leaves out what it cannot decode.
+            Err(_) => drop(changes.remove(&key)),
         }
+        1
+    }
+
+    /// Notes which of its changes a node can read: not those that follow a damaged one.
+    pub fn note_readable(&mut self, accepted: &[SignedChange]) {
+        let key = |change: &SignedChange| {
+            let body = change.decode_unverified().expect("an accepted change");
+            (body.document, body.actor, body.seq)
+        };
+        let readable: BTreeSet<Key> = accepted.iter().map(key).collect();
+        let all = self.contents.changes.keys().copied();
+        self.unreadable = all.filter(|key| !readable.contains(key)).collect();
+    }
+
+    /// Returns what the node has promised and granted as a voter.
+    pub fn votes(&self) -> &Votes {
+        &self.contents.votes
+    }
+
+    /// Returns everything on the disk. Panics if that is not what was written.
+    pub fn load(&self) -> Durable {
+        let held = self.store.load().expect("a readable store");
+        assert!(self.contents.is(&held), "the store holds something else than was written");
+        held
     }
 
     /// Returns how many changes of the cluster document the disk holds.
@@ -125,42 +253,24 @@ impl Disk {
             // All members had it when its generation was dropped.
             None => checkpoint.covers.keys().next().is_some_and(|&it| it > written.generation),
         };
-        let is_first = |(key, _): &(&(DocumentId, Actor, u64), &SignedChange)| key.2 == 1;
+        let is_first = |(key, _): &(&Key, &SignedChange)| key.2 == 1;
         let mut first = self.contents.changes.iter().filter(is_first).map(|(_, change)| change);
-        self.holds(&written.change)
+        let document = DocumentId::Cluster { generation: written.generation };
+        let key = (document, written.actor, written.seq);
+        self.holds(&written.change) && !self.unreadable.contains(&key)
             || first.any(|change| {
-                let body = change.decode_unverified().expect("a readable change");
-                body.checkpoint.is_some_and(contains)
+                let body = change.decode_unverified().ok();
+                body.and_then(|body| body.checkpoint).is_some_and(contains)
             })
     }
 
-    /// Returns the changes of these ranges in batches of at most [`MAX_BATCH`] bytes, each with all certificates.
-    pub fn replay(&self, runs: &[ChangeRange]) -> Vec<Batch> {
-        let certificates: Vec<String> = self.contents.certificates.iter().cloned().collect();
-        let new = || Batch { certificates: certificates.clone(), changes: Vec::new() };
-        let fixed: usize = certificates.iter().map(String::len).sum();
-        let wanted = |(document, actor, seq): &(DocumentId, Actor, u64)| {
-            let holds = |run: &ChangeRange| {
-                run.document == *document && run.actor.is_none_or(|it| it == *actor)
-            };
-            runs.iter().any(|run| holds(run) && (run.from..=run.to).contains(seq))
-        };
-        let mut batches = vec![new()];
-        let mut size = fixed;
-        for (_, change) in self.contents.changes.iter().filter(|(key, _)| wanted(key)) {
-            if size + change.encoded_len() > MAX_BATCH && size > fixed {
-                batches.push(new());
-                size = fixed;
-            }
-            size += change.encoded_len();
-            batches.last_mut().expect("never empty").changes.push(change.clone());
-        }
-        batches
+    /// Returns the changes of these ranges, in batches.
+    pub fn replay(&self, ranges: &[ChangeRange]) -> Vec<Vec<SignedChange>> {
+        self.store.replay(ranges).expect("a readable store")
     }
 }
 
 impl Contents {
-    /// Panics when a change has the number of another one.
     fn write(&mut self, durable: Durable) {
         let Durable { changes, certificates, replaced, votes } = durable;
         self.certificates.extend(certificates);
@@ -169,16 +279,28 @@ impl Contents {
         if votes.change.is_some() {
             self.votes.change = votes.change;
         }
-        for change in changes {
-            let body = change.decode_unverified().expect("the engine persists readable changes");
-            let held = self.changes.insert((body.document, body.actor, body.seq), change.clone());
-            assert!(
-                held.is_none_or(|held| held == change),
-                "the disk holds a different change with this number, by {:?}",
-                body.actor
-            );
-        }
         let replaced: BTreeSet<DocumentId> = replaced.into_iter().collect();
         self.changes.retain(|(document, _, _), _| !replaced.contains(document));
+        for change in changes {
+            let body = change.decode_unverified().expect("the engine persists readable changes");
+            if !replaced.contains(&body.document) {
+                self.changes.insert((body.document, body.actor, body.seq), change);
+            }
+        }
+    }
+
+    /// Returns whether this is what was loaded from a store.
+    fn is(&self, loaded: &Durable) -> bool {
+        let mut changes: Vec<&SignedChange> = loaded.changes.iter().collect();
+        let key = |change: &&SignedChange| {
+            let body = change.decode_unverified().ok();
+            body.map(|body| (body.document, body.actor, body.seq))
+        };
+        changes.sort_by_cached_key(key);
+        let mut wanted: Vec<&SignedChange> = self.changes.values().collect();
+        wanted.sort_by_cached_key(key);
+        changes == wanted
+            && self.certificates.iter().eq(&loaded.certificates)
+            && self.votes == loaded.votes
     }
 }

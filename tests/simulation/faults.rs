@@ -3,13 +3,14 @@
 use vc_engine::Mutation;
 use vc_protocol::Millis;
 
-use crate::disk::Contents;
+use crate::disk::Copy;
 use crate::kind::Kind;
 use crate::marks::Mark;
 use crate::network::NetworkFaults;
 use crate::rng::Rng;
 use crate::services::{any_mutation, resources};
 use crate::versions::next;
+use crate::workloads;
 use crate::world::{Event, World};
 
 /// The longest time until a fault ends by itself, in milliseconds.
@@ -45,7 +46,9 @@ pub enum Recovery {
     /// A process is no longer slow.
     Fast(usize),
     /// A data directory is set back to a copy; the process is not running meanwhile.
-    SetBack(usize, Box<Contents>),
+    SetBack(usize, Box<Copy>),
+    /// The bit with this number flips on a disk; the process is not running meanwhile.
+    FlipBit(usize, u64),
     /// A removed node is turned off.
     TurnOff(usize),
 }
@@ -169,6 +172,18 @@ impl World {
                     self.change_version(victim, knows);
                 }
             }
+            Kind::Exclusive | Kind::Volumes | Kind::Voters => {
+                let mutation = workloads::mutation(planned.kind, &mut rng, self.nodes.len());
+                if let Some(mutation) = mutation {
+                    self.request(victim, mutation);
+                }
+            }
+            Kind::FlippedBit => {
+                let bit = rng.number();
+                self.schedule(recovery, Event::Recover(Recovery::End(victim)));
+                let after = recovery + rng.within((100, 5_000));
+                self.schedule(after, Event::Recover(Recovery::FlipBit(victim, bit)));
+            }
             Kind::CutOneWay
             | Kind::Join
             | Kind::Drift
@@ -214,12 +229,19 @@ impl World {
                 self.lose(index, |node| node.disk.set_back(*copy));
                 self.boot(index);
             }
+            Recovery::FlipBit(index, bit) => {
+                self.kill_process(index);
+                self.trace_node(index, "a bit flips on its disk");
+                self.flip_bit(index, bit);
+                self.boot(index);
+            }
             Recovery::TurnOff(index) => self.turn_off(index),
         }
     }
 
     fn run_clock(&mut self, index: usize) {
         if self.watch.stopped_clocks.remove(&index) {
+            self.watch.started_clocks.insert(index, self.now);
             self.disturb(index);
             self.nodes[index].clocks.go_on(self.now);
             self.rearm(index);

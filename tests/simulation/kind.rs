@@ -58,14 +58,30 @@ pub enum Kind {
     Reordering,
     /// Containers exit, fail to start or become unhealthy.
     Containers,
+    /// Operators deploy services whose slots run under leases.
+    Exclusive,
+    /// Operators deploy a service with a volume, and move it; its instances write all the time.
+    Volumes,
+    /// Operators say which nodes are to be voters.
+    Voters,
+    /// While a process is down, a bit flips in what its disk holds.
+    FlippedBit,
 }
 
 impl Kind {
+    /// Returns all kinds, in groups: what a seed draws of one does not depend on those after it. New kinds of workloads and faults
+    /// go into a new group, so that the seeds of `seeds.txt` mean what they meant.
+    pub fn groups() -> [&'static [Self]; 2] {
+        let (first, second) = Self::value_variants().split_at(Self::Exclusive as usize);
+        [first, second]
+    }
+
     /// Returns how often events of this kind are drawn, relative to others; 0 for what lasts the whole run.
     pub fn weight(self) -> u64 {
         match self {
             Self::Operators => 10,
             Self::KillProcess => 3,
+            Self::Exclusive | Self::Volumes => 4,
             Self::Drift | Self::Loss | Self::Duplication | Self::Reordering | Self::Containers => 0,
             _ => 2,
         }
@@ -73,7 +89,7 @@ impl Kind {
 
     /// Returns whether a node may lose what it acknowledged, because its disk does not keep its promise.
     pub fn loses_writes(self) -> bool {
-        matches!(self, Self::LyingDisk | Self::Backup)
+        matches!(self, Self::LyingDisk | Self::Backup | Self::FlippedBit)
     }
 }
 

@@ -50,6 +50,8 @@ pub mod watch;
 #[doc(hidden)]
 pub mod watchdog;
 #[doc(hidden)]
+pub mod workloads;
+#[doc(hidden)]
 pub mod world;
 
 pub use explore::{Exploration, Totals};

@@ -64,6 +64,15 @@ marks! {
     CoreServed = "a healthy core served while the rest of the cluster was broken", 150;
     CoreOfMinority = "a healthy core served that was the smaller part of the cluster", 150;
     ManyNodes = "a cluster had more than 12 nodes", 150;
+    HolderChanged = "an exclusive slot was started on another node, under a higher epoch", 150;
+    LeaseEndedInHang = "the watchdog ended an instance whose lease had ended while its node's process hung", 150;
+    LeaseEndedAfterCrash = "the watchdog ended an instance of a process that had died", 150;
+    VotersChanged = "the voters decided on other voters", 150;
+    VotersChangedUnderCut = "the voters changed while links were cut", 150;
+    VotersForced = "an operator set the voters, as the majority was gone for good", 1000;
+    VolumeWentOn = "another node went on with a volume, from a snapshot", 150;
+    ConflictKept = "what the former writer of a volume had written last was kept aside", 150;
+    DamageIgnored = "a node ignored data that its disk had damaged", 150;
     DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
 

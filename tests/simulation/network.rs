@@ -58,7 +58,16 @@ pub struct Network {
     connections: BTreeMap<(usize, usize), Connection>,
     count: u64,
     /// Messages that were sent over streams.
-    pub sent: u64,
+    pub sent: Sent,
+}
+
+/// Numbers of messages.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct Sent {
+    /// Of anti-entropy.
+    pub sync: u64,
+    /// About leases.
+    pub lease: u64,
 }
 
 fn pair(a: usize, b: usize) -> (usize, usize) {
@@ -278,7 +287,6 @@ impl World {
         input: fn(NodeId, M) -> Input,
     ) {
         assert!(encode(message).len() <= MAX_FRAME, "the message exceeds the frame limit");
-        self.network.sent += 1;
         if !self.network.carries(from, to)
             || !self.is_running(to)
             || self.rng.permille(self.network.faults.loss)

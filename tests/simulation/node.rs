@@ -2,9 +2,9 @@
 
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
-use vc_crdt::KnownVersions;
+use vc_crdt::{KnownVersions, Replica};
 use vc_engine::runtime::InstanceId;
-use vc_engine::{Config, Engine, Input, Timing};
+use vc_engine::{Config, Durable, Engine, Input, Timing};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::token::{NodeRole, issue_certificate};
 use vc_protocol::{Keypair, Millis, NodeId, Resources};
@@ -210,11 +210,26 @@ impl World {
         node.busy_until = node.busy_until.max(self.now + duration);
     }
 
+    /// Flips a bit in what the disk of a node holds whose process is down.
+    pub fn flip_bit(&mut self, index: usize, bit: u64) {
+        let cluster = self.cluster;
+        self.lose(index, |node| {
+            let lost = node.disk.flip_bit(bit);
+            let Durable { certificates, changes, .. } = node.disk.load();
+            let (key, knows) = (node.key.clone(), node.knows);
+            let loaded = Replica::load(key, node.id, cluster, knows, certificates, changes);
+            node.disk.note_readable(&loaded.expect("documents").accepted);
+            lost
+        });
+    }
+
     /// Lets a disk lose something, and notes what no disk records any more: it may be gone. `loses` returns the number of changes
     /// that the disk loses.
     pub fn lose(&mut self, index: usize, loses: impl FnOnce(&mut Node) -> usize) {
         let recorded = self.recorded();
+        let votes = self.nodes[index].disk.votes().clone();
         let lost = loses(&mut self.nodes[index]);
+        self.watch.lost_votes |= *self.nodes[index].disk.votes() != votes;
         if lost > 0 {
             self.trace_node(index, &format!("its disk loses {lost} changes"));
             self.mark(Mark::ConfirmedWriteLost);

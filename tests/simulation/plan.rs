@@ -2,7 +2,6 @@
 
 use std::collections::BTreeSet;
 
-use clap::ValueEnum as _;
 use vc_engine::HISTORY;
 use vc_protocol::Millis;
 
@@ -37,39 +36,25 @@ impl Plan {
             n if n % 16 == 5 => rng.within((7, 12)),
             _ => rng.within((1, 6)),
         };
-        let mut weights = Vec::new();
-        for &kind in Kind::value_variants() {
-            let permille = match kind {
-                Kind::Operators => 950,
-                Kind::Versions | Kind::Leave => 250,
-                _ => 400,
-            };
-            let (is_on, rate) = (rng.permille(permille), rng.within((1, 4)));
-            if is_on {
-                weights.push((kind, kind.weight() * rate));
-            }
-        }
+        let [first, later @ ..] = Kind::groups();
+        let mut weights = draw_weights(&mut rng, first);
         let history = rng.pick(&[3, 20, HISTORY]);
         let duration =
             if nodes > 12 { rng.within((10_000, 20_000)) } else { rng.within((15_000, 60_000)) };
-        let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
         let most = if nodes > 12 { 15 } else { 40 };
-        let count = if total == 0 { 0 } else { rng.within((5, most)) };
-        let events = (0..count as usize).map(|number| {
-            let (at, seed, mut point) =
-                (rng.within((0, duration)), rng.number(), rng.within((1, total)));
-            let kind = weights.iter().find(|(_, weight)| {
-                let is_it = point <= *weight;
-                point = point.saturating_sub(*weight);
-                is_it
-            });
-            Planned { number, at, kind: kind.expect("within the total").0, seed }
-        });
-        let events: Vec<Planned> = events.collect();
+        let mut events = draw_events(&mut rng, &weights, (5, most), duration, 0);
+        let has_core = rng.permille(500);
+        for group in later {
+            let added = draw_weights(&mut rng, group);
+            let number = events.len();
+            events.extend(draw_events(&mut rng, &added, (3, most / 2), duration, number));
+            weights.extend(added);
+        }
+        let duration = settings.duration.unwrap_or(duration);
         let is_left = |kind: &Kind| !settings.without.contains(kind);
         let is_wanted = |it: &Planned| {
             let named = settings.events.as_ref().is_none_or(|only| only.0.contains(&it.number));
-            named && is_left(&it.kind)
+            named && is_left(&it.kind) && it.at <= duration
         };
         Self {
             nodes: settings.nodes.unwrap_or(nodes),
@@ -77,7 +62,48 @@ impl Plan {
             duration,
             events: events.into_iter().filter(is_wanted).collect(),
             history,
-            has_core: rng.permille(500),
+            has_core,
         }
     }
+}
+
+/// Draws which kinds of a group a run has, and the weight of each.
+fn draw_weights(rng: &mut Rng, group: &[Kind]) -> Vec<(Kind, u64)> {
+    let mut weights = Vec::new();
+    for &kind in group {
+        let permille = match kind {
+            Kind::Operators => 950,
+            Kind::Versions | Kind::Leave => 250,
+            _ => 400,
+        };
+        let (is_on, rate) = (rng.permille(permille), rng.within((1, 4)));
+        if is_on {
+            weights.push((kind, kind.weight() * rate));
+        }
+    }
+    weights
+}
+
+/// Draws the events of these kinds, whose numbers begin with `first`. `count`: the fewest and the most of them.
+fn draw_events(
+    rng: &mut Rng,
+    weights: &[(Kind, u64)],
+    count: (u64, u64),
+    duration: Millis,
+    first: usize,
+) -> Vec<Planned> {
+    let total: u64 = weights.iter().map(|(_, weight)| weight).sum();
+    let count = if total == 0 { 0 } else { rng.within(count) };
+    let events = (0..count as usize).map(|number| {
+        let (at, seed, mut point) =
+            (rng.within((0, duration)), rng.number(), rng.within((1, total)));
+        let kind = weights.iter().find(|(_, weight)| {
+            let is_it = point <= *weight;
+            point = point.saturating_sub(*weight);
+            is_it
+        });
+        let kind = kind.expect("within the total").0;
+        Planned { number: first + number, at, kind, seed }
+    });
+    events.collect()
 }

@@ -4,7 +4,7 @@ use vc_simulation::{Settings, run, seeds};
 
 #[test]
 fn two_runs_of_a_seed_give_identical_traces() {
-    for seed in 0..3 {
+    for seed in 0..5 {
         let settings = Settings { nodes: Some(3), ..Settings::seed(seed) };
         let (one, other) = (run(&settings), run(&settings));
         assert_eq!(one.hash, other.hash, "seed {seed}");

@@ -5,11 +5,11 @@ use std::collections::{BTreeMap, BTreeSet};
 use vc_engine::Input;
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::lease::Epoch;
-use vc_protocol::spec::ContainerSpec;
-use vc_protocol::{Millis, Resources};
+use vc_protocol::spec::{ContainerSpec, Mount};
+use vc_protocol::{Millis, Resources, VolumeKey};
 
 use crate::history::Action;
-use crate::invariants::one_holder;
+use crate::invariants::{data_is_ready, one_holder};
 use crate::world::{Event, World};
 
 /// Delays of all containers, in milliseconds, and faults of those whose image name contains `flaky`.
@@ -50,6 +50,8 @@ pub struct Container {
     run: bool,
     /// Epoch of the lease that it was started under.
     pub lease: Option<Epoch>,
+    /// Volumes that it writes.
+    pub writes: Vec<VolumeKey>,
     epoch: u64,
 }
 
@@ -115,6 +117,16 @@ impl Runtime {
 
 fn address(phase: &Phase) -> String {
     if matches!(phase, Phase::Running { .. }) { "10.0.0.1:80".to_owned() } else { String::new() }
+}
+
+/// Returns the named volumes that an instance writes.
+fn written_volumes(id: &InstanceId, spec: &ContainerSpec) -> Vec<VolumeKey> {
+    let project = &id.slot.service.project;
+    let written = spec.mounts.iter().filter_map(|mount| match mount {
+        Mount::Volume { name, read_only: false, .. } => Some(name),
+        _ => None,
+    });
+    written.map(|name| VolumeKey { project: project.clone(), volume: name.clone() }).collect()
 }
 
 /// Reads the command `exit CODE MS`.
@@ -193,6 +205,7 @@ impl World {
             exits: exits(spec),
             image: spec.image.clone(),
             lease,
+            writes: written_volumes(&id, spec),
             run,
             epoch: runtime.epochs,
         };
@@ -269,6 +282,7 @@ impl World {
                     self.trace_node(index, &format!("runs {id}"));
                     let alone = one_holder::started(self, index, &id);
                     self.require(alone);
+                    self.require(data_is_ready::check(self, index, &id));
                     if checked {
                         self.schedule_container(
                             index,

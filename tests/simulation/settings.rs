@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use std::fmt;
 
 use clap::Args;
+use vc_protocol::Millis;
 use vc_protocol::planted::PlantedBug;
 
 use crate::kind::Kind;
@@ -24,6 +25,9 @@ pub struct Settings {
     /// Inject only these of the seed's events, by their numbers in the trace; `none` for no event
     #[arg(long, value_name = "NUMBER", value_parser = parse_events)]
     pub events: Option<Events>,
+    /// End the phase with faults after so many milliseconds, instead of the number that the seed draws
+    #[arg(long, value_name = "MS")]
+    pub duration: Option<Millis>,
     /// Plant this bug: needs a build with `--features vc-simulation/planted`
     #[arg(long, value_name = "BUG", value_parser = PlantedBug::parse, hide = true)]
     pub plant: Option<PlantedBug>,
@@ -75,7 +79,7 @@ impl Settings {
 
 impl fmt::Display for Settings {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { seed, nodes, without, events, plant } = self;
+        let Self { seed, nodes, without, events, duration, plant } = self;
         write!(f, "--seed {seed}")?;
         if let Some(nodes) = nodes {
             write!(f, " --nodes {nodes}")?;
@@ -86,6 +90,9 @@ impl fmt::Display for Settings {
         }
         if let Some(events) = events {
             write!(f, " --events {events}")?;
+        }
+        if let Some(duration) = duration {
+            write!(f, " --duration {duration}")?;
         }
         plant.map_or(Ok(()), |bug| write!(f, " --plant {}", bug.name()))
     }
@@ -102,6 +109,7 @@ mod tests {
             nodes: Some(3),
             without: vec![Kind::Loss, Kind::KillHost],
             events: Some(Events(BTreeSet::from([3, 12]))),
+            duration: Some(9000),
             plant: PlantedBug::ALL.first().copied(),
         };
         let none = Settings { events: Some(Events::default()), ..Settings::seed(1) };

@@ -1,4 +1,4 @@
-//! Makes a failing run smaller: fewer kinds of faults, fewer events, fewer nodes.
+//! Makes a failing run smaller: fewer kinds of faults, fewer events, fewer nodes, a shorter time.
 
 use std::time::{Duration, Instant};
 
@@ -33,6 +33,13 @@ pub fn shrink(failing: &Settings, failure: Failure, time: Duration) -> (Settings
             let mut settings = best.0.clone();
             settings.without.push(kind);
             attempt(&mut best, settings);
+        }
+        let settings = best.0.clone();
+        let duration = Plan::new(&settings).duration;
+        for shorter in [duration / 8, duration / 4, duration / 2, duration * 3 / 4] {
+            if attempt(&mut best, Settings { duration: Some(shorter), ..settings.clone() }) {
+                break;
+            }
         }
         if best.0 == before || started.elapsed() > time {
             return best;

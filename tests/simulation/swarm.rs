@@ -3,13 +3,18 @@
 //! A run has a phase with faults; one in which a healthy core has to serve while the rest stays broken, as TigerBeetle's liveness
 //! mode has it; one without faults, in which the cluster must converge and then take no actions; and the death of one host.
 
-use vc_crdt::KnownVersions;
-use vc_protocol::Millis;
+use std::collections::BTreeSet;
 
+use vc_crdt::KnownVersions;
+use vc_engine::Mutation;
+use vc_protocol::lease::{LEASE_MS, MAX_VOTERS};
+use vc_protocol::{Millis, NodeId, Slot};
+
+use crate::check::Violation;
 use crate::faults::LONGEST;
 use crate::invariants::{
-    bounded_at_rest, documents_converge, minimal_movement, no_actions_at_rest, no_flapping,
-    no_overcommit, replicas_rescheduled, view_check,
+    bounded_at_rest, documents_converge, is_exclusive, minimal_movement, no_actions_at_rest,
+    no_flapping, no_overcommit, replicas_rescheduled, view_check,
 };
 use crate::kind::Kind;
 use crate::marks::Mark;
@@ -19,6 +24,7 @@ use crate::rng::Rng;
 use crate::services::{deploy, resources, service};
 use crate::settings::Settings;
 use crate::versions::next;
+use crate::workloads::needs_voters;
 use crate::world::{Event, World};
 
 /// Milliseconds in which the cluster must converge once all faults have ended.
@@ -51,6 +57,13 @@ pub fn run(settings: &Settings) {
         world.run(pause);
     }
     world.mark_if(plan.nodes > 12, Mark::ManyNodes);
+    if plan.kinds.iter().any(|kind| needs_voters(*kind)) {
+        await_voters(&mut world);
+    }
+    if plan.kinds.contains(&Kind::Volumes) {
+        world.writes_until = world.now + plan.duration + LONGEST;
+        world.schedule(0, Event::Write);
+    }
     for &planned in &plan.events {
         world.schedule(planned.at, Event::Inject(planned));
     }
@@ -84,6 +97,50 @@ pub fn draw_rates(world: &mut World) {
     };
     world.runtime_faults.fails = rate(rng, on[3], &[0, 100, 400]);
     world.runtime_faults.changes = rate(rng, on[3], &[0, 100, 400]);
+}
+
+/// Waits in most runs until there are voters: before, nothing runs under a lease.
+fn await_voters(world: &mut World) {
+    if world.rng.permille(200) {
+        return;
+    }
+    world.run_until(60_000, "the first voters are chosen", |world| {
+        let chosen = world.engine(0).view().cluster.voter_set().is_some();
+        chosen.then_some(()).ok_or_else(|| Violation("there are none".to_owned()))
+    });
+    // A change takes one lease time.
+    let others_join = world.rng.within((0, 4 * LEASE_MS));
+    world.run(others_join);
+}
+
+/// Sets the voters if the majority of them was turned off for good, as an operator does: the present ones cannot decide any more.
+fn replace_lost_voters(world: &mut World) {
+    let Some(&by) = world.acting().first() else { return };
+    let view = world.engine(by).view();
+    let Some(set) = view.cluster.voter_set() else { return };
+    let is_present = |node: &&NodeId| !world.nodes[world.node_of(**node)].off;
+    if set.voters.iter().filter(is_present).count() >= set.majority() {
+        return;
+    }
+    let running = world.running().into_iter().filter(|&index| !world.knows_left(by, index));
+    let nodes = running.take(1).map(|index| format!("m{index}")).collect();
+    world.request(by, Mutation::ForceVoters { nodes });
+}
+
+/// Waits until the voters have changed for the last time: each change takes a lease time, and there may be one for each voter.
+fn settle_voters(world: &mut World) {
+    const PAUSE: Millis = 2 * LEASE_MS + 3_000;
+    let newest = |world: &World| {
+        let views = world.running().into_iter().map(|index| world.engine(index).view());
+        views.filter_map(|view| view.cluster.voter_set().map(|set| set.number)).max()
+    };
+    for _ in 0..2 * MAX_VOTERS {
+        let before = newest(world);
+        world.run(PAUSE);
+        if newest(world) == before {
+            return;
+        }
+    }
 }
 
 /// Breaks a part of the cluster for good and checks that the rest serves.
@@ -156,7 +213,7 @@ fn retry_removals(world: &mut World) {
         let Some(&by) = world.running().first() else { return };
         if !world.knows_left(by, index) {
             let node = format!("m{index}");
-            world.request(by, vc_engine::Mutation::Leave { node, force: true });
+            world.request(by, Mutation::Leave { node, force: true });
         }
     }
 }
@@ -167,6 +224,9 @@ pub fn rest(world: &mut World) {
     // A node may be removed by a command that no node of the present has heard of yet.
     world.run(20_000);
     retry_removals(world);
+    world.run(2_000);
+    replace_lost_voters(world);
+    settle_voters(world);
     world.converge(CONVERGENCE);
     world.require(no_flapping::check(world, healed));
     world.require(documents_converge::disks(world));
@@ -187,21 +247,48 @@ fn upgrade_all(world: &mut World) {
     }
 }
 
+/// Returns whether a majority of the voters is left without this node, or nothing needs them.
+fn voters_can_lose(world: &World, index: usize) -> bool {
+    let view = world.engine(index).view();
+    let uses_leases = view.plan.placements.keys().any(|slot| is_exclusive(&view, slot));
+    let running = world.running().into_iter().filter(|&it| it != index);
+    let running: BTreeSet<NodeId> = running.map(|it| world.nodes[it].id).collect();
+    !uses_leases
+        || view
+            .cluster
+            .voter_set()
+            .is_none_or(|set| set.voters.intersection(&running).count() >= set.majority())
+}
+
 /// Kills a host of a converged cluster and starts it again.
 pub fn single_death(world: &mut World) {
     let running = world.running();
-    if running.len() < 2 {
+    let victims: Vec<usize> =
+        running.iter().copied().filter(|&index| voters_can_lose(world, index)).collect();
+    if running.len() < 2 || victims.is_empty() {
         return;
     }
-    let victim = world.rng.pick(&running);
+    let victim = world.rng.pick(&victims);
     let held = minimal_movement::slots_of(world, victim);
     let cursor = world.history.cursor();
     world.trace_world(&format!("death of m{victim}, which runs {held:?}"));
+    let view = world.engine(victim).view();
+    let waits_for_lease = held.iter().any(|slot| is_exclusive(&view, slot));
     world.kill_host(victim);
     world.run(world.rescheduling_bound());
+    if waits_for_lease {
+        world.run(LEASE_MS + LEASE_MS / 10);
+    }
     let side = world.running();
     world.require(replicas_rescheduled::check(world, &side));
-    world.require(minimal_movement::only(world, cursor, &held));
+    // A voter that has promised a lease to a node which did not get it refuses its holder: where the death takes another voter, the
+    // holder gets the lease anew, and its instance starts again.
+    let leased = view.plan.placements.keys().filter(|slot| is_exclusive(&view, slot));
+    let leased: BTreeSet<Slot> = leased.chain(&held).cloned().collect();
+    world.require(match leased == held {
+        true => minimal_movement::only(world, cursor, &held),
+        false => minimal_movement::only_stranded(world, cursor, &leased),
+    });
     world.mark_if(!held.is_empty(), Mark::DeathReplaced);
     // Slots that could not be placed meanwhile may start on the node, and leave a drained one; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();

@@ -9,6 +9,9 @@ use vc_protocol::lease::Epoch;
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
 use vc_protocol::{Millis, VolumeKey};
 
+use crate::invariants::{newest_copy_counts, one_writer};
+use crate::marks::Mark;
+use crate::workloads;
 use crate::world::{Event, World};
 
 /// Interval between two steps of a node.
@@ -43,7 +46,45 @@ pub struct Volumes {
     engine_id: u64,
 }
 
+/// What was written to volumes, and which nodes have had it.
+#[derive(Debug, Default)]
+pub struct Written(BTreeMap<u64, (VolumeKey, BTreeSet<usize>)>);
+
+impl Written {
+    /// Adds a write on a node. Returns its number.
+    fn add(&mut self, volume: &VolumeKey, index: usize) -> u64 {
+        let number = self.0.len() as u64 + 1;
+        self.0.insert(number, (volume.clone(), BTreeSet::from([index])));
+        number
+    }
+
+    /// Notes that a node has these writes in a snapshot.
+    fn copied(&mut self, content: &Content, index: usize) {
+        for number in content {
+            if let Some((_, nodes)) = self.0.get_mut(number) {
+                nodes.insert(index);
+            }
+        }
+    }
+
+    /// Returns the number of each write, its volume, and the nodes that have had it.
+    pub fn all(&self) -> impl Iterator<Item = (u64, &VolumeKey, &BTreeSet<usize>)> {
+        self.0.iter().map(|(number, (volume, nodes))| (*number, volume, nodes))
+    }
+}
+
 impl Copy {
+    /// Returns whether it has a write: in what instances see, a snapshot, or what was put aside.
+    pub fn has(&self, number: u64) -> bool {
+        let mut all = self.snapshots.values().chain(&self.conflicts).chain([&self.working]);
+        all.any(|content| content.contains(&number))
+    }
+
+    /// Returns the epoch under which instances have written to it last, or may now.
+    pub fn written(&self) -> Option<Epoch> {
+        self.written
+    }
+
     fn report(&self) -> VolumeCopy {
         VolumeCopy {
             snapshot: self.snapshots.last_key_value().map(|(id, _)| *id),
@@ -132,8 +173,12 @@ impl World {
                         if !self.fetch(index, volume, id, sources) {
                             return;
                         }
-                        self.copy(index, volume).follow(id);
+                        self.follow(index, volume, id);
+                        self.mark(Mark::VolumeWentOn);
                     }
+                    let begins = newest_copy_counts::check(self, index, volume);
+                    self.require(begins);
+                    self.trace_node(index, &format!("writes {volume} under epoch {epoch}"));
                     let copy = self.copy(index, volume);
                     (copy.written, copy.closed) = (Some(epoch), false);
                     copy.next_snapshot = now;
@@ -156,13 +201,23 @@ impl World {
                 let copy = self.copy(index, volume);
                 copy.fence = copy.fence.max(fence);
                 let Some(id) = newest else { return };
-                if self.fetch(index, volume, id, sources) {
-                    let copy = self.copy(index, volume);
-                    if copy.written.is_none_or(|it| it < id.epoch) {
-                        copy.follow(id);
-                    }
+                if self.fetch(index, volume, id, sources)
+                    && self.copy(index, volume).written.is_none_or(|it| it < id.epoch)
+                {
+                    self.follow(index, volume, id);
                 }
             }
+        }
+    }
+
+    /// Makes a snapshot what instances see.
+    fn follow(&mut self, index: usize, volume: &VolumeKey, id: SnapshotId) {
+        let copy = self.copy(index, volume);
+        let kept = copy.conflicts.len();
+        copy.follow(id);
+        if copy.conflicts.len() > kept {
+            self.trace_node(index, &format!("puts aside what it wrote to {volume} last"));
+            self.mark(Mark::ConflictKept);
         }
     }
 
@@ -194,25 +249,27 @@ impl World {
             .filter_map(|it| self.nodes[it].volumes.copies.get(volume)?.snapshots.get(&id).cloned())
             .next();
         let Some(content) = content else { return false };
+        self.written.copied(&content, index);
         self.copy(index, volume).snapshots.insert(id, content);
         true
     }
 
     /// Lets an instance write to a volume, if one runs that may. Returns the node and the number of the write. Panics if two may.
     pub fn write(&mut self, volume: &VolumeKey) -> Option<(usize, u64)> {
-        let writes = |index: &usize| {
-            let node = &self.nodes[*index];
-            let copy = node.volumes.copies.get(volume);
-            node.runtime.containers.values().any(|it| {
-                it.runs() && it.lease.is_some() && copy.is_some_and(|copy| copy.written == it.lease)
-            })
-        };
-        let writers: Vec<usize> = (0..self.nodes.len()).filter(writes).collect();
-        assert!(writers.len() <= 1, "{volume} has several writers: {writers:?}");
+        let writers = one_writer::of(self, volume);
+        self.require(one_writer::check(self, volume, &writers));
         let index = *writers.first()?;
-        self.writes += 1;
-        let number = self.writes;
+        let number = self.written.add(volume, index);
         self.copy(index, volume).working.insert(number);
         Some((index, number))
+    }
+
+    /// Lets an instance write to the volume of [`workloads`](crate::workloads) from now on, until [`World::writes_until`].
+    pub fn write_on(&mut self) {
+        self.write(&workloads::volume());
+        if self.now < self.writes_until {
+            let after = self.rng.within((50, 900));
+            self.schedule(after, Event::Write);
+        }
     }
 }

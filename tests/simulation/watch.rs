@@ -22,6 +22,12 @@ pub struct Watch {
     pub newer_schema: bool,
     /// Nodes whose clock stands still.
     pub stopped_clocks: BTreeSet<usize>,
+    /// When clocks that stood still went on.
+    pub started_clocks: BTreeMap<usize, Millis>,
+    /// Whether a disk has lost what its node had promised as a voter.
+    pub lost_votes: bool,
+    /// The number of the newest set of voters that a node knew.
+    voters: u64,
 }
 
 impl World {
@@ -41,6 +47,12 @@ impl World {
             self.watch.membership_changed = Some(self.now);
         }
         self.mark_if(self.watch.healed && claims_meet(&view), Mark::ClaimsMet);
+        if let Some(set) = view.cluster.voter_set().filter(|set| set.number > self.watch.voters) {
+            self.mark_if(set.number > 1 && !set.forced, Mark::VotersChanged);
+            self.mark_if(set.number > 1 && self.network.is_cut(), Mark::VotersChangedUnderCut);
+            self.mark_if(set.forced, Mark::VotersForced);
+            self.watch.voters = set.number;
+        }
         let is_drained = |index: &usize| {
             let node = &self.nodes[*index];
             view.cluster.drained.get(&node.id) == Some(&true) && node.runtime.containers.is_empty()

@@ -7,6 +7,7 @@ use vc_engine::runtime::{InstanceId, Phase};
 use vc_protocol::Millis;
 
 use crate::history::Action;
+use crate::marks::Mark;
 use crate::world::{Event, World};
 
 impl World {
@@ -40,6 +41,11 @@ impl World {
             if container.runs() {
                 container.phase = Some(Phase::Exited { code: 137, output: String::new() });
                 self.trace_node(index, &format!("the watchdog kills {id}"));
+                self.mark_if(
+                    self.is_running(index) && !self.is_awake(index),
+                    Mark::LeaseEndedInHang,
+                );
+                self.mark_if(!self.is_running(index), Mark::LeaseEndedAfterCrash);
                 self.record(index, Action::Ended(id.clone()));
                 self.report(index, &id);
             }

@@ -6,7 +6,7 @@ use tracing::Level;
 use vc_crdt::KnownVersions;
 use vc_engine::runtime::InstanceId;
 use vc_engine::{Clock, Durable, Engine, HISTORY, Input, Output};
-use vc_protocol::change::DocumentId;
+use vc_protocol::change::{Batch, DocumentId};
 use vc_protocol::gossip::SyncMessage;
 use vc_protocol::lease::Epoch;
 use vc_protocol::{ClusterId, Keypair, Millis, NodeId, Slot};
@@ -22,6 +22,7 @@ use crate::operators::Operators;
 use crate::rng::Rng;
 use crate::runtime::{ContainerEvent, RuntimeFaults};
 use crate::trace::{Recorded, Trace, record, show};
+use crate::volumes::Written;
 use crate::watch::Watch;
 
 /// Start of virtual time, milliseconds since 1970: a day in 2027.
@@ -54,6 +55,8 @@ pub enum Event {
     Container { index: usize, id: InstanceId, epoch: u64, event: ContainerEvent },
     /// A node carries out what it is to do with its copies of volumes.
     Volumes { index: usize, engine_id: u64 },
+    /// An instance writes to its volume, if one may.
+    Write,
     /// Two nodes try to connect.
     Dial { a: usize, b: usize, number: u64 },
     /// An end of a connection is closed.
@@ -84,8 +87,10 @@ pub struct World {
     pub history: History,
     /// The last epoch and node of each slot that ran under a lease.
     pub epochs: BTreeMap<Slot, (Epoch, usize)>,
-    /// Writes to volumes so far.
-    pub writes: u64,
+    /// What instances have written to volumes.
+    pub written: Written,
+    /// Until when instances write to their volumes all the time.
+    pub writes_until: Millis,
     pub cluster: ClusterId,
     pub root: Keypair,
     /// What the version of nodes that join knows.
@@ -118,7 +123,8 @@ impl World {
             document_history: HISTORY,
             history: History::default(),
             epochs: BTreeMap::new(),
-            writes: 0,
+            written: Written::default(),
+            writes_until: 0,
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,
             knows: KnownVersions::default(),
@@ -285,6 +291,7 @@ impl World {
                 self.container_event(index, id, epoch, event)
             }
             Event::Volumes { index, .. } => self.step_volumes(index),
+            Event::Write => self.write_on(),
             Event::Dial { a, b, number } => self.dial(a, b, number),
             Event::Close { at, peer, connection } => self.close(at, peer, connection),
             Event::Timeout { at, peer, connection } => self.timeout(at, peer, connection),
@@ -347,7 +354,12 @@ impl World {
             self.trace_node(index, &format!("{level} {line}"));
             self.mark_if(line.starts_with("reported as unreachable"), Mark::AccusationRefuted);
             self.mark_if(line.starts_with("another process has written"), Mark::SetBack);
-            assert!(level != Level::ERROR, "m{index} logged an error: {line}");
+            let is_damage = self.kinds.contains(&Kind::FlippedBit)
+                && ["ignored invalid data on the disk", "stored change cannot be decoded"]
+                    .iter()
+                    .any(|damage| line.starts_with(damage));
+            self.mark_if(is_damage, Mark::DamageIgnored);
+            assert!(level != Level::ERROR || is_damage, "m{index} logged an error: {line}");
         }
     }
 
@@ -362,7 +374,8 @@ impl World {
             match output {
                 Output::Runtime(action) => self.run_action(index, action),
                 Output::RemoveVolume { volume, .. } | Output::ForgetVolume { volume, .. } => {
-                    drop(self.nodes[index].volumes.copies.remove(&volume))
+                    self.trace_node(index, &format!("removes its copy of {volume}"));
+                    self.nodes[index].volumes.copies.remove(&volume);
                 }
                 Output::Volumes(tasks) => self.set_volume_tasks(index, tasks),
                 Output::Persist(durable) => {
@@ -378,17 +391,22 @@ impl World {
                 }
                 Output::Send(peer, message) => {
                     let peer = self.node_of(peer);
+                    self.network.sent.sync += 1;
                     self.send(index, peer, &message, Input::Sync);
                 }
                 Output::Lease(peer, message) => {
                     let peer = self.node_of(peer);
+                    self.network.sent.lease += 1;
                     self.send(index, peer, &message, Input::Lease);
                 }
                 Output::Deadlines(deadlines) => self.set_deadlines(index, deadlines),
                 Output::Replay(peer, runs) => {
                     self.record(index, Action::Replayed);
                     let peer = self.node_of(peer);
-                    for batch in self.nodes[index].disk.replay(&runs) {
+                    let certificates = self.engine(index).replica().certificates();
+                    for changes in self.nodes[index].disk.replay(&runs) {
+                        self.network.sent.sync += 1;
+                        let batch = Batch { certificates: certificates.clone(), changes };
                         self.send(index, peer, &SyncMessage::Changes(batch), Input::Sync);
                     }
                 }
@@ -420,14 +438,16 @@ impl World {
         let changes = durable.changes.clone();
         let replaced = durable.replaced.clone();
         let tears = std::mem::take(&mut self.nodes[index].disk.tears);
-        if tears && self.rng.permille(500) {
-            self.trace_node(index, "the host dies in a write, which is rolled back");
-            self.mark(Mark::WriteTorn);
-            self.kill_host(index);
-            return false;
-        }
         let had_failed = self.nodes[index].disk.failed;
-        if self.nodes[index].disk.persist(durable).is_err() {
+        if tears {
+            let mut rng = Rng::new(self.rng.number());
+            if !self.nodes[index].disk.tear(durable, &mut rng) {
+                self.trace_node(index, "the host dies in a write, which is rolled back");
+                self.mark(Mark::WriteTorn);
+                self.kill_host(index);
+                return false;
+            }
+        } else if self.nodes[index].disk.persist(durable).is_err() {
             self.disturb(index);
             self.trace_node(index, "write failed: the engine is replaced");
             self.make_engine(index);

@@ -61,6 +61,8 @@ pub struct Engine {
     guard: Guard,
     volumes: Volumes,
     schedules: Schedules,
+    /// Whether the disk had invalid data at the start: there may be later changes of this node's actor than could be read.
+    is_damaged: bool,
     /// A server has said that this node was removed from the cluster.
     removed: bool,
     /// The wall clock at the last input.
@@ -155,6 +157,7 @@ impl Engine {
             guard,
             volumes: Volumes::default(),
             schedules: Schedules::default(),
+            is_damaged: !rejected.is_empty(),
             removed: false,
             wall: 0,
             pending: Durable::default(),
@@ -520,8 +523,8 @@ impl Engine {
     }
 
     fn update_volumes(&mut self, now: Millis) {
-        let (node, leases) = (self.replica.id(), &self.guard.leases);
-        let effects = self.volumes.update(&self.view, &mut self.own, node, leases, now);
+        let node = self.replica.id();
+        let effects = self.volumes.update(&self.view, &mut self.own, node, &self.guard, now);
         self.outputs.extend(
             effects
                 .removed
@@ -542,7 +545,7 @@ impl Engine {
     /// Does what the leases need. Votes are durable before they are sent.
     fn perform(&mut self, effects: Effects) {
         let Effects { votes, messages, decided } = effects;
-        if !votes.is_empty() {
+        if !votes.is_empty() && !is_planted(PlantedBug::UnwrittenVotes) {
             self.outputs.push(Output::Persist(Durable { votes, ..Durable::default() }));
         }
         self.outputs.extend(messages.into_iter().map(|(to, message)| Output::Lease(to, message)));

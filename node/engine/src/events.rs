@@ -2,6 +2,7 @@
 //! events of all nodes from the documents.
 
 mod volumes;
+mod voters;
 
 use vc_crdt::liveness::{accuses, observers};
 use vc_crdt::{NodeState, View};
@@ -16,11 +17,12 @@ use crate::rollout::Rollout;
 /// The longest reason in an event, in characters.
 const MAX_REASON: usize = 200;
 
-/// Returns the events between two views with the time `now`: nodes first, then services, slots, instances and
+/// Returns the events between two views with the time `now`: nodes first, then voters, services, slots, instances and
 /// volumes.
 pub fn between(before: &View, after: &View, now: Millis) -> Vec<EventRow> {
     let mut events = Events { now, rows: Vec::new() };
     nodes(before, after, &mut events);
+    voters::voters(before, after, &mut events);
     services(before, after, &mut events);
     slots(before, after, &mut events);
     instances(before, after, &mut events);

@@ -176,7 +176,13 @@ impl Leases {
             lost: &lost.map(|(&node, _)| node).collect(),
         };
         let voters = selection::next_voters(set, &servers)?;
-        Some(VoterSet { number: set.number + 1, voters, lease_ms: set.lease_ms, forced: false })
+        Some(VoterSet {
+            number: set.number + 1,
+            voters,
+            lease_ms: set.lease_ms,
+            forced: false,
+            by: String::new(),
+        })
     }
 
     /// Returns the present voters.

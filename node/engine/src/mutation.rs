@@ -360,7 +360,7 @@ impl Mutation {
                 vec![Change::FilesSealed { files }]
             }
             Self::SetVoter { node, votes } => vec![voters::wish(view, &mut state, node, *votes)?],
-            Self::ForceVoters { nodes } => vec![voters::force(view, &mut state, nodes)?],
+            Self::ForceVoters { nodes } => vec![voters::force(view, &mut state, nodes, by)?],
             Self::RemoveVolume { volume } => {
                 vec![volumes::remove_volume(view, &mut state, volume, now)?]
             }

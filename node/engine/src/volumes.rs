@@ -10,10 +10,11 @@ use vc_crdt::{NodeState, View, VolumeRecord};
 use vc_placement::volume_spec;
 use vc_protocol::lease::{Epoch, LeaseKey};
 use vc_protocol::node::{RuntimeKind, Usage};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::volume::{Keep, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
-use crate::lease::Leases;
+use crate::lease::{Guard, Leases};
 use crate::mutation::volumes::mounting;
 
 /// What to do with the copy of a volume on this node, until told otherwise.
@@ -88,7 +89,11 @@ impl Known {
             .flat_map(|(_, it)| it.written.into_iter().chain(it.snapshot.map(|it| it.epoch)));
         let fence = epochs.max().unwrap_or(0);
         let up = || copies().filter(|(node, _)| view.up.contains(node));
-        let newest = up().filter_map(|(_, it)| it.snapshot).max();
+        let snapshots = up().filter_map(|(_, it)| it.snapshot);
+        let newest = match is_planted(PlantedBug::OldSnapshot) {
+            false => snapshots.max(),
+            true => snapshots.min(),
+        };
         let has_it = |it: &VolumeCopy| it.snapshot.is_some() && it.snapshot == newest;
         let sources = up().filter(|(at, it)| *at != node && has_it(it)).map(|(at, _)| at);
         Self { newest, sources: sources.collect(), fence }
@@ -113,7 +118,7 @@ pub(crate) fn unready(
     leases: &Leases,
     now: Millis,
 ) -> Option<VolumeKey> {
-    if !view.rules.copies {
+    if !view.rules.copies || is_planted(PlantedBug::UnreadyVolume) {
         return None;
     }
     written_by(view, slot).find(|volume| {
@@ -198,9 +203,10 @@ impl Volumes {
         view: &View,
         own: &mut NodeState,
         node: NodeId,
-        leases: &Leases,
+        guard: &Guard,
         now: Millis,
     ) -> VolumeEffects {
+        let leases = &guard.leases;
         if !view.rules.copies || own.runtime_error.is_some() {
             return VolumeEffects::default();
         }
@@ -231,7 +237,9 @@ impl Volumes {
             }
         }
         for (id, claim) in own.claims.iter().filter(|(id, _)| !view.has_ended(id)) {
-            for volume in written_by(view, &id.slot) {
+            // One whose service is removed writes on until it has stopped.
+            let used = own.volumes.keys().filter(|volume| guard.uses(&id.slot, volume)).cloned();
+            for volume in written_by(view, &id.slot).chain(used) {
                 let of_volume = writers.entry(volume).or_default();
                 if claim.state.is_running() {
                     of_volume.insert(id.clone());
@@ -349,13 +357,16 @@ fn is_superfluous(view: &View, node: NodeId, volume: &VolumeKey, record: &Volume
     if copy.written.is_some() && !view.nodes.keys().any(later) {
         return false;
     }
+    // What no snapshot has is put aside before, when the copy follows the others.
+    if copy.written.is_some() && !copy.closed {
+        return false;
+    }
     let has_all = |other: &NodeId| {
         let theirs = of(other).and_then(|theirs| theirs.snapshot);
-        let has_written =
-            |theirs: SnapshotId| copy.written.is_none_or(|it| copy.closed || theirs.epoch > it);
-        view.up.contains(other) && theirs >= copy.snapshot && theirs.is_some_and(has_written)
+        view.up.contains(other) && theirs.is_some() && theirs >= copy.snapshot
     };
-    !wanted.is_empty() && wanted.iter().all(has_all)
+    let is_kept = || wanted.iter().all(has_all) || is_planted(PlantedBug::DroppedCopy);
+    !wanted.is_empty() && is_kept()
 }
 
 #[cfg(test)]

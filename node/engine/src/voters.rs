@@ -162,7 +162,7 @@ mod tests {
 
     fn set(number: u64, voters: &[u8]) -> VoterSet {
         let voters = voters.iter().map(|&byte| id(byte)).collect();
-        VoterSet { number, voters, lease_ms: LEASE_MS, forced: false }
+        VoterSet { number, voters, lease_ms: LEASE_MS, forced: false, by: String::new() }
     }
 
     /// A view of servers n1 to n`count`, with the sets of voters in turn, and an exclusive service.

@@ -31,9 +31,9 @@ use crate::network::Command;
 use crate::network::connection_gater::ConnectionGater;
 use crate::network::message_streams::MessageStreams;
 use crate::snapshot::Snapshot;
-use crate::store::{Store, StoreError};
 use crate::volumes::Volumes;
 use vc_runtime::{Runtime, Watchdog};
+use vc_store::{Store, StoreError};
 
 /// Pause between attempts to recover from a failed disk write.
 const RECOVERY_INTERVAL: Duration = Duration::from_secs(2);

@@ -1,25 +1,31 @@
 //! At rest documents are bounded, on disk too, and so is what nodes send.
 
 use vc_protocol::Millis;
+use vc_protocol::lease::MAX_VOTERS;
 
 use crate::check::{Check, Violation};
+use crate::network::Sent;
 use crate::world::World;
 
 /// Messages over streams that a node may send to another in ten seconds at rest: a summary each way, with an answer, and once
 /// more for what was lost.
 const MESSAGES: u64 = 8;
+/// Messages about leases of a node in a second, to and from each voter: its renewals in one message, and what it asks for anew.
+const LEASE_MESSAGES: u64 = 2 * 2 + 2;
 /// Changes of a document beyond those after which a new generation starts: the checkpoint's parts, and what is written before
 /// the next opportunity.
 const SLACK: u64 = 12;
 
-/// Checks what the disks hold, and what was sent since `sent` messages in all, within `duration` milliseconds.
-pub fn check(world: &World, sent: u64, duration: Millis) -> Check {
+/// Checks what the disks hold, and what was sent within `duration` milliseconds, since `before` were sent in all.
+pub fn check(world: &World, before: Sent, duration: Millis) -> Check {
     let nodes = world.running().len() as u64;
+    let found = world.network.sent;
+    let (sync, lease) = (found.sync - before.sync, found.lease - before.lease);
     let limit = nodes * MESSAGES * (duration / 10_000 + 1);
-    let found = world.network.sent - sent;
-    if found > limit {
+    let lease_limit = nodes * MAX_VOTERS as u64 * LEASE_MESSAGES * duration / 1000;
+    if sync > limit || lease > lease_limit {
         return Err(Violation(format!(
-            "{nodes} nodes sent {found} messages in {duration} ms at rest"
+            "{nodes} nodes sent {sync} messages, and {lease} about leases, in {duration} ms at rest"
         )));
     }
     for index in world.acting() {

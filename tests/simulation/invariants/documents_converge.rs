@@ -1,6 +1,7 @@
 //! At rest all running nodes have the same documents and placement input, in memory and on disk.
 
 use crate::check::{Check, Violation};
+use crate::kind::Kind;
 use crate::world::World;
 use vc_crdt::Replica;
 
@@ -56,7 +57,9 @@ pub fn disks(world: &World) -> Check {
             durable.changes,
         )
         .expect("the disk is readable");
-        if !loaded.rejected.is_empty() || !loaded.unreadable.is_empty() {
+        // What was damaged, and no other node has, stays on the disk.
+        let is_damaged = world.kinds.contains(&Kind::FlippedBit);
+        if !loaded.rejected.is_empty() && !is_damaged || !loaded.unreadable.is_empty() {
             return Err(Violation(format!(
                 "the disk of m{index} has invalid data: {:?}",
                 loaded.rejected

@@ -2,9 +2,13 @@
 
 pub mod acknowledged_is_durable;
 pub mod bounded_at_rest;
+pub mod copies_converge;
+pub mod data_is_kept;
+pub mod data_is_ready;
 pub mod documents_converge;
 pub mod equal_versions_equal_plan;
 pub mod minimal_movement;
+pub mod newest_copy_counts;
 pub mod no_actions_at_rest;
 pub mod no_flapping;
 pub mod no_overcommit;
@@ -12,6 +16,7 @@ pub mod no_wrongful_verdict;
 pub mod older_members_are_respected;
 pub mod one_holder;
 pub mod one_instance_per_slot;
+pub mod one_writer;
 pub mod replicas_rescheduled;
 pub mod routes_lead_to_instances;
 pub mod updates_end;
@@ -49,6 +54,11 @@ pub fn waits_for_unplaced(view: &View, slot: &Slot) -> bool {
     depends_on.keys().any(|name| !view.plan.placements.keys().any(|other| is_of(other, name)))
 }
 
+/// Returns whether a slot runs under a lease.
+pub fn is_exclusive(view: &View, slot: &Slot) -> bool {
+    view.spec(&slot.service).is_some_and(|spec| spec.is_exclusive())
+}
+
 /// Checks the invariants that hold once all faults have ended and the cluster has converged.
 pub fn at_rest(world: &World) -> Check {
     documents_converge::check(world)?;
@@ -56,6 +66,8 @@ pub fn at_rest(world: &World) -> Check {
     updates_end::check(world)?;
     routes_lead_to_instances::check(world)?;
     no_overcommit::running(world)?;
+    copies_converge::check(world)?;
+    data_is_kept::check(world)?;
     acknowledged_is_durable::check(world)
 }
 

@@ -1,9 +1,9 @@
 //! Within a bound after a node's death, every slot that fits on a remaining node runs on one.
 
-use super::waits_for_unplaced;
+use super::{is_exclusive, waits_for_unplaced};
 use crate::check::{Check, Violation};
 use crate::world::World;
-use vc_protocol::Millis;
+use vc_protocol::{Millis, NodeId};
 
 /// Milliseconds from a death, under moderate message loss, until all remaining nodes have detected it and requested the
 /// actions of their runtimes.
@@ -15,16 +15,22 @@ pub fn check(world: &World, side: &[usize]) -> Check {
     core(world, side, side)
 }
 
-/// The same, by the plans of the nodes of `core`, which is a part of `side`.
+/// The same, by the plans of the nodes of `core`, which is a part of `side`. Without a majority of the voters, exclusive slots wait.
 pub fn core(world: &World, core: &[usize], side: &[usize]) -> Check {
     for &index in core {
         let view = world.engine(index).view();
+        let is_here = |node: &&NodeId| core.contains(&world.node_of(**node));
+        let can_lease = view
+            .cluster
+            .voter_set()
+            .is_some_and(|set| set.voters.iter().filter(is_here).count() >= set.majority());
         for (slot, placement) in &view.plan.placements {
             let on = world.node_of(placement.node);
             if !side.contains(&on) {
                 return Err(Violation(format!("m{index} still places {slot} on m{on}")));
             }
-            if waits_for_unplaced(&view, slot) {
+            let waits_for_lease = !can_lease && is_exclusive(&view, slot);
+            if waits_for_unplaced(&view, slot) || waits_for_lease {
                 continue;
             }
             let digest = view.desired_digest(&slot.service).expect("the service is deployed");

@@ -2,6 +2,7 @@
 
 mod backups;
 mod checkpoints;
+mod damage;
 mod deaths;
 mod detection;
 mod disconnect;

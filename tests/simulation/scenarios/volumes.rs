@@ -148,6 +148,25 @@ fn a_drain_loses_nothing() {
 }
 
 #[test]
+fn what_an_instance_writes_while_its_service_is_removed_is_there_on_the_next_node() {
+    let (mut world, primary, replica, copied) =
+        running("what_an_instance_writes_while", VolumeSpec::default());
+    world.runtime_faults.stop = (800, 800);
+    world.command(0, Mutation::Remove("shop/db".to_owned()));
+    let mut written = Content::from([copied]);
+    for _ in 0..100 {
+        world.run(20);
+        written.extend(world.write(&data()).map(|(_, number)| number));
+    }
+    assert!(written.len() > 10, "it writes until it has stopped");
+    world.command(0, Mutation::Drain { node: format!("m{primary}"), drain: true });
+    world.command(0, deploy(database(VolumeSpec::default())));
+    let (at, number) = write(&mut world, 20_000);
+    written.insert(number);
+    assert_eq!((at, working(&world, replica)), (replica, written));
+}
+
+#[test]
 fn a_service_may_wait_for_its_data() {
     let wait = VolumeSpec { on_loss: OnLoss::Wait, ..VolumeSpec::default() };
     let (mut world, primary, _, copied) = running("a_service_may_wait_for_its_data", wait);

@@ -233,6 +233,7 @@ fn changes_of_the_voters_are_told() {
         voters: std::collections::BTreeSet::from([id(1)]),
         lease_ms: 6000,
         forced,
+        by: String::new(),
     };
     let tell = |key: VoterKey, before: Option<VoterEntry>, after: Option<VoterEntry>| {
         let value = |entry| serde_json::to_value(entry).expect("JSON");

@@ -30,7 +30,13 @@ impl Engine {
             return;
         }
         let voters = BTreeSet::from([id]);
-        self.write_voters(VoterSet { number: 1, voters, lease_ms: LEASE_MS, forced: false });
+        self.write_voters(VoterSet {
+            number: 1,
+            voters,
+            lease_ms: LEASE_MS,
+            forced: false,
+            by: String::new(),
+        });
     }
 
     /// Writes a set of voters into the cluster document.
@@ -60,7 +66,8 @@ impl Engine {
     ) -> Result<Option<SignedChange>, DocumentError> {
         let id = self.replica.id();
         let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
-        let may_reuse = self.replica.members().all(confirms) || is_planted(PlantedBug::ReuseActor);
+        let is_confirmed = !self.is_damaged && self.replica.members().all(confirms);
+        let may_reuse = is_confirmed || is_planted(PlantedBug::ReuseActor);
         self.replica.write_cluster(wanted, by, self.wall, may_reuse, self.nonce)
     }
 

@@ -2,7 +2,9 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{
     ClusterState, KnownVersions, NodeState, ServiceRecord, Tombstone, UpdateResult, VolumeRecord,
+    VoterEntry, VoterKey,
 };
+use vc_protocol::lease::{LEASE_MS, VoterSet};
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{FailureAction, ServiceSpec};
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
@@ -147,6 +149,53 @@ fn node_changes_are_events() {
     assert_eq!(world.events(), ["i n4: is up again"]);
     world.cluster.left.insert(id(4), 1);
     assert_eq!(world.events(), ["i n4: left the cluster"]);
+}
+
+#[test]
+fn changes_of_the_voters_are_events_and_say_by_whom() {
+    let set = |number, voters: &[u8]| VoterSet {
+        number,
+        voters: voters.iter().map(|&n| id(n)).collect(),
+        lease_ms: LEASE_MS,
+        forced: false,
+        by: String::new(),
+    };
+    let mut world = World::new();
+    world.cluster.set_voters(set(1, &[1]));
+    assert_eq!(
+        world.events(),
+        ["i n1: is a voter now (set 1): the first one, chosen by the cluster"]
+    );
+    world.cluster.voters.insert(VoterKey::Wish(id(2)), VoterEntry::Wish(true));
+    assert_eq!(world.events(), ["i n2: is to be a voter, as a user wants it"]);
+    // Two changes arrive at once.
+    world.cluster.set_voters(set(2, &[1, 2]));
+    world.cluster.set_voters(set(3, &[1, 2, 3]));
+    assert_eq!(
+        world.events(),
+        [
+            "i n2: is a voter now (set 2): decided by n1, as a user wants it",
+            "i n3: is a voter now (set 3): decided by n1, n2"
+        ]
+    );
+    world.cluster.voters.insert(VoterKey::Wish(id(2)), VoterEntry::Wish(false));
+    world.cluster.set_voters(set(4, &[1, 3]));
+    assert_eq!(
+        world.events(),
+        [
+            "i n2: is to be no voter, as a user wants it",
+            "i n2: is no voter any more (set 4): decided by n1, n2, n3, as a user wants it"
+        ]
+    );
+    world.cluster.voters.remove(&VoterKey::Wish(id(2)));
+    assert_eq!(world.events(), ["i n2: is a voter or not as the cluster decides again"]);
+    let forced = VoterSet { forced: true, by: "ada".to_owned(), ..set(1004, &[3]) };
+    world.cluster.set_voters(forced);
+    let how = "(set 1004): forced by ada, without the consent of the voters before";
+    assert_eq!(
+        world.events(),
+        [format!("w n3: is a voter {how}"), format!("w n1: is no voter any more {how}")]
+    );
 }
 
 #[test]

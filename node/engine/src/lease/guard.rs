@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{NodeState, View};
 use vc_protocol::lease::{Epoch, LeaseKey};
+use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::spec::ServiceSpec;
 use vc_protocol::{InstanceId, Millis, NodeId, Slot, VolumeKey};
 
@@ -142,6 +143,11 @@ impl Guard {
         effects
     }
 
+    /// Returns whether an instance in a slot of this node needs the lease of a volume, or did until its service was changed.
+    pub(crate) fn uses(&self, slot: &Slot, volume: &VolumeKey) -> bool {
+        self.used.get(slot).is_some_and(|keys| keys.contains(&LeaseKey::volume(volume)))
+    }
+
     /// Returns what the leases say about the slots of this node.
     pub(crate) fn gates(&mut self, view: &View, own: &NodeState, now: Millis) -> Gates {
         self.gates = self.compute(view, own, now);
@@ -194,7 +200,8 @@ impl Guard {
                 let Some(keys) = self.used.get(&id.slot) else { continue };
                 match self.leases.held(keys, now) {
                     Some(held) if Some(held.epoch) == claim.epoch => {
-                        self.deadlines.insert(id.clone(), held.until.unwrap_or(Millis::MAX));
+                        let until = held.until.filter(|_| !is_planted(PlantedBug::NoWatchdog));
+                        self.deadlines.insert(id.clone(), until.unwrap_or(Millis::MAX));
                     }
                     // This node was the only voter when it had the lease.
                     _ if self.deadlines.get(id) == Some(&Millis::MAX) => {

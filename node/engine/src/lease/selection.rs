@@ -85,7 +85,8 @@ mod tests {
     /// Follows the choice until it stays, and returns the sizes of the sets on the way, and the last one.
     fn settle(voters: &[u8], servers: &Servers<'_>) -> (Vec<usize>, BTreeSet<NodeId>) {
         let voters = nodes(voters);
-        let mut set = VoterSet { number: 1, voters, lease_ms: LEASE_MS, forced: false };
+        let mut set =
+            VoterSet { number: 1, voters, lease_ms: LEASE_MS, forced: false, by: String::new() };
         let mut sizes = vec![set.voters.len()];
         while let Some(next) = next_voters(&set, servers) {
             assert!(sizes.len() < 20, "it ends");

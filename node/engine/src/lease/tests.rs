@@ -16,7 +16,13 @@ fn id(byte: u8) -> NodeId {
 }
 
 fn set(number: u64, voters: impl IntoIterator<Item = NodeId>) -> VoterSet {
-    VoterSet { number, voters: voters.into_iter().collect(), lease_ms: LEASE_MS, forced: false }
+    VoterSet {
+        number,
+        voters: voters.into_iter().collect(),
+        lease_ms: LEASE_MS,
+        forced: false,
+        by: String::new(),
+    }
 }
 
 /// A xorshift generator: the tests need no more of randomness.

@@ -4,6 +4,7 @@ use std::collections::BTreeSet;
 
 use vc_crdt::{ClusterState, View, VoterEntry, VoterKey};
 use vc_protocol::NodeId;
+use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::{LEASE_MS, MAX_VOTERS, VoterSet};
 
@@ -47,6 +48,7 @@ pub(super) fn force(
     view: &View,
     state: &mut ClusterState,
     nodes: &[String],
+    by: &Subject,
 ) -> Result<Change, MutationError> {
     let found: Result<BTreeSet<NodeId>, _> = nodes.iter().map(|it| find_server(view, it)).collect();
     let voters = found?;
@@ -59,7 +61,7 @@ pub(super) fn force(
     let present = view.cluster.voter_set();
     let number = present.map_or(0, |set| set.number).saturating_add(FORCED_STEP);
     let lease_ms = present.map_or(LEASE_MS, |set| set.lease_ms);
-    let set = VoterSet { number, voters, lease_ms, forced: true };
+    let set = VoterSet { number, voters, lease_ms, forced: true, by: by.name.clone() };
     let mut down = set.voters.difference(&view.up);
     if set.voters.intersection(&view.up).count() < set.majority()
         && let Some(down) = down.next()

@@ -7,7 +7,7 @@ use super::*;
 
 fn set(number: u64, voters: &[u8]) -> VoterSet {
     let voters = voters.iter().map(|&number| node(number)).collect();
-    VoterSet { number, voters, lease_ms: LEASE_MS, forced: false }
+    VoterSet { number, voters, lease_ms: LEASE_MS, forced: false, by: String::new() }
 }
 
 /// Servers n1 to n`count`, of which those in `up` are up.
@@ -107,7 +107,10 @@ fn forced_voters_have_a_number_that_no_decision_under_way_has() {
     let line = "the voters are n3 (set 1007), without the consent of those before";
     assert_eq!(forced.as_deref(), Ok(line));
     let present = it.state.voter_set().expect("a set");
-    assert_eq!(*present, VoterSet { number: 1007, forced: true, ..set(0, &[3]) });
+    assert_eq!(
+        *present,
+        VoterSet { number: 1007, forced: true, by: "ada".to_owned(), ..set(0, &[3]) }
+    );
     assert!(it.state.voter_wishes(false).is_empty(), "it is wanted now");
 }
 

@@ -61,6 +61,20 @@ fn persisted_changes_are_read_after_reopening() {
 }
 
 #[test]
+fn changes_of_a_document_that_is_replaced_with_them_are_not_kept() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+    let store = Store::open(dir.path()).expect("opened");
+    let [old, new] = [0, 1].map(|generation| DocumentId::Cluster { generation });
+    let before = Durable { changes: vec![change(old, &key, 1)], ..Durable::default() };
+    store.persist(&before).expect("stored");
+    // The last change of a generation arrives in one batch with the checkpoint that follows.
+    let changes = vec![change(old, &key, 2), change(new, &key, 1)];
+    store.persist(&Durable { changes, replaced: vec![old], ..Durable::default() }).expect("stored");
+    assert_eq!(store.load().expect("loaded").changes, [change(new, &key, 1)]);
+}
+
+#[test]
 fn a_file_of_an_older_or_newer_format_is_refused() {
     for (format, refused) in [(None, "older"), (Some(0), "older"), (Some(2), "upgrade")] {
         let dir = tempfile::tempdir().expect("a directory");
@@ -103,6 +117,27 @@ fn another_change_under_the_same_key_is_refused() {
     let refused = persist(vec![change(DocumentId::Cluster { generation: 0 }, &key, 2), other]);
     assert!(matches!(refused, Err(StoreError::Conflict(_))), "{refused:?}");
     assert_eq!(store.load().expect("loaded").changes, [first], "all or nothing");
+}
+
+#[test]
+fn a_change_that_the_disk_has_damaged_is_replaced_by_the_valid_one() {
+    let dir = tempfile::tempdir().expect("a directory");
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+    let store = Store::open(dir.path()).expect("opened");
+    let valid = change(DocumentId::Cluster { generation: 0 }, &key, 1);
+    store.persist(&Durable { changes: vec![valid.clone()], ..Durable::default() }).expect("stored");
+    let body = valid.decode_unverified().expect("decodes");
+    let encoded = encode(&valid);
+    for at in [encoded.len() / 2, encoded.len() - 1] {
+        let mut damaged = encoded.clone();
+        damaged[at] ^= 1;
+        store.damage((body.document, body.actor, body.seq), &damaged).expect("written");
+        assert_ne!(store.load().expect("loaded").changes, std::slice::from_ref(&valid));
+        store
+            .persist(&Durable { changes: vec![valid.clone()], ..Durable::default() })
+            .expect("stored");
+        assert_eq!(store.load().expect("loaded").changes, std::slice::from_ref(&valid));
+    }
 }
 
 #[test]

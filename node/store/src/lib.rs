@@ -1,7 +1,11 @@
 //! The durable state: signed changes and certificates, in one redb file that also locks the data directory.
 
+#[cfg(any(test, feature = "memory"))]
+mod memory;
+
 use std::fmt;
 use std::io::ErrorKind;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::{Path, PathBuf};
 use std::sync::{PoisonError, RwLock};
 
@@ -13,6 +17,9 @@ use vc_engine::{Durable, Votes};
 use vc_protocol::NodeId;
 use vc_protocol::change::{Actor, ChangeRange, DocumentId, SignedChange};
 use vc_protocol::wire::{MAX_BATCH, WireError, decode, encode};
+
+#[cfg(any(test, feature = "memory"))]
+pub use memory::MemoryDisk;
 
 /// A change to store: document key, actor, sequence number, encoded change.
 type Row = (Vec<u8>, Actor, u64, Vec<u8>);
@@ -41,7 +48,7 @@ const CACHE: usize = 2 << 20;
 
 /// Why a store operation failed. It changed nothing.
 #[derive(Debug, thiserror::Error)]
-pub(crate) enum StoreError {
+pub enum StoreError {
     /// Another process has the file open.
     #[error(
         "the data directory {0} is in use by another vc-node: stop that one, or choose another --data-dir"
@@ -86,6 +93,21 @@ pub(crate) enum StoreError {
     },
 }
 
+fn builder() -> redb::Builder {
+    let mut builder = Database::builder();
+    builder.set_cache_size(CACHE);
+    builder
+}
+
+/// Calls redb. It panics where a damaged file is not what it expects: that is an error of the file, too.
+fn caught<T>(f: impl FnOnce() -> Result<T, redb::Error>) -> Result<T, redb::Error> {
+    catch_unwind(AssertUnwindSafe(f)).unwrap_or_else(|panic| {
+        let text = panic.downcast_ref::<String>().map(String::as_str);
+        let text = text.or_else(|| panic.downcast_ref::<&str>().copied());
+        Err(redb::Error::Corrupted(text.unwrap_or("unreadable").to_owned()))
+    })
+}
+
 /// The key of a stored change, for the log.
 struct LoggedKey<'a>(&'a [u8], &'a [u8], u64);
 
@@ -96,30 +118,53 @@ impl fmt::Display for LoggedKey<'_> {
     }
 }
 
+/// Opens the database, or creates it.
+type Open = dyn Fn() -> Result<Database, redb::DatabaseError> + Send + Sync;
+
 /// The open database.
-pub(crate) struct Store {
+pub struct Store {
     dir: PathBuf,
     path: PathBuf,
+    open: Box<Open>,
     /// `None` only while it is reopened.
     database: RwLock<Option<Database>>,
 }
 
 impl Store {
     /// Opens the database of a data directory, or creates it.
-    pub(crate) fn open(dir: &Path) -> Result<Self, StoreError> {
-        let store = Self { dir: dir.to_owned(), path: dir.join(FILE), database: RwLock::new(None) };
+    pub fn open(dir: &Path) -> Result<Self, StoreError> {
+        let path = dir.join(FILE);
+        let file = path.clone();
+        let open = move || builder().create(&file);
+        Self::opened(Self {
+            dir: dir.to_owned(),
+            path,
+            open: Box::new(open),
+            database: RwLock::default(),
+        })
+    }
+
+    /// Opens the database on a disk in memory, or creates it.
+    #[cfg(any(test, feature = "memory"))]
+    pub fn on(disk: &MemoryDisk) -> Result<Self, StoreError> {
+        let disk = disk.clone();
+        let open = move || builder().create_with_backend(disk.clone());
+        let (dir, path) = (PathBuf::new(), PathBuf::from(FILE));
+        Self::opened(Self { dir, path, open: Box::new(open), database: RwLock::default() })
+    }
+
+    fn opened(store: Self) -> Result<Self, StoreError> {
         store.reopen()?;
         Ok(store)
     }
 
     /// Reopens the database. After a failed write redb accepts no other until then.
-    pub(crate) fn reopen(&self) -> Result<(), StoreError> {
+    pub fn reopen(&self) -> Result<(), StoreError> {
         let mut held = self.database.write().unwrap_or_else(PoisonError::into_inner);
         *held = None;
-        let opened = Database::builder().set_cache_size(CACHE).create(&self.path);
-        let database = opened.map_err(|error| match error {
-            redb::DatabaseError::DatabaseAlreadyOpen => StoreError::InUse(self.dir.clone()),
-            other => self.error(other.into()),
+        let database = caught(|| Ok((self.open)()?)).map_err(|error| match error {
+            redb::Error::DatabaseAlreadyOpen => StoreError::InUse(self.dir.clone()),
+            other => self.error(other),
         })?;
         *held = Some(database);
         drop(held);
@@ -161,7 +206,7 @@ impl Store {
     }
 
     /// Reads everything. Changes that cannot be decoded are logged and left out; they stay on the disk.
-    pub(crate) fn load(&self) -> Result<Durable, StoreError> {
+    pub fn load(&self) -> Result<Durable, StoreError> {
         let votes = self.load_votes()?;
         Ok(Durable { votes, ..self.load_documents(|_| true)? })
     }
@@ -189,7 +234,7 @@ impl Store {
     }
 
     /// Reads the certificates and the document of one node.
-    pub(crate) fn load_node(&self, node: NodeId) -> Result<Durable, StoreError> {
+    pub fn load_node(&self, node: NodeId) -> Result<Durable, StoreError> {
         let first = document_key(DocumentId::Node { node, generation: 0 });
         let prefix = &first[..first.len() - size_of::<u64>()];
         self.load_documents(|document| document.starts_with(prefix))
@@ -215,13 +260,17 @@ impl Store {
     }
 
     /// Writes all of it, or nothing. Returns once it is durable.
-    pub(crate) fn persist(&self, durable: &Durable) -> Result<(), StoreError> {
+    pub fn persist(&self, durable: &Durable) -> Result<(), StoreError> {
         let mut rows = Vec::with_capacity(durable.changes.len());
         for change in &durable.changes {
             let body = change.decode_unverified()?;
+            // It came together with the generation after it.
+            if durable.replaced.contains(&body.document) {
+                continue;
+            }
             rows.push((document_key(body.document), body.actor, body.seq, encode(change)));
         }
-        self.check_conflicts(&rows, &durable.replaced)?;
+        self.check_conflicts(&rows)?;
         self.write(|transaction| {
             let mut certificates = transaction.open_table(CERTIFICATES)?;
             for certificate in &durable.certificates {
@@ -249,18 +298,16 @@ impl Store {
         })
     }
 
-    /// Errors: the key of a row has another change, in a document that is not replaced. One that cannot be decoded may be
-    /// replaced by a valid one.
-    fn check_conflicts(&self, rows: &[Row], replaced: &[DocumentId]) -> Result<(), StoreError> {
-        let replaced: Vec<Vec<u8>> = replaced.iter().map(|it| document_key(*it)).collect();
-        let kept = rows.iter().filter(|(document, ..)| !replaced.contains(document));
+    /// Errors: the key of a row has another change. One that the disk has damaged may be replaced by the valid one.
+    fn check_conflicts(&self, rows: &[Row]) -> Result<(), StoreError> {
         let conflict = self.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
-            for (document, actor, seq, bytes) in kept {
+            for (document, actor, seq, bytes) in rows {
                 let key = (document.as_slice(), actor.as_bytes(), *seq);
                 let held = changes.get(key)?;
                 let differs = held.is_some_and(|held| {
-                    held.value() != bytes && decode::<SignedChange>(held.value()).is_ok()
+                    let is_valid = |it: SignedChange| it.check_signature().is_ok();
+                    held.value() != bytes && decode(held.value()).is_ok_and(is_valid)
                 });
                 if differs {
                     return Ok(Some(LoggedKey(key.0, key.1, key.2).to_string()));
@@ -273,10 +320,7 @@ impl Store {
 
     /// Reads the changes in these ranges, in batches of at most [`MAX_BATCH`] bytes. Changes that cannot be decoded are
     /// logged and left out.
-    pub(crate) fn replay(
-        &self,
-        ranges: &[ChangeRange],
-    ) -> Result<Vec<Vec<SignedChange>>, StoreError> {
+    pub fn replay(&self, ranges: &[ChangeRange]) -> Result<Vec<Vec<SignedChange>>, StoreError> {
         self.read(|transaction| {
             let changes = transaction.open_table(CHANGES)?;
             let mut batches = vec![Vec::new()];
@@ -313,6 +357,21 @@ impl Store {
         })
     }
 
+    /// Replaces the bytes of a stored change, as a disk does that damages them without being noticed.
+    #[cfg(any(test, feature = "memory"))]
+    pub fn damage(
+        &self,
+        (document, actor, seq): (DocumentId, Actor, u64),
+        bytes: &[u8],
+    ) -> Result<(), StoreError> {
+        let document = document_key(document);
+        self.write(|transaction| {
+            let key = (document.as_slice(), actor.as_bytes(), seq);
+            transaction.open_table(CHANGES)?.insert(key, bytes)?;
+            Ok(())
+        })
+    }
+
     fn read<T>(
         &self,
         f: impl FnOnce(&redb::ReadTransaction) -> Result<T, redb::Error>,
@@ -338,7 +397,7 @@ impl Store {
         let held = self.database.read().unwrap_or_else(PoisonError::into_inner);
         held.as_ref()
             .ok_or(redb::Error::PreviousIo)
-            .and_then(f)
+            .and_then(|database| caught(|| f(database)))
             .map_err(|source| self.error(source))
     }
 
@@ -379,8 +438,6 @@ fn document_key(document: DocumentId) -> Vec<u8> {
     }
 }
 
-#[cfg(test)]
-mod fixture_tests;
 #[cfg(test)]
 mod power_loss_tests;
 #[cfg(test)]

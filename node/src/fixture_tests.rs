@@ -1,10 +1,12 @@
 //! Data directories of released formats, made by `scripts/fixture`: every version opens them with everything in them.
 
+use std::path::Path;
+
 use serde_json::{Value, json};
 use vc_engine::{Config, Engine, HISTORY, Timing, report};
 use vc_protocol::Keypair;
 
-use super::*;
+use vc_store::Store;
 
 /// Opens a copy of a fixture's data directory as a node of this version does.
 fn open(fixture: &Path) -> Engine {

@@ -1,0 +1,34 @@
+//! At rest all copies of a volume that an instance writes are equal.
+
+use crate::check::{Check, Violation};
+use crate::world::World;
+
+/// Checks the copies that the plan wants, where the service runs. What was written where none runs any more stays there until one
+/// does.
+pub fn check(world: &World) -> Check {
+    let Some(&first) = world.acting().first() else { return Ok(()) };
+    let view = world.engine(first).view();
+    for slot in view.plan.placements.keys() {
+        for volume in view.volumes_of(&slot.service) {
+            let (Some(home), Some(wanted)) =
+                (view.input.volumes.get(&volume), view.copies.get(&volume))
+            else {
+                continue;
+            };
+            let working = |index: usize| {
+                let copy = world.nodes[index].volumes.copies.get(&volume);
+                copy.map(|copy| &copy.working).filter(|content| !content.is_empty())
+            };
+            let home = world.node_of(*home);
+            for node in wanted {
+                let index = world.node_of(*node);
+                if working(index) != working(home) {
+                    return Err(Violation(format!(
+                        "the copy of {volume} on m{index} differs from that on m{home}"
+                    )));
+                }
+            }
+        }
+    }
+    Ok(())
+}
