@@ -59,6 +59,10 @@ pub struct ServiceSpec {
     /// How many slots of a replicated job run at a time; 0 for all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub max_concurrent: u32,
+    /// How many of its replicas a node may run; 0 for any number. Without effect where there is one for each node. Rules of placement from
+    /// version 7 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_replicas_per_node: u32,
     /// When it runs, for a replicated job: it has a slot for each time, whose number is the time in seconds since 1970.
     #[serde(default, skip_serializing_if = "is_default")]
     pub schedule: Option<Schedule>,
@@ -115,7 +119,8 @@ impl ServiceSpec {
     }
 
     /// Returns whether an update starts the new instance before it stops the old one: never for an exclusive service, else as
-    /// configured, otherwise if the instances share neither a writable mount nor a network on which both would listen.
+    /// configured, otherwise if the instances share neither a writable mount nor a network on which both would listen, and a node may
+    /// run any number of them.
     pub fn starts_first(&self) -> bool {
         match self.update.order {
             // A run that has begun is not begun beside it.
@@ -126,7 +131,9 @@ impl ServiceSpec {
                     self.container.network_mode,
                     Some(NetworkMode::Host | NetworkMode::Service(_))
                 );
-                !binds_ports && !self.container.mounts.iter().any(Mount::is_shared)
+                !binds_ports
+                    && self.max_replicas_per_node == 0
+                    && !self.container.mounts.iter().any(Mount::is_shared)
             }
         }
     }

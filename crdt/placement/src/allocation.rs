@@ -1,8 +1,10 @@
 //! What each node has given away while a plan is made: all reservations for feasibility, and those of earlier services
 //! for the score.
 
+use std::collections::BTreeMap;
+
 use vc_protocol::planted::{PlantedBug, is_planted};
-use vc_protocol::{NodeId, Resources};
+use vc_protocol::{NodeId, Resources, ServiceKey};
 
 use crate::input::{Node, PlanInput};
 use crate::order::Service;
@@ -21,6 +23,8 @@ pub(crate) struct NodeAllocation<'a> {
     /// Reservations of kept claims, of placements so far, and of slots that move away but are still claimed. Read by
     /// feasibility; at most the capacity.
     reserved: Resources,
+    /// How many of the same slots are of each service that limits them.
+    limited: BTreeMap<&'a ServiceKey, u32>,
     /// Bytes left for volumes that have no node yet; `None` if the node does not say how much there is.
     pub(crate) volume_room: Option<u64>,
     /// Host ports of the same slots.
@@ -55,6 +59,7 @@ impl<'a> NodeAllocation<'a> {
             id_text,
             node,
             reserved: Resources::default(),
+            limited: BTreeMap::new(),
             volume_room: node.volume_room,
             ports: HostPorts::new(node.runtime),
             charged: Resources::default(),
@@ -72,6 +77,15 @@ impl<'a> NodeAllocation<'a> {
     /// Reserves the resources of one slot.
     pub(crate) fn reserve(&mut self, service: &Service<'a>) {
         self.reserved = self.reserved.plus(service.reservation());
+        if service.max_per_node().is_some() {
+            let slots = self.limited.entry(service.key).or_default();
+            *slots = slots.saturating_add(1);
+        }
+    }
+
+    /// Returns how many slots of a service that limits them the node has.
+    pub(crate) fn limited(&self, service: &Service<'_>) -> u32 {
+        self.limited.get(service.key).copied().unwrap_or(0)
     }
 
     /// Reserves room for volumes.
@@ -79,12 +93,16 @@ impl<'a> NodeAllocation<'a> {
         self.volume_room = self.volume_room.map(|room| room.saturating_sub(bytes));
     }
 
-    /// Returns whether `count` more slots fit in CPU and memory.
+    /// Returns whether `count` more slots fit in CPU and memory, and are as many as the service allows.
     pub(crate) fn fits(&self, service: &Service<'_>, count: u64) -> bool {
+        let within_limit = service.max_per_node().is_none_or(|most| {
+            u64::from(self.limited(service)).saturating_add(count) <= u64::from(most)
+        });
         let (ask, free) = (service.reservation(), self.free());
         let within = |ask: u64, free: u64| ask.checked_mul(count).is_some_and(|all| all <= free);
         let fits_cpu = is_planted(PlantedBug::CpuOvercommitted);
-        (fits_cpu || within(ask.cpu_millis, free.cpu_millis))
+        within_limit
+            && (fits_cpu || within(ask.cpu_millis, free.cpu_millis))
             && within(ask.memory_bytes, free.memory_bytes)
     }
 

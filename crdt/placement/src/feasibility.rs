@@ -38,8 +38,8 @@ pub(crate) enum Infeasible<'a> {
     /// Down, and the slots that it has wait for it.
     Awaited(&'a DisconnectPolicy),
     Draining,
-    /// Nodes that are up do not know the mode of the service.
-    OlderMembers,
+    /// Nodes that are up do not know this of the service.
+    OlderMembers(&'static str),
     RuntimeUnavailable(&'a str),
     Held,
     Faulty(&'a str),
@@ -55,6 +55,8 @@ pub(crate) enum Infeasible<'a> {
         lacks: &'static str,
     },
     NoCommand,
+    /// It has as many replicas as the service allows.
+    ReplicasPerNode(u32),
     Cpu {
         required: u64,
         free: u64,
@@ -193,13 +195,17 @@ pub(crate) fn check_fixed<'a>(
     Ok(())
 }
 
-/// Checks that one more slot fits beside the reservations and host ports of the node, and that volumes which reserve
-/// `volume_bytes` do.
+/// Checks that one more slot fits beside the reservations and host ports of the node, that volumes which reserve `volume_bytes` do, and
+/// that the service allows one more there.
 pub(crate) fn check_resources<'a>(
     service: &Service<'a>,
     allocation: &NodeAllocation<'a>,
     volume_bytes: u64,
 ) -> Result<(), Infeasible<'a>> {
+    let has = allocation.limited(service);
+    if service.max_per_node().is_some_and(|most| has >= most) {
+        return Err(Infeasible::ReplicasPerNode(has));
+    }
     let (ask, free) = (service.reservation(), allocation.free());
     let total = allocation.node.capacity;
     if ask.cpu_millis > free.cpu_millis {
@@ -378,8 +384,9 @@ impl fmt::Display for Infeasible<'_> {
                 write!(f, "is down; goes elsewhere after {time} (lost_after)")
             }
             Self::Draining => f.write_str("is draining"),
-            Self::OlderMembers => f.write_str(
-                "starts no more of it while nodes that do not know its mode are up: upgrade them",
+            Self::OlderMembers(what) => write!(
+                f,
+                "starts no more of it while nodes that do not know its {what} are up: upgrade them"
             ),
             Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
             Self::Faulty(fault) => write!(f, "cannot start it: {fault}"),
@@ -400,6 +407,10 @@ impl fmt::Display for Infeasible<'_> {
             }
             Self::NoCommand => {
                 f.write_str("uses the process runtime, and the service has no command")
+            }
+            Self::ReplicasPerNode(has) => {
+                let replicas = if *has == 1 { "replica" } else { "replicas" };
+                write!(f, "has {has} {replicas} of it, and may have no more (max_replicas_per_node)")
             }
             Self::Cpu { required, free, total } => {
                 write!(f, "has {free}m of {total}m CPU free, {required}m required")

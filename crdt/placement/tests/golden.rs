@@ -12,7 +12,7 @@
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
 //!         [network_of=KEY]
-//!         [updated=N] [mode=MODE] [max_concurrent=N] [ended=N,..] [schedule] [due=TIME[@NODE],..] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
+//!         [updated=N] [mode=MODE] [max_concurrent=N] [max_per_node=N] [ended=N,..] [schedule] [due=TIME[@NODE],..] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
 //!                                                  adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
 //! move SLOT FROM TO                                adds a move order
@@ -83,6 +83,7 @@ scenarios! {
     a_global_service_has_a_slot_on_each_node_that_suits_it
     a_job_has_the_slots_that_have_not_ended
     a_run_of_a_schedule_stays_with_the_node_that_has_begun_it
+    a_node_has_no_more_replicas_than_the_service_allows
 }
 
 fn folder() -> std::path::PathBuf {
@@ -259,6 +260,7 @@ impl Scenario {
                 "mode" => {
                     spec.mode = ServiceMode::ALL.into_iter().find(|it| it.as_str() == value)?;
                 }
+                "max_per_node" => spec.max_replicas_per_node = value.parse().ok()?,
                 "max_concurrent" => spec.max_concurrent = value.parse().ok()?,
                 "schedule" => spec.schedule = Some(Schedule::new("* * * * *")),
                 "ended" => {

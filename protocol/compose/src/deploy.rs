@@ -18,6 +18,8 @@ pub(super) struct Deploy {
     pub(super) reservation: Resources,
     pub(super) limit: Resources,
     pub(super) constraints: Vec<Constraint>,
+    /// The most replicas on a node; zero for any number.
+    pub(super) max_per_node: u32,
     pub(super) restart: RestartPolicy,
     /// Whether the file sets a restart policy.
     pub(super) sets_restart: bool,
@@ -95,6 +97,12 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
             at.warn(format!(
                 "has no effect: instances are spread over the nodes, whatever '{spread}' is"
             ));
+        }
+        if let Some(at) = placement.take("max_replicas_per_node") {
+            found.max_per_node = at.number().unwrap_or_default();
+            if found.mode.is_per_node() {
+                at.warn("has no effect: the service has one instance on each node");
+            }
         }
         placement.finish(&[]);
     }

@@ -123,6 +123,7 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         container,
         mode: deploy.mode,
         max_concurrent: extension.max_concurrent,
+        max_replicas_per_node: if deploy.mode.is_per_node() { 0 } else { deploy.max_per_node },
         schedule: extension.schedule,
         constraints: deploy.constraints,
         depends_on: dependencies.on,

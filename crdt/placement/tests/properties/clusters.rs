@@ -51,9 +51,12 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
     let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
     let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
     let policy = prop_oneof![2 => Just(DisconnectPolicy::default()), 1 => a_policy()];
-    let is_global = (prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0..4_u32);
-    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy, is_global).prop_map(
-        |(replicas, cpu, mem, ports, volumes, zone, updated, policy, (is_global, is_job, most))| {
+    let mode = (prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0..4_u32);
+    let most_per_node = prop_oneof![3 => Just(0), 1 => 1..3_u32];
+    let modes = (mode, most_per_node);
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy, modes).prop_map(
+        |(replicas, cpu, mem, ports, volumes, zone, updated, policy, (mode, most_per_node))| {
+            let (is_global, is_job, most) = mode;
             let mut it = service(replicas, cpu * 500, mem * 256);
             it.spec.ports = ports;
             it.spec.container.command = Some(vec!["run".to_owned()]);
@@ -66,6 +69,7 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
             }
             it.revision = updated;
             it.spec.disconnect = policy;
+            it.spec.max_replicas_per_node = most_per_node;
             if is_job {
                 it.spec.mode = ServiceMode::ReplicatedJob;
                 it.spec.max_concurrent = most;

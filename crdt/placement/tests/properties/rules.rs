@@ -88,7 +88,15 @@ pub(crate) fn fit_together(input: &PlanInput, node: &Node, slots: &[&Slot]) -> b
     let apart = |(n, a): (usize, &&Slot)| {
         slots[..n].iter().all(|b| !ports_conflict(node, ports(a), ports(b)))
     };
-    sum.fits(node.capacity) && slots.iter().enumerate().all(apart)
+    let within_limit = |slot: &&Slot| {
+        let service = &input.services[&slot.service];
+        let replicas = slots.iter().filter(|it| it.service == slot.service).count();
+        let most = service.spec.max_replicas_per_node as usize;
+        most == 0 || is_global(service) || replicas <= most
+    };
+    sum.fits(node.capacity)
+        && slots.iter().enumerate().all(apart)
+        && slots.iter().all(within_limit)
 }
 
 /// Returns whether the node may run the service, apart from resources.
