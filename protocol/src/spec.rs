@@ -26,7 +26,7 @@ use crate::volume::VolumeSpec;
 use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use cgroup::{Blkio, Cgroup};
-pub use devices::{CDI, DeviceRequest};
+pub use devices::{ALL, CDI, DeviceRequest, GPU};
 pub use disconnect::{DisconnectPolicy, Reconcile};
 pub use mode::ServiceMode;
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
@@ -69,6 +69,9 @@ pub struct ServiceSpec {
     /// Constraints on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,
+    /// How many each replica takes of resources that nodes count, by kind. Rules of placement from version 7 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub generic_resources: BTreeMap<String, u64>,
     /// Services of the same project that an instance waits for before it starts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub depends_on: BTreeMap<Name, Dependency>,
@@ -136,6 +139,20 @@ impl ServiceSpec {
                     && !self.container.mounts.iter().any(Mount::is_shared)
             }
         }
+    }
+
+    /// Returns how many each replica takes of resources that nodes count: what it says, and the devices that it requests of other
+    /// kinds, as far as these are counted. [`ALL`] stands for all that a node has.
+    pub fn needs(&self, is_counted: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
+        let mut needs = BTreeMap::new();
+        let requests = &self.container.settings.device_requests;
+        let devices = requests.iter().flat_map(DeviceRequest::kinds);
+        for (kind, count) in devices.filter(|(kind, _)| is_counted(kind)) {
+            let need: &mut u64 = needs.entry(kind.to_owned()).or_default();
+            *need = need.saturating_add(count);
+        }
+        needs.extend(self.generic_resources.clone());
+        needs
     }
 
     /// Returns the named volumes.

@@ -9,7 +9,7 @@ use vc_protocol::spec::{
 };
 use vc_protocol::{NodeId, ServiceKey, VolumeKey, in_words};
 
-use crate::allocation::NodeAllocation;
+use crate::allocation::{Counted, NodeAllocation};
 use crate::input::{Node, PlanInput};
 use crate::order::{Service, Shared, services};
 use crate::ports::PortHolder;
@@ -55,6 +55,11 @@ pub(crate) enum Infeasible<'a> {
         lacks: &'static str,
     },
     NoCommand,
+    /// It has too little of a resource that is counted.
+    Counted {
+        kind: &'a str,
+        it: Counted,
+    },
     /// It has as many replicas as the service allows.
     ReplicasPerNode(u32),
     Cpu {
@@ -168,7 +173,8 @@ pub(crate) fn check_suited<'a>(
     check_fixed(service, allocation)
 }
 
-/// Checks what neither faults nor drains change: platform, constraints and the kind of runtime.
+/// Checks what neither faults nor drains change: platform, constraints, the kind of runtime, and whether it has that many of the
+/// resources that are counted at all.
 pub(crate) fn check_fixed<'a>(
     service: &Service<'a>,
     allocation: &'a NodeAllocation<'_>,
@@ -182,6 +188,9 @@ pub(crate) fn check_fixed<'a>(
         if (has == Some(unmet.value.as_str())) != unmet.equal {
             return Err(Infeasible::Constraint { unmet, has });
         }
+    }
+    if let Some((kind, it)) = allocation.counted(service).find(|(_, it)| it.required > it.total) {
+        return Err(Infeasible::Counted { kind, it });
     }
     if node.runtime == RuntimeKind::Process {
         if let Some(lacks) = unsupported_by_processes(container) {
@@ -221,6 +230,9 @@ pub(crate) fn check_resources<'a>(
             free: free.memory_bytes,
             total: total.memory_bytes,
         });
+    }
+    if let Some((kind, it)) = allocation.counted(service).find(|(_, it)| it.required > it.free) {
+        return Err(Infeasible::Counted { kind, it });
     }
     if let Some(free) = allocation.volume_room.filter(|&free| volume_bytes > free) {
         return Err(Infeasible::VolumeRoom { required: volume_bytes, free });
@@ -408,9 +420,18 @@ impl fmt::Display for Infeasible<'_> {
             Self::NoCommand => {
                 f.write_str("uses the process runtime, and the service has no command")
             }
+            Self::Counted { kind, it: Counted { required, total: 0, .. } } => {
+                write!(f, "has no {kind}, {required} required")
+            }
+            Self::Counted { kind, it: Counted { required, free, total } } => {
+                write!(f, "has {free} of {total} {kind} free, {required} required")
+            }
             Self::ReplicasPerNode(has) => {
                 let replicas = if *has == 1 { "replica" } else { "replicas" };
-                write!(f, "has {has} {replicas} of it, and may have no more (max_replicas_per_node)")
+                write!(
+                    f,
+                    "has {has} {replicas} of it, and may have no more (max_replicas_per_node)"
+                )
             }
             Self::Cpu { required, free, total } => {
                 write!(f, "has {free}m of {total}m CPU free, {required}m required")

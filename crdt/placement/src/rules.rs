@@ -28,6 +28,9 @@ pub struct Rules {
     /// Whether services limit how many of their replicas a node may run. Without it, such a service keeps the slots that nodes claim and
     /// gets no others: nodes that do not know the limit hold it.
     pub max_per_node: bool,
+    /// Whether resources are counted that nodes say they have. Without it, a service that takes such keeps the slots that nodes claim and
+    /// gets no others, and requests for devices are not counted.
+    pub resources: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -52,6 +55,7 @@ const FIRST: Rules = Rules {
     volume_lost_after: false,
     modes: false,
     max_per_node: false,
+    resources: false,
 };
 const SECOND: Rules = Rules { version: 2, fit: Fit::Policy, ..FIRST };
 const THIRD: Rules = Rules { version: 3, faults: true, ..SECOND };
@@ -59,7 +63,7 @@ const FOURTH: Rules = Rules { version: 4, disconnect: true, ..THIRD };
 const FIFTH: Rules = Rules { version: 5, copies: true, ..FOURTH };
 const SIXTH: Rules =
     Rules { version: 6, joined: true, volume_lost_after: true, modes: true, ..FIFTH };
-const SEVENTH: Rules = Rules { version: 7, max_per_node: true, ..SIXTH };
+const SEVENTH: Rules = Rules { version: 7, max_per_node: true, resources: true, ..SIXTH };
 
 /// The rules of all released versions, oldest first. A version that plans differently is appended.
 pub const RULES: &[Rules] = &[FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH];

@@ -116,6 +116,8 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             Some("mode")
         } else if !self.rules.max_per_node && self.service.max_per_node().is_some() {
             Some("max_replicas_per_node")
+        } else if !self.rules.resources && !spec.generic_resources.is_empty() {
+            Some("generic_resources")
         } else {
             None
         }

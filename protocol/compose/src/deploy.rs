@@ -1,5 +1,7 @@
 //! `deploy:` of a service: replicas, resources, placement, restarts, updates.
 
+use std::collections::BTreeMap;
+
 use super::problem::Problem;
 use super::walk::{At, Fields};
 use super::{devices, duration, environment, update};
@@ -26,6 +28,8 @@ pub(super) struct Deploy {
     pub(super) update: UpdatePolicy,
     /// The most processes; zero for no limit.
     pub(super) pids: i64,
+    /// `resources.reservations.generic_resources`.
+    pub(super) generic_resources: BTreeMap<String, u64>,
     /// `resources.reservations.devices`.
     pub(super) devices: Vec<DeviceRequest>,
 }
@@ -70,10 +74,9 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     let (kept_cpus, kept_memory) = amounts(&mut reservations);
     found.devices =
         reservations.take("devices").map(|at| devices::reserved(&at)).unwrap_or_default();
-    reservations.finish(&[(
-        "generic_resources",
-        " is not supported: give the nodes a label, and write placement.constraints",
-    )]);
+    found.generic_resources =
+        reservations.take("generic_resources").map(|at| devices::generic(&at)).unwrap_or_default();
+    reservations.finish(&[]);
     let kept_memory = either(old_reservation, kept_memory);
     resources.finish(&[]);
     found.limit = Resources { cpu_millis: amount(&cpus), memory_bytes: amount(&memory) };

@@ -126,6 +126,7 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         max_replicas_per_node: if deploy.mode.is_per_node() { 0 } else { deploy.max_per_node },
         schedule: extension.schedule,
         constraints: deploy.constraints,
+        generic_resources: deploy.generic_resources,
         depends_on: dependencies.on,
         on_partition: extension.on_partition,
         volumes: BTreeMap::new(),

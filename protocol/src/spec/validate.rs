@@ -28,6 +28,8 @@ const MAX_NETWORKS: usize = 64;
 const MAX_ALIAS: usize = 253;
 /// Names that labels of specs do not begin with: those of the cluster say which instance a container is.
 const OUR_LABELS: &str = "vc.";
+/// The most of a resource that a node has, or a replica takes.
+pub const MAX_RESOURCES: u64 = 1_000_000;
 /// Directories with the secrets of containers, on every node.
 const SECRET_DIRECTORIES: [&str; 3] = ["/run/vc", "/var/run/vc", "/dev/shm/vc"];
 
@@ -71,6 +73,11 @@ impl ServiceSpec {
         }
         let limits = self.max_concurrent == 0 || self.mode == ServiceMode::ReplicatedJob;
         check(limits, &"max_concurrent", "is for services with mode: replicated-job")?;
+        for (kind, count) in &self.generic_resources {
+            let field = at("generic_resources", kind);
+            check(is_resource_kind(kind), &field, "is not a kind of resource")?;
+            check((1..=MAX_RESOURCES).contains(count), &field, "is not from 1 to 1000000")?;
+        }
         for Constraint { attribute, value, .. } in &self.constraints {
             let label = match attribute {
                 Attribute::Label(label) => label.as_str(),
@@ -358,6 +365,13 @@ pub fn is_resolver_option(text: &str) -> bool {
     !text.is_empty()
         && !text.starts_with("ndots")
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":-_".contains(&b))
+}
+
+/// Returns whether a text has the form of a kind of resource that nodes count, as `gpu` or `nvidia.com/gpu`: at most 63 letters,
+/// digits and `.`, `_`, `-`, `/`.
+pub fn is_resource_kind(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+    (1..=63).contains(&text.len()) && text.bytes().all(fits)
 }
 
 /// Returns whether a text has the form of a capability: letters, digits and `_`.

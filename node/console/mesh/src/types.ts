@@ -126,6 +126,9 @@ export interface NodeRow {
   memory_bytes: number
   cpu_reserved: number
   memory_reserved: number
+  /** Of resources that are counted, by kind; both are missing from older nodes. */
+  generic_resources?: Record<string, number>
+  generic_reserved?: Record<string, number>
   /** In use; 0 without a recent heartbeat. */
   cpu_used: number
   memory_used: number

@@ -37,10 +37,6 @@ fn unsupported_keys_are_refused_with_a_reason() {
             "build: {context: ., platforms: [a/b, c/d]}",
             "services.s.build.platforms must be one: a deployment runs the image that was built here",
         ),
-        (
-            "deploy: {resources: {reservations: {generic_resources: []}}}",
-            "services.s.deploy.resources.reservations.generic_resources is not supported: give the nodes a label, and write placement.constraints",
-        ),
     ]);
 }
 

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use vc_compose::Project;
-use vc_protocol::spec::{Dependency, RestartCondition, Settings};
+use vc_protocol::spec::{ALL, Dependency, RestartCondition, Settings};
 
 use crate::{all_refused, beside, parse, parse_with, service};
 
@@ -247,6 +247,54 @@ fn settings_of(lines: &str) -> serde_json::Value {
     let settings =
         service(lines).unwrap_or_else(|error| panic!("{lines}: {error}")).spec.into_inner();
     serde_json::to_value(settings.container.settings).unwrap()
+}
+
+#[test]
+fn resources_that_nodes_count_are_read() {
+    let reserved = |text: &str| {
+        let lines =
+            format!("deploy: {{resources: {{reservations: {{generic_resources: {text}}}}}}}");
+        service(&lines)
+    };
+    let (a, b) = ("{discrete_resource_spec: {kind: gpu, value: 2}}", "{kind: ssd, value: 1}");
+    let read = reserved(&format!("[{a}, {{discrete_resource_spec: {b}}}, {a}]")).unwrap();
+    let expected = [("gpu".to_owned(), 4), ("ssd".to_owned(), 1)];
+    assert_eq!(read.spec.generic_resources, expected.into());
+    let path = "services.s.deploy.resources.reservations.generic_resources[0]";
+    for (text, refusal) in [
+        ("[{}]", " has no discrete_resource_spec: write {kind: gpu, value: 1}"),
+        (
+            "[{discrete_resource_spec: {kind: gpu}}]",
+            ".discrete_resource_spec needs a kind and a value: {kind: gpu, value: 1}",
+        ),
+        (
+            "[{discrete_resource_spec: {kind: gpu, value: 0}}]",
+            ".discrete_resource_spec.value: '0' is not between 1 and 1000000",
+        ),
+        (
+            "[{discrete_resource_spec: {kind: 'a b', value: 1}}]",
+            ".discrete_resource_spec.kind: 'a b' is not a kind: write at most 63 letters, digits and . _ - /",
+        ),
+    ] {
+        assert_eq!(&*reserved(text).expect_err(text), format!("{path}{refusal}"), "{text}");
+    }
+}
+
+#[test]
+fn devices_are_counted_by_kind_where_the_kind_is_counted() {
+    let needs = |lines: &str| service(lines).unwrap().spec.needs(|kind| kind != "ssd");
+    let of = |kind: &str, count| [(kind.to_owned(), count)].into();
+    assert_eq!(needs("gpus: all"), of("gpu", ALL));
+    assert_eq!(needs("gpus: [{count: 2}, {device_ids: [a, b]}]"), of("gpu", 4));
+    assert_eq!(needs("devices: [nvidia.com/gpu=0, nvidia.com/gpu=1]"), of("nvidia.com/gpu", 2));
+    assert_eq!(needs("devices: [nvidia.com/gpu=all]"), of("nvidia.com/gpu", ALL));
+    assert_eq!(needs("devices: [/dev/dri]"), [].into());
+    let reserved = "deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}], \
+                    generic_resources: [{discrete_resource_spec: {kind: gpu, value: 3}}]}}}";
+    assert_eq!(needs(reserved), of("gpu", 3), "what is said of the kind counts");
+    let tpu = "deploy: {resources: {reservations: {devices: [{capabilities: [tpu], count: 1}]}}}";
+    assert_eq!(needs(tpu), [].into());
+    assert_eq!(service("gpus: all").unwrap().spec.needs(|_| false), [].into());
 }
 
 #[test]
