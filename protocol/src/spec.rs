@@ -288,6 +288,9 @@ pub struct ContainerSpec {
     /// Settings that are passed to Docker.
     #[serde(default, skip_serializing_if = "is_default")]
     pub settings: Settings,
+    /// Whether it starts only when a client attaches to it, and is stopped when that client is gone.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub attach: bool,
     /// Counter of `vc restart`: a new number makes new instances, as Docker Swarm's `ForceUpdate` does.
     #[serde(default, skip_serializing_if = "is_default")]
     pub force_update: u64,

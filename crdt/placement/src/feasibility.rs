@@ -251,6 +251,9 @@ fn unsupported_by_processes(container: &ContainerSpec) -> Option<&'static str> {
     if container.has_healthcheck() {
         return Some("healthchecks");
     }
+    if container.attach {
+        return Some("clients that attach");
+    }
     let mount = container.mounts.first().map(|mount| match mount {
         Mount::Volume { .. } | Mount::Anonymous { .. } => "volumes",
         Mount::Bind { .. } => "bind mounts",

@@ -76,6 +76,7 @@ pub(super) fn body(
         stop_timeout: Some(seconds(Duration::from_millis(spec.stop_grace_ms))),
         tty: Some(settings.tty),
         open_stdin: Some(settings.stdin_open),
+        stdin_once: Some(spec.attach),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         host_config: Some(host_config(id, spec, context)),

@@ -35,7 +35,7 @@ const INFO_TIMEOUT: Duration = Duration::from_secs(5);
 #[derive(Debug, Clone)]
 pub struct Docker {
     actions: mpsc::Sender<RuntimeAction>,
-    client: DockerClient,
+    client: Arc<DockerClient>,
 }
 
 impl Docker {
@@ -56,7 +56,7 @@ impl Docker {
                 () = watcher.watch() => {}
             }
         });
-        Self { actions, client }
+        Self { actions, client: Arc::new(client) }
     }
 
     pub(crate) fn actions(&self) -> &mpsc::Sender<RuntimeAction> {
@@ -146,7 +146,10 @@ impl Docker {
         instance: &InstanceId,
         request: &ExecRequest,
     ) -> Result<Exec, RuntimeError> {
-        self.client.exec(instance, request).await
+        match request.attach {
+            true => self.client.attach(instance, request).await,
+            false => self.client.exec(instance, request).await,
+        }
     }
 
     pub(crate) async fn copy_out(

@@ -12,6 +12,7 @@ use vc_protocol::image::DigestError;
 use vc_protocol::spec::{ContainerSpec, Mount};
 use vc_protocol::{Name, Slot, VolumeKey};
 
+use super::attach::ATTACH_TIMEOUT;
 use super::client::DockerClient;
 use super::confined_mounts::{self, ConfineError};
 use super::container::{self, ContainerContext};
@@ -95,6 +96,9 @@ pub(super) enum StartError {
     NoNetwork(Slot),
     #[error("{0}")]
     Start(String),
+    /// It belongs to a client, which is not there.
+    #[error("no client attached to it within {} s", ATTACH_TIMEOUT.as_secs())]
+    NotAttached,
 }
 
 impl StartError {
@@ -291,9 +295,24 @@ impl DockerClient {
             if epoch.is_some() {
                 self.watchdog.target(id, Target::Container(container.clone())).await?;
             }
+            if spec.attach {
+                drop(permit);
+                tokio::select! {
+                    () = cancel.cancelled() => {
+                        self.attached.remove(&container);
+                        return Err(StartError::Cancelled);
+                    }
+                    attached = self.attached.wait(&container) => {
+                        if !attached {
+                            return Err(StartError::NotAttached);
+                        }
+                    }
+                }
+            }
             let turn = self.turns.acquire(mounted.iter().cloned()).await;
             // By its id: the watchdog knows no other.
             let started = client.start_container(&container, None).await;
+            self.attached.remove(&container);
             drop(turn);
             match started {
                 // Its address is observed after the event that follows.

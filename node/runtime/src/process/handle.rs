@@ -26,7 +26,7 @@ pub struct Config {
 #[derive(Debug, Clone)]
 pub struct Process {
     actions: mpsc::Sender<RuntimeAction>,
-    children: Children,
+    children: Arc<Children>,
 }
 
 impl Process {
@@ -52,7 +52,7 @@ impl Process {
                 () = this.maintain(adopted) => {}
             }
         });
-        Self { actions, children }
+        Self { actions, children: Arc::new(children) }
     }
 
     pub(crate) fn actions(&self) -> &mpsc::Sender<RuntimeAction> {
