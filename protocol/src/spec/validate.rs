@@ -255,12 +255,17 @@ impl Mount {
             let inside = is_target(&format!("/{path}"));
             check(inside, &at("mounts", path), "is not a path inside the volume")?;
         }
-        if let Self::Bind { source, .. } = self {
+        if let Self::Bind { source, read_only, .. } = self {
             let field = at("mounts", source);
             let absolute = source.starts_with('/') && is_line(source);
             check(absolute, &field, "is not an absolute path of a host")?;
-            let allowed = !leads_to_secrets(source);
-            check(allowed, &field, "leads to the secrets of the node, which no container mounts")?;
+            // What is above them is mounted without them.
+            let allowed = !leads_to_secrets(source) || (*read_only && !is_of_secrets(source));
+            check(
+                allowed,
+                &field,
+                "leads to the secrets of the node, which no container mounts; what is above them, read-only",
+            )?;
         }
         Ok(target)
     }
@@ -400,6 +405,24 @@ fn is_target(text: &str) -> bool {
 /// Returns whether a path is that of a directory with secrets, in one, or above one. What symbolic links make of it only
 /// the node knows that starts the container.
 fn leads_to_secrets(path: &str) -> bool {
+    let components = components(path);
+    SECRET_DIRECTORIES.iter().any(|directory| {
+        let directory = directory.split('/').filter(|it| !it.is_empty());
+        directory.zip(&components).all(|(a, b)| a == *b)
+    })
+}
+
+/// Returns whether a path is that of a directory with secrets, or in one.
+fn is_of_secrets(path: &str) -> bool {
+    let components = components(path);
+    SECRET_DIRECTORIES.iter().any(|directory| {
+        let directory: Vec<&str> = directory.split('/').filter(|it| !it.is_empty()).collect();
+        components.starts_with(&directory)
+    })
+}
+
+/// Returns the components of an absolute path in normal form.
+fn components(path: &str) -> Vec<&str> {
     let mut components = Vec::new();
     for component in path.split('/') {
         match component {
@@ -408,10 +431,7 @@ fn leads_to_secrets(path: &str) -> bool {
             component => components.push(component),
         }
     }
-    SECRET_DIRECTORIES.iter().any(|directory| {
-        let directory = directory.split('/').filter(|it| !it.is_empty());
-        directory.zip(&components).all(|(a, b)| a == *b)
-    })
+    components
 }
 
 #[cfg(test)]

@@ -186,7 +186,7 @@ impl DockerClient {
         let spec = &placed;
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
-            self.protected.check(&spec.mounts)?;
+            let hidden = self.protected.check(&spec.mounts)?;
             self.create_host_paths(spec).await?;
             self.check_engine(&client, id, spec).await?;
             // Before the permit: a server may have to be asked for them.
@@ -218,8 +218,16 @@ impl DockerClient {
             let joins = network_of.as_ref().map(|container| format!("container:{container}"));
             let pinned = spec.image_id.as_deref().map(str::parse).transpose()?;
             let image = self.images.engine_name(&spec.image, pinned.as_ref()).await?;
-            let context =
-                ContainerContext { networks, network_of, image, volumes, dns, files, epoch };
+            let context = ContainerContext {
+                networks,
+                network_of,
+                image,
+                volumes,
+                dns,
+                files,
+                epoch,
+                hidden,
+            };
             let body = container::body(&self.identity, id, &self.confined(spec).await?, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
