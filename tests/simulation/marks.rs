@@ -64,6 +64,7 @@ marks! {
     CoreServed = "a healthy core served while the rest of the cluster was broken", 150;
     CoreOfMinority = "a healthy core served that was the smaller part of the cluster", 150;
     ManyNodes = "a cluster had more than 12 nodes", 150;
+    RunBegan = "a run of a schedule began", 150;
     DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
 

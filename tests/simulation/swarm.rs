@@ -4,19 +4,20 @@
 //! mode has it; one without faults, in which the cluster must converge and then take no actions; and the death of one host.
 
 use vc_crdt::KnownVersions;
-use vc_protocol::Millis;
+use vc_engine::Mutation;
+use vc_protocol::{Millis, ServiceKey};
 
 use crate::faults::LONGEST;
 use crate::invariants::{
     bounded_at_rest, documents_converge, minimal_movement, no_actions_at_rest, no_flapping,
-    no_overcommit, replicas_rescheduled, view_check,
+    no_overcommit, replicas_rescheduled, runs_once, view_check,
 };
 use crate::kind::Kind;
 use crate::marks::Mark;
 use crate::network::NetworkFaults;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::services::{deploy, resources, service};
+use crate::services::{SCHEDULED, any_scheduled, deploy, resources, service};
 use crate::settings::Settings;
 use crate::versions::next;
 use crate::world::{Event, World};
@@ -51,6 +52,12 @@ pub fn run(settings: &Settings) {
         world.run(pause);
     }
     world.mark_if(plan.nodes > 12, Mark::ManyNodes);
+    let begun = world.history.cursor();
+    let mut drawn = Rng::new(settings.seed ^ 0x7363_6865);
+    if drawn.permille(300) {
+        // A node of another version in the cluster may not know schedules.
+        world.request(0, deploy(any_scheduled(&mut drawn)));
+    }
     for &planned in &plan.events {
         world.schedule(planned.at, Event::Inject(planned));
     }
@@ -63,7 +70,10 @@ pub fn run(settings: &Settings) {
     world.trace_world("faults end");
     world.heal_all();
     retry_removals(&mut world);
+    suspend_schedule(&mut world);
     rest(&mut world);
+    let runs = runs_once::check(&world, begun).unwrap_or_else(|it| panic!("{it}"));
+    world.mark_if(runs > 0, Mark::RunBegan);
     if is_mixed {
         upgrade_all(&mut world);
     }
@@ -156,9 +166,26 @@ fn retry_removals(world: &mut World) {
         let Some(&by) = world.running().first() else { return };
         if !world.knows_left(by, index) {
             let node = format!("m{index}");
-            world.request(by, vc_engine::Mutation::Leave { node, force: true });
+            world.request(by, Mutation::Leave { node, force: true });
         }
     }
+}
+
+/// Scales the scheduled service to 0, so that the cluster comes to rest.
+fn suspend_schedule(world: &mut World) {
+    let service: ServiceKey = SCHEDULED.parse().expect("a service");
+    let is_due = |world: &World| {
+        let runs = |index: usize| world.engine(index).view().cluster.replicas(&service) > 0;
+        let is_there =
+            |index: usize| world.engine(index).view().cluster.services.contains_key(&service);
+        world.acting().into_iter().find(|&index| is_there(index) && runs(index))
+    };
+    for _ in 0..100 {
+        let Some(by) = is_due(world) else { return };
+        world.request(by, Mutation::Scale { service: SCHEDULED.to_owned(), replicas: 0 });
+        world.run(2_000);
+    }
+    panic!("the schedule cannot be suspended");
 }
 
 /// Waits without faults until the cluster has converged, and checks that it then takes no actions.

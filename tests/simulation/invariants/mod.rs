@@ -14,6 +14,7 @@ pub mod one_holder;
 pub mod one_instance_per_slot;
 pub mod replicas_rescheduled;
 pub mod routes_lead_to_instances;
+pub mod runs_once;
 pub mod updates_end;
 
 use vc_crdt::View;
