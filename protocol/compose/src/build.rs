@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::environment::pairs;
-use super::files::expand_home;
+use super::files::{Files, expand_home};
 use super::model::Build;
 use super::settings;
 use super::walk::{At, Fields};
@@ -11,7 +11,12 @@ use super::yaml::Node;
 use vc_protocol::{ServiceKey, parse_memory};
 
 /// Reads the short form (a context) or the long form. The image is tagged `image`, or `PROJECT-SERVICE:latest` without one.
-pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Build {
+pub(super) fn read(
+    service: &ServiceKey,
+    image: Option<&str>,
+    at: &At<'_>,
+    files: &Files<'_>,
+) -> Build {
     let tag = image
         .map_or_else(|| format!("{}-{}:latest", service.project, service.service), str::to_owned);
     let mut build = Build {
@@ -22,6 +27,7 @@ pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Bu
         args: BTreeMap::new(),
         target: None,
         contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         options: Vec::new(),
         tag,
     };
@@ -43,9 +49,11 @@ pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Bu
         build.target = fields.take("target").and_then(text);
         let context = fields.take("context");
         contexts(&mut fields, &mut build);
+        for item in fields.take("secrets").map(|at| at.items()).unwrap_or_default() {
+            build.secrets.extend(files.build_secret(&item));
+        }
         options(&mut fields, &mut build.options);
         fields.finish(&[
-            ("secrets", OWN),
             ("privileged", OWN),
             ("isolation", " is for Windows: leave it out"),
         ]);

@@ -83,6 +83,41 @@ impl<'a> Files<'a> {
         mounts
     }
 
+    /// Reads an item of `build.secrets`. Returns the id that the Dockerfile has for it, and the path of its file.
+    pub(super) fn build_secret(&self, at: &At<'_>) -> Option<(String, String)> {
+        let (named, target) = if let Node::Map(_) = at.node {
+            let mut fields = at.fields();
+            let (source, target) = (fields.take("source"), fields.take("target"));
+            // Of the mount, which a Dockerfile says for itself.
+            for key in ["uid", "gid", "mode"] {
+                fields.take(key);
+            }
+            fields.finish(&[]);
+            (source, target)
+        } else {
+            (Some(at.clone()), None)
+        };
+        let Some(named) = named else {
+            at.refuse("has no source: name what is declared at the top");
+            return None;
+        };
+        let name = named.text()?;
+        let id = target.and_then(|at| at.text()).unwrap_or(name).to_owned();
+        let file = FileId { kind: FileKind::Secret, name: name.to_owned() };
+        match self.declared.get(&file) {
+            Some(Some(Source::Path(path))) => match expand_home(path.text()?, path.walk) {
+                Some(path) => return Some((id, path)),
+                None => path.invalid("the variable HOME is not set"),
+            },
+            Some(Some(_)) => named.invalid(format!(
+                "'{name}' is not a file: for a build declare it with file:, or build the image with your own command"
+            )),
+            Some(None) => {}
+            None => named.refuse(undeclared("secrets", name)),
+        }
+        None
+    }
+
     fn long(&self, kind: FileKind, at: &At<'_>) -> Option<FileMount> {
         let mut fields = at.fields();
         let [source, target, uid, gid, mode] =
@@ -114,9 +149,7 @@ impl<'a> Files<'a> {
         match self.declared.get(&file) {
             Some(Some(source)) => self.bring(&file, source),
             Some(None) => {}
-            None => at.refuse(format!(
-                "names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top"
-            )),
+            None => at.refuse(undeclared(top, name)),
         }
         let target = match target {
             Some(at) => at.read(|text| absolute(text, Some(base)))?,
@@ -239,6 +272,10 @@ pub(super) fn expand_home(path: &str, walk: &Walk<'_>) -> Option<String> {
         }
         _ => Some(path.to_owned()),
     }
+}
+
+fn undeclared(top: &str, name: &str) -> String {
+    format!("names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top")
 }
 
 /// Reads the source of a declared secret or config.

@@ -43,7 +43,7 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         at.refuse("has no image: name one with image:, or say how to build it with build:");
     }
     let image = image.and_then(|at| at.read(reference));
-    let build = build.map(|at| build::read(&key, image.as_deref(), &at));
+    let build = build.map(|at| build::read(&key, image.as_deref(), &at, &top.files));
     let image = image.or_else(|| build.as_ref().map(|build| build.tag.clone()));
 
     let mut deploy = deploy::take(&mut fields);

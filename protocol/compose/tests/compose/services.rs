@@ -402,6 +402,31 @@ fn the_mounts_of_another_service_are_given() {
 }
 
 #[test]
+fn a_build_has_the_files_of_its_secrets() {
+    let top = "secrets: {npm: {file: ./npmrc}, home: {file: ~/key}, token: {environment: TAG}}\n";
+    let project =
+        beside(top, "build: {context: ., secrets: [npm, {source: home, target: ssh, mode: 0400}]}");
+    let secrets = [("npm", "./npmrc"), ("ssh", "/home/ann/key")];
+    let secrets = secrets.map(|(id, path)| (id.to_owned(), path.to_owned()));
+    let project = project.unwrap();
+    assert_eq!(project.builds[0].secrets, secrets.into());
+    assert!(project.files.is_empty(), "the cluster does not get them");
+    for (secret, refusal) in [
+        (
+            "token",
+            "services.s.build.secrets[0]: 'token' is not a file: for a build declare it with file:, or build the image with your own command",
+        ),
+        (
+            "gone",
+            "services.s.build.secrets[0] names 'gone', which is not declared: write secrets: {gone: {file: …}} at the top",
+        ),
+    ] {
+        let refused = beside(top, &format!("build: {{context: ., secrets: [{secret}]}}"));
+        assert_eq!(&*refused.expect_err(secret), refusal);
+    }
+}
+
+#[test]
 fn a_build_has_the_options_of_docker_build() {
     let build = "build: {context: ., network: host, no_cache: true, pull: false, cache_from: [a, b], labels: {l: 1}, tags: t, \
                  shm_size: 1m, extra_hosts: [h=1.2.3.4], ulimits: {nofile: 5}, ssh: [default], platforms: [linux/amd64], \
