@@ -53,10 +53,7 @@ pub(super) fn read(
             build.secrets.extend(files.build_secret(&item));
         }
         options(&mut fields, &mut build.options);
-        fields.finish(&[
-            ("privileged", OWN),
-            ("isolation", " is for Windows: leave it out"),
-        ]);
+        fields.finish(&[("privileged", OWN), ("isolation", " is for Windows: leave it out")]);
         context
     } else {
         Some(at.clone())
@@ -106,12 +103,18 @@ fn options(fields: &mut Fields<'_>, found: &mut Vec<(&'static str, String)>) {
         ("cache_from", "cache-from"),
         ("cache_to", "cache-to"),
         ("tags", "tag"),
-        ("ssh", "ssh"),
         ("entitlements", "allow"),
         ("no_cache_filter", "no-cache-filter"),
     ] {
         let items = fields.take(key).map(|at| at.one_or_many()).unwrap_or_default();
         found.extend(items.iter().filter_map(|at| Some((option, at.text()?.to_owned()))));
+    }
+    for (id, path, at) in fields.take("ssh").map(|at| pairs(&at)).unwrap_or_default() {
+        match path.filter(|path| !path.is_empty()).map(|path| expand_home(&path, at.walk)) {
+            None => found.push(("ssh", id)),
+            Some(Some(path)) => found.push(("ssh", format!("{id}={path}"))),
+            Some(None) => at.invalid("the variable HOME is not set"),
+        }
     }
     let shm = fields.take("shm_size").and_then(|at| at.read(parse_memory));
     found.extend(shm.map(|bytes| ("shm-size", bytes.to_string())));

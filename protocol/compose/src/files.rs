@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 
+use super::environment;
 use super::model::{Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES};
 use super::problem::Problem;
 use super::target::{Targets, absolute};
@@ -275,13 +276,17 @@ pub(super) fn expand_home(path: &str, walk: &Walk<'_>) -> Option<String> {
 }
 
 fn undeclared(top: &str, name: &str) -> String {
-    format!("names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top")
+    format!(
+        "names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top"
+    )
 }
 
 /// Reads the source of a declared secret or config.
 fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
     let mut fields = at.fields();
     super::declared::check_renaming(name, &mut fields);
+    // Labels are checked and otherwise unused.
+    fields.take("labels").map(|at| environment::labels(&at));
     super::declared::refuse_unless_false(
         &mut fields,
         "external",

@@ -401,6 +401,58 @@ fn the_mounts_of_another_service_are_given() {
     );
 }
 
+/// Files of the tests of compose-go, by their rules.
+#[test]
+fn forms_that_compose_accepts_are_read() {
+    let environment = |list: &str| {
+        service(&format!("environment: {list}")).unwrap().spec.into_inner().container.environment
+    };
+    let of = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    assert_eq!(environment("[A=1, GONE, A=2, GONE=, B=1, B]"), of(&[("A", "2"), ("GONE", "")]));
+    let hosts = service("extra_hosts: ['db=10.0.0.1,10.0.0.2']").unwrap();
+    assert_eq!(hosts.spec.container.settings.extra_hosts, ["db:10.0.0.1", "db:10.0.0.2"]);
+    let top = "volumes: {data: {external: {name: old}}}\n\
+               secrets: {key: {file: a.txt, labels: {l: 1}}}\n\
+               networks: {proxy: {external: {name: edge}}}\n";
+    let lines = "volumes: ['data:/d']\nsecrets: [key]\nnetworks: [proxy]";
+    let project = beside(top, lines).unwrap();
+    let networks = &project.services[0].spec.container.shared_networks;
+    assert_eq!(networks.keys().map(|it| it.as_str()).collect::<Vec<_>>(), ["edge"]);
+    assert!(project.warnings[0].contains("What Docker has as 'old' stays there"));
+    let ssh = |ssh: &str| {
+        let project = beside("", &format!("build: {{context: ., ssh: {ssh}}}")).unwrap();
+        project.builds[0].options.clone()
+    };
+    let option = |value: &str| vec![("ssh", value.to_owned())];
+    assert_eq!(ssh("[default]"), option("default"));
+    assert_eq!(ssh("['git=~/key']"), option("git=/home/ann/key"));
+    assert_eq!(ssh("{git: /key}"), option("git=/key"));
+}
+
+#[test]
+fn forms_that_have_no_meaning_here_are_refused_with_advice() {
+    let hook = "is not supported: nothing but the container's own processes runs where it runs; do it in its entrypoint";
+    all_refused(&[
+        ("post_start: [{command: x}]", &format!("services.s.post_start {hook}")),
+        (
+            "use_api_socket: true",
+            "services.s.use_api_socket is not supported: mount /var/run/docker.sock",
+        ),
+        (
+            "models: [ai]",
+            "services.s.models is not supported: run the model as a service, and give others its address",
+        ),
+    ]);
+    let top = "volumes: {data: {driver_opts: {type: none, o: bind, device: ./data}}}\n";
+    let refused = beside(top, "volumes: ['data:/d']").expect_err("relative");
+    assert_eq!(
+        &*refused,
+        "volumes.data.driver_opts.device: is relative: mount the directory in the services, as in ./data:/data"
+    );
+}
+
 #[test]
 fn a_build_has_the_files_of_its_secrets() {
     let top = "secrets: {npm: {file: ./npmrc}, home: {file: ~/key}, token: {environment: TAG}}\n";
