@@ -80,7 +80,11 @@ impl DockerClient {
         let path =
             format!("/containers/{container}/attach?stream=1&stdout=1&stderr=1&stdin={stdin}");
         let attached = hijack(&self.host, &path, String::new()).await;
-        let (input, output) = attached.map_err(RuntimeError::Exec)?;
+        // One whose creation failed is gone again, and another one follows.
+        let (input, output) = attached.map_err(|error| {
+            let is_gone = error.to_string().contains("No such container");
+            if is_gone { not_waiting() } else { RuntimeError::Exec(error) }
+        })?;
         self.attached.add(&container);
         let output = ExecOutput::new(output, request.tty);
         let process = ExecProcess::of_container(client, container);
