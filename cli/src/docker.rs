@@ -221,6 +221,9 @@ fn arguments(build: &Build) -> Vec<String> {
     for (name, context) in &build.contexts {
         option("--build-context", format!("{name}={context}"));
     }
+    for (id, path) in &build.secrets {
+        option("--secret", format!("id={id},src={path}"));
+    }
     arguments.extend(build.options.iter().map(|(name, value)| format!("--{name}={value}")));
     arguments.push(build.context.clone());
     arguments
@@ -258,17 +261,19 @@ mod tests {
             args: [("VERSION".to_owned(), "7".to_owned())].into(),
             target: Some("release".to_owned()),
             contexts: [("base".to_owned(), "/src/base".to_owned())].into(),
+            secrets: [("npm".to_owned(), "/src/npmrc".to_owned())].into(),
             options: vec![("network", "host".to_owned())],
             tag: "shop-web".to_owned(),
         };
         let line = |build: &Build| arguments(build).join(" ");
         assert_eq!(
             line(&build),
-            "build --tag shop-web --file /src/web/docker/Dockerfile --build-arg VERSION=7 --target release --build-context base=/src/base --network=host /src/web"
+            "build --tag shop-web --file /src/web/docker/Dockerfile --build-arg VERSION=7 --target release --build-context base=/src/base --secret id=npm,src=/src/npmrc --network=host /src/web"
         );
         build.dockerfile_inline = Some("FROM scratch".to_owned());
         (build.dockerfile, build.target) = (None, None);
         (build.contexts, build.options) = (BTreeMap::new(), Vec::new());
+        build.secrets.clear();
         assert_eq!(line(&build), "build --tag shop-web --file - --build-arg VERSION=7 /src/web");
     }
 }

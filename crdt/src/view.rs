@@ -113,10 +113,12 @@ impl View {
             let node = node(id, state, &cluster, &up, &digests, rules)?;
             Some((id, Node { silent_ms, ..node }))
         });
+        let counted = counted(&nodes, rules);
         let services = cluster.services.iter().map(|(key, record)| {
             let demand = ServiceDemand {
                 spec: effective[key].clone(),
                 replicas: cluster.replicas(key),
+                needs: needs(effective[key], &counted, rules),
                 ended: runs.ended(key),
                 due: due(key, effective[key], &cluster, &runs, &up),
                 revision: record.revision,
@@ -238,6 +240,11 @@ impl View {
         self.servers.intersection(&self.up).copied()
     }
 
+    /// Returns what each replica of a service takes of resources that are counted.
+    pub fn needs(&self, spec: &ServiceSpec) -> BTreeMap<String, u64> {
+        needs(spec, &counted(&self.nodes, self.rules), self.rules)
+    }
+
     /// Returns the plan as if these services were deployed.
     pub fn plan_with(&self, deployments: &[Deployment]) -> Plan {
         let mut input = self.input.clone();
@@ -247,6 +254,7 @@ impl View {
             let demand = ServiceDemand {
                 spec: deployment.spec.clone(),
                 replicas,
+                needs: self.needs(&deployment.spec),
                 ended: BTreeSet::new(),
                 due: BTreeMap::new(),
                 revision: Lamport::MAX,
@@ -440,6 +448,21 @@ fn moves(
     orders.map(|(slot, order)| (slot.clone(), (order.from, order.to))).collect()
 }
 
+/// Returns the kinds of resources that are counted: those that a member says it has.
+fn counted(nodes: &BTreeMap<NodeId, NodeState>, rules: Rules) -> BTreeSet<&str> {
+    let infos = nodes.values().filter_map(|state| state.info.as_ref());
+    let kinds = infos.flat_map(|info| info.generic_resources.keys().map(String::as_str));
+    kinds.filter(|_| rules.resources).collect()
+}
+
+/// Returns what each replica of a service takes of resources that are counted.
+fn needs(spec: &ServiceSpec, counted: &BTreeSet<&str>, rules: Rules) -> BTreeMap<String, u64> {
+    match rules.resources {
+        true => spec.needs(|kind| counted.contains(kind)),
+        false => BTreeMap::new(),
+    }
+}
+
 fn node(
     id: NodeId,
     state: &NodeState,
@@ -479,6 +502,11 @@ fn node(
         runtime: info.runtime,
         labels: info.labels.clone(),
         capacity: info.capacity,
+        generic_resources: if rules.resources {
+            info.generic_resources.clone()
+        } else {
+            BTreeMap::new()
+        },
         volume_room: Some(info.volume_room).filter(|&room| room > 0 && rules.copies),
         up: up.contains(&id),
         silent_ms: 0,

@@ -55,6 +55,7 @@ Examples:
   vc-node run                                        with the settings that are remembered
   vc-node run --memory 4g                            with less memory from now on
   vc-node run --volume-bandwidth 50MB                send copies of volumes with at most 50 MB a second
+  vc-node run --resource gpu=2                       let placement count two GPUs
   vc-node run --label disk=hdd --yes                 replace all labels, whatever ends by it
   vc-node run --unset cpus --unset no-mdns           return to the defaults of these")]
     Run {

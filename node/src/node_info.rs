@@ -43,6 +43,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         },
         capacity,
         volume_room: 0,
+        generic_resources: settings.resources.iter().cloned().collect(),
         labels: settings.labels.iter().cloned().collect::<BTreeMap<_, _>>(),
         addresses,
         epoch: 0,

@@ -469,6 +469,10 @@ pub struct ExecRequest {
     pub working_dir: Option<String>,
     /// Initial size of the terminal: columns and rows.
     pub size: Option<(u16, u16)>,
+    /// Whether to attach to the instance itself, which waits for that and then starts
+    /// ([`attach`](crate::spec::ContainerSpec::attach)); the command, user and environment are then its own.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub attach: bool,
 }
 
 /// Files to copy, as a tar archive with one root. After [`Reply::Ready`] both sides send the frames of [`crate::exec`]:

@@ -25,6 +25,9 @@ pub struct NodeInfo {
     /// Bytes of disk that it has for volumes, what its copies take with them; 0 if it does not say.
     #[serde(default, skip_serializing_if = "is_zero")]
     pub volume_room: u64,
+    /// How many it has of each resource that is counted, given with `--resource`.
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub generic_resources: BTreeMap<String, u64>,
     /// Labels given with `--label`.
     pub labels: BTreeMap<String, String>,
     /// Addresses at which it can be dialled.
@@ -64,6 +67,7 @@ impl NodeInfo {
             runtime: RuntimeKind::Docker,
             capacity: Resources { cpu_millis: 4000, memory_bytes: 4 << 30 },
             volume_room: 0,
+            generic_resources: BTreeMap::new(),
             labels: BTreeMap::new(),
             addresses: Vec::new(),
             supports: Supports::default(),

@@ -26,7 +26,7 @@ use crate::volume::VolumeSpec;
 use crate::{Millis, Name, Resources, ServiceKey};
 
 pub use cgroup::{Blkio, Cgroup};
-pub use devices::{CDI, DeviceRequest};
+pub use devices::{ALL, CDI, DeviceRequest, GPU};
 pub use disconnect::{DisconnectPolicy, Reconcile};
 pub use mode::ServiceMode;
 pub use mounts::{FileContent, FileId, FileKind, FileMount, MAX_FILE_BYTES, Mount};
@@ -59,12 +59,19 @@ pub struct ServiceSpec {
     /// How many slots of a replicated job run at a time; 0 for all.
     #[serde(default, skip_serializing_if = "is_default")]
     pub max_concurrent: u32,
+    /// How many of its replicas a node may run; 0 for any number. Without effect where there is one for each node. Rules of placement from
+    /// version 7 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub max_replicas_per_node: u32,
     /// When it runs, for a replicated job: it has a slot for each time, whose number is the time in seconds since 1970.
     #[serde(default, skip_serializing_if = "is_default")]
     pub schedule: Option<Schedule>,
     /// Constraints on the node.
     #[serde(default, skip_serializing_if = "is_default")]
     pub constraints: Vec<Constraint>,
+    /// How many each replica takes of resources that nodes count, by kind. Rules of placement from version 7 on read it.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub generic_resources: BTreeMap<String, u64>,
     /// Services of the same project that an instance waits for before it starts.
     #[serde(default, skip_serializing_if = "is_default")]
     pub depends_on: BTreeMap<Name, Dependency>,
@@ -115,7 +122,8 @@ impl ServiceSpec {
     }
 
     /// Returns whether an update starts the new instance before it stops the old one: never for an exclusive service, else as
-    /// configured, otherwise if the instances share neither a writable mount nor a network on which both would listen.
+    /// configured, otherwise if the instances share neither a writable mount nor a network on which both would listen, and a node may
+    /// run any number of them.
     pub fn starts_first(&self) -> bool {
         match self.update.order {
             // A run that has begun is not begun beside it.
@@ -126,9 +134,25 @@ impl ServiceSpec {
                     self.container.network_mode,
                     Some(NetworkMode::Host | NetworkMode::Service(_))
                 );
-                !binds_ports && !self.container.mounts.iter().any(Mount::is_shared)
+                !binds_ports
+                    && self.max_replicas_per_node == 0
+                    && !self.container.mounts.iter().any(Mount::is_shared)
             }
         }
+    }
+
+    /// Returns how many each replica takes of resources that nodes count: what it says, and the devices that it requests of other
+    /// kinds, as far as these are counted. [`ALL`] stands for all that a node has.
+    pub fn needs(&self, is_counted: impl Fn(&str) -> bool) -> BTreeMap<String, u64> {
+        let mut needs = BTreeMap::new();
+        let requests = &self.container.settings.device_requests;
+        let devices = requests.iter().flat_map(DeviceRequest::kinds);
+        for (kind, count) in devices.filter(|(kind, _)| is_counted(kind)) {
+            let need: &mut u64 = needs.entry(kind.to_owned()).or_default();
+            *need = need.saturating_add(count);
+        }
+        needs.extend(self.generic_resources.clone());
+        needs
     }
 
     /// Returns the named volumes.
@@ -264,6 +288,9 @@ pub struct ContainerSpec {
     /// Settings that are passed to Docker.
     #[serde(default, skip_serializing_if = "is_default")]
     pub settings: Settings,
+    /// Whether it starts only when a client attaches to it, and is stopped when that client is gone.
+    #[serde(default, skip_serializing_if = "is_default")]
+    pub attach: bool,
     /// Counter of `vc restart`: a new number makes new instances, as Docker Swarm's `ForceUpdate` does.
     #[serde(default, skip_serializing_if = "is_default")]
     pub force_update: u64,

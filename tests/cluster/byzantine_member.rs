@@ -160,6 +160,7 @@ fn a_worker_alone_changes_nothing_and_reaches_no_instance_of_others() {
             user: None,
             working_dir: None,
             size: None,
+            attach: false,
         };
         Delegated::new(token.to_owned(), None, InstanceRequest::Exec { instance, exec })
     };

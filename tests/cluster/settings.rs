@@ -85,6 +85,35 @@ fn a_change_that_ends_instances_is_refused_until_it_is_confirmed() {
 }
 
 #[test]
+fn the_resources_of_a_node_are_counted() {
+    let mut cluster = Cluster::found();
+    let mut licensed = cluster.outsider("n2");
+    licensed.options.extend(["--resource", "licence=2"].map(str::to_owned));
+    licensed.start(&["join", &cluster.node_token(0, "server")]);
+    cluster.nodes.push(licensed);
+    cluster.all_up();
+    let needs = "    deploy: {resources: {reservations: {generic_resources: \
+                 [{discrete_resource_spec: {kind: licence, value: 1}}]}}}\n";
+    cluster.deploy(0, &with("shop", "solver", 2, needs));
+    let row = labelled(&cluster);
+    assert_eq!(row["generic_resources"], serde_json::json!({"licence": 2}));
+    assert_eq!(row["generic_reserved"], serde_json::json!({"licence": 2}));
+
+    let file = cluster.file("three.yaml", &with("shop", "solver", 3, needs));
+    let planned = cluster.vc(0, &["plan", &file]).done();
+    for reason in ["n1: has no licence, 1 required", "n2: has 0 of 2 licence free, 1 required"] {
+        assert!(planned.contains(reason), "{planned}");
+    }
+    cluster.nodes[1].stop();
+    let refusal = "would end shop/solver.1, shop/solver.2: nothing was changed; repeat with --yes";
+    cluster.nodes[1].attempt_rerun(&["--unset", "resource"]).refused_with(refusal);
+    cluster.nodes[1].rerun(&["--resource", "licence=3"]);
+    cluster.all_up();
+    cluster.deploy(0, &with("shop", "solver", 3, needs));
+    assert_eq!(labelled(&cluster)["generic_reserved"], serde_json::json!({"licence": 3}));
+}
+
+#[test]
 fn another_runtime_starts_after_the_instances_in_the_present_one_have_ended() {
     let mut cluster = cluster();
     assert_eq!(cluster.nodes[1].processes().len(), 2);

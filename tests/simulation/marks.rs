@@ -73,6 +73,7 @@ marks! {
     VolumeWentOn = "another node went on with a volume, from a snapshot", 150;
     ConflictKept = "what the former writer of a volume had written last was kept aside", 150;
     DamageIgnored = "a node ignored data that its disk had damaged", 150;
+    RunBegan = "a run of a schedule began", 150;
     DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
 

@@ -4,8 +4,9 @@ use std::collections::BTreeMap;
 
 use vc_engine::Mutation;
 use vc_protocol::spec::{
-    Attribute, Constraint, ContainerSpec, Dependency, Deployment, FailureAction, Healthcheck, Port,
-    PortProtocol, Publish, ServiceSpec, UpdateOrder,
+    Attribute, Constraint, ContainerSpec, Dependency, Deployment, FailureAction, Healthcheck,
+    Overlap, Port, PortProtocol, Publish, RestartCondition, Schedule, ServiceMode, ServiceSpec,
+    UpdateOrder,
 };
 use vc_protocol::{Resources, ServiceKey};
 
@@ -38,6 +39,27 @@ pub fn version(mut deployment: Deployment, version: u64) -> Deployment {
 /// Returns the mutation that deploys a service.
 pub fn deploy(deployment: Deployment) -> Mutation {
     Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new(), projects: None }
+}
+
+/// The service that runs at the times of a schedule.
+pub const SCHEDULED: &str = "shop/backup";
+
+/// Returns the service that runs every ten seconds, at most once for each time.
+pub fn any_scheduled(rng: &mut Rng) -> Deployment {
+    let mut backup = any_job(rng, service("backup", 1));
+    let overlap = rng.pick(&Overlap::ALL);
+    backup.spec.schedule = Some(Schedule { overlap, ..Schedule::new("*/10 * * * * *") });
+    backup
+}
+
+/// Makes a job of a service: each instance exits after at most 15 s, and is not tried again.
+fn any_job(rng: &mut Rng, mut of: Deployment) -> Deployment {
+    of.spec.mode = ServiceMode::ReplicatedJob;
+    let (code, after) = (rng.pick(&["0", "0", "3"]), rng.within((500, 15_000)));
+    let command = ["exit".to_owned(), code.to_owned(), after.to_string()];
+    of.spec.container.command = Some(command.into());
+    of.spec.container.restart.condition = RestartCondition::None;
+    of
 }
 
 const NAMES: [&str; 6] = ["web", "api", "mail", "jobs", "cache", "search"];
@@ -119,5 +141,14 @@ fn any_service(rng: &mut Rng, name: &str) -> Deployment {
     if name != "web" && rng.permille(200) {
         one.spec.depends_on.insert("web".parse().expect("a name"), Dependency::ServiceStarted);
     }
-    one
+    // Of a stream of its own: what else a seed draws is as before.
+    let mut rng = Rng::new(rng.clone().number());
+    match name {
+        "jobs" if rng.permille(500) => any_job(&mut rng, one),
+        "search" if rng.permille(300) => {
+            one.spec.mode = ServiceMode::Global;
+            one
+        }
+        _ => one,
+    }
 }

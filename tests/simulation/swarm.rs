@@ -8,20 +8,20 @@ use std::collections::BTreeSet;
 use vc_crdt::KnownVersions;
 use vc_engine::Mutation;
 use vc_protocol::lease::{LEASE_MS, MAX_VOTERS};
-use vc_protocol::{Millis, NodeId, Slot};
+use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
 
 use crate::check::Violation;
 use crate::faults::LONGEST;
 use crate::invariants::{
     bounded_at_rest, documents_converge, is_exclusive, minimal_movement, no_actions_at_rest,
-    no_flapping, no_overcommit, replicas_rescheduled, view_check,
+    no_flapping, no_overcommit, replicas_rescheduled, runs_once, view_check,
 };
 use crate::kind::Kind;
 use crate::marks::Mark;
 use crate::network::NetworkFaults;
 use crate::plan::Plan;
 use crate::rng::Rng;
-use crate::services::{deploy, resources, service};
+use crate::services::{SCHEDULED, any_scheduled, deploy, resources, service};
 use crate::settings::Settings;
 use crate::versions::next;
 use crate::workloads::needs_voters;
@@ -64,6 +64,12 @@ pub fn run(settings: &Settings) {
         world.writes_until = world.now + plan.duration + LONGEST;
         world.schedule(0, Event::Write);
     }
+    let begun = world.history.cursor();
+    let mut drawn = Rng::new(settings.seed ^ 0x7363_6865);
+    if drawn.permille(300) {
+        // A node of another version in the cluster may not know schedules.
+        world.request(0, deploy(any_scheduled(&mut drawn)));
+    }
     for &planned in &plan.events {
         world.schedule(planned.at, Event::Inject(planned));
     }
@@ -76,7 +82,10 @@ pub fn run(settings: &Settings) {
     world.trace_world("faults end");
     world.heal_all();
     retry_removals(&mut world);
+    suspend_schedule(&mut world);
     rest(&mut world);
+    let runs = runs_once::check(&world, begun).unwrap_or_else(|it| panic!("{it}"));
+    world.mark_if(runs > 0, Mark::RunBegan);
     if is_mixed {
         upgrade_all(&mut world);
     }
@@ -216,6 +225,23 @@ fn retry_removals(world: &mut World) {
             world.request(by, Mutation::Leave { node, force: true });
         }
     }
+}
+
+/// Scales the scheduled service to 0, so that the cluster comes to rest.
+fn suspend_schedule(world: &mut World) {
+    let service: ServiceKey = SCHEDULED.parse().expect("a service");
+    let is_due = |world: &World| {
+        let runs = |index: usize| world.engine(index).view().cluster.replicas(&service) > 0;
+        let is_there =
+            |index: usize| world.engine(index).view().cluster.services.contains_key(&service);
+        world.acting().into_iter().find(|&index| is_there(index) && runs(index))
+    };
+    for _ in 0..100 {
+        let Some(by) = is_due(world) else { return };
+        world.request(by, Mutation::Scale { service: SCHEDULED.to_owned(), replicas: 0 });
+        world.run(2_000);
+    }
+    panic!("the schedule cannot be suspended");
 }
 
 /// Waits without faults until the cluster has converged, and checks that it then takes no actions.

@@ -84,10 +84,7 @@ fn variable(text: &str) -> std::result::Result<String, VariableError> {
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
         let own_terminal = self.interactive && self.tty;
-        if own_terminal && !io::stdin().is_terminal() {
-            let error = ApiError::new(ErrorCode::InvalidArgument, "the input is not a terminal");
-            return Err(error.with_hint("omit -t").into());
-        }
+        check_terminal(own_terminal)?;
         let mut exec = ExecRequest {
             replica: self.target.replica_or(self.replica)?,
             service: self.target.service,
@@ -98,6 +95,7 @@ impl Args {
             user: self.user,
             working_dir: self.workdir,
             size: if self.tty { terminal::size() } else { None },
+            attach: false,
         };
         let code = app
             .in_session(async |session| {
@@ -106,22 +104,47 @@ impl Args {
                     return Err(SessionError::Unexpected.into());
                 };
                 let mut signals = StopSignals::subscribe()?;
-                let _raw = if own_terminal { Some(RawMode::enter()?) } else { None };
                 let input = self.interactive.then(terminal::input);
-                let resized = if own_terminal { Some(terminal::resized()?) } else { None };
+                let relayed = relay_terminal(session, input, own_terminal);
                 tokio::select! {
-                    code = relay(session, input, resized) => code,
+                    code = relayed => code,
                     stop = signals.receive() => Err(stop.into()),
                 }
             })
             .await?;
-        match u8::try_from(code) {
-            Ok(0) => Ok(()),
-            Ok(code) => Err(Stop::Exit(code).into()),
-            // Exit codes of this system are at most 255; it must not look like success.
-            Err(_) => Err(Stop::Exit(u8::MAX).into()),
-        }
+        exit_with(code)
     }
+}
+
+/// Errors: the code of a command that failed, as this program's.
+pub(super) fn exit_with(code: i64) -> Result {
+    match u8::try_from(code) {
+        Ok(0) => Ok(()),
+        Ok(code) => Err(Stop::Exit(code).into()),
+        // Exit codes of this system are at most 255; it must not look like success.
+        Err(_) => Err(Stop::Exit(u8::MAX).into()),
+    }
+}
+
+/// Errors: the input is to be a terminal, and is none.
+pub(super) fn check_terminal(own_terminal: bool) -> Result {
+    if own_terminal && !io::stdin().is_terminal() {
+        let error = ApiError::new(ErrorCode::InvalidArgument, "the input is not a terminal");
+        return Err(error.with_hint("omit -t").into());
+    }
+    Ok(())
+}
+
+/// Forwards input and output until the command has ended; returns its exit code. With `own_terminal` the terminal of this program is
+/// the command's meanwhile.
+pub(super) async fn relay_terminal(
+    session: &mut Session,
+    input: Option<mpsc::Receiver<Vec<u8>>>,
+    own_terminal: bool,
+) -> Result<i64> {
+    let _raw = if own_terminal { Some(RawMode::enter()?) } else { None };
+    let resized = if own_terminal { Some(terminal::resized()?) } else { None };
+    relay(session, input, resized).await
 }
 
 /// Forwards input and output until the command has ended; returns its exit code.

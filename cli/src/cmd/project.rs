@@ -116,6 +116,9 @@ impl ProjectArgs {
             for context in contexts.filter(|context| !is_url(context)) {
                 *context = directory.join(&*context).to_string_lossy().into_owned();
             }
+            for path in build.secrets.values_mut() {
+                *path = directory.join(&*path).to_string_lossy().into_owned();
+            }
         }
         for upload in &mut project.uploads {
             let home = env.get("HOME").filter(|_| upload.path.starts_with('~'));

@@ -1,21 +1,29 @@
 //! `vc run`: runs a command once, on a node that has room for it.
 
 use std::collections::BTreeMap;
+use std::time::Duration;
 
 use vc_client::{Session, SessionError, expect_reply};
-use vc_protocol::control::{LogRequest, Reply, Request, RunRow, RunState, ServiceRow};
+use vc_protocol::control::{ExecRequest, LogRequest, Reply, Request, RunRow, RunState, ServiceRow};
 use vc_protocol::spec::{
     ContainerSpec, Deployment, NetworkMode, RestartCondition, RestartPolicy, ServiceMode,
     ServiceSpec,
 };
 use vc_protocol::{ApiError, ErrorCode, IdError, Name, ServiceKey};
 
+use super::exec::{check_terminal, exit_with, relay_terminal};
 use crate::app::{App, change_all};
 use crate::error::{Error, Result, Stop, SystemError};
 use crate::render::{lost_lines, note, print};
+use crate::terminal::{self, StopSignals};
 
 /// The project of commands in images.
 const PROJECT: &str = "run";
+
+/// How often it is tried to attach to a job whose container is not there yet, as while its image is pulled.
+const ATTACH_INTERVAL: Duration = Duration::from_millis(300);
+/// From which attempt on it is said why that is so.
+const QUIET_ATTEMPTS: u32 = 7;
 
 /// Arguments of `vc run`.
 #[derive(Debug, clap::Args)]
@@ -23,12 +31,15 @@ const PROJECT: &str = "run";
 Examples:
   vc run --rm alpine:3 -- uname -a           an image, on the node that placement chooses
   vc run --rm shop/web -- ./manage.py migrate
+  vc run --rm -it alpine:3 -- sh             a shell in a container of its own
+  vc run --rm -i shop/db -- psql < dump.sql
   vc run -d --name import shop/web -- ./import.sh
   vc job logs shop/import -f                 what it writes; 'vc rm shop/import' removes it
 
 Of a deployed service it has everything but the ports and the healthcheck: its environment, networks, secrets and volumes. With a volume
-that is written it runs where the volume is, beside the service. It is a job: 'vc job history' has its exit code. It has no standard
-input; for a shell use 'vc exec -it', in an instance of the service. The exit code is that of the command. Ctrl-C stops and removes it.")]
+that is written it runs where the volume is, beside the service. It is a job: 'vc job history' has its exit code. The
+exit code is that of the command. With -i or -t it is stopped when vc ends, whatever ends it. Ctrl-C stops and removes it; with -it the
+command gets it.")]
 pub(crate) struct Args {
     /// Remove it when it has ended
     #[arg(long)]
@@ -36,6 +47,12 @@ pub(crate) struct Args {
     /// Return when it is deployed, and print its name
     #[arg(short, long, conflicts_with = "rm")]
     detach: bool,
+    /// Pass standard input to the command
+    #[arg(short, long, conflicts_with = "detach")]
+    interactive: bool,
+    /// Allocate a terminal for the command
+    #[arg(short, long, conflicts_with = "detach")]
+    tty: bool,
     /// Name of the job [default: made of the service or image]
     #[arg(long, value_name = "NAME")]
     name: Option<Name>,
@@ -55,6 +72,7 @@ pub(crate) struct Args {
 
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
+        check_terminal(self.interactive && self.tty)?;
         let deployment = app.in_session(async |session| self.deployment(session).await).await?;
         let service = deployment.service.clone();
         let deploy = Request::Deploy {
@@ -68,6 +86,14 @@ impl Args {
             .await?;
         if self.detach {
             return print(&format!("{service}\n"));
+        }
+        if self.is_attached() {
+            let ended =
+                app.in_session(async |session| self.attached(session, &service).await).await;
+            if self.rm || matches!(ended, Err(Error::Stop(_))) {
+                app.ask(Request::Remove { service: service.to_string() }).await?;
+            }
+            return exit_with(ended?);
         }
         let followed = follow(app, &service).await;
         let remove = self.rm || matches!(followed, Err(Error::Stop(Stop::Interrupted)));
@@ -88,6 +114,57 @@ impl Args {
                 format!("{service} did not end: {}", run.reason),
             )
             .into()),
+        }
+    }
+
+    /// Returns whether the command has the input or the terminal of this program.
+    fn is_attached(&self) -> bool {
+        self.interactive || self.tty
+    }
+
+    /// Attaches to the job once its container waits for that, and returns its exit code.
+    async fn attached(&self, session: &mut Session, service: &ServiceKey) -> Result<i64> {
+        let own_terminal = self.interactive && self.tty;
+        let request = Request::Exec(ExecRequest {
+            service: service.to_string(),
+            replica: None,
+            command: Vec::new(),
+            tty: self.tty,
+            stdin: self.interactive,
+            environment: Vec::new(),
+            user: None,
+            working_dir: None,
+            size: if self.tty { terminal::size() } else { None },
+            attach: true,
+        });
+        let mut signals = StopSignals::subscribe()?;
+        let attached = async {
+            let (mut attempts, mut said) = (0_u32, String::new());
+            loop {
+                let why = match session.ask(&request).await {
+                    Ok(Reply::Ready) => break,
+                    Ok(_) => return Err(SessionError::Unexpected.into()),
+                    Err(SessionError::Refused(error))
+                        if error.code == ErrorCode::FailedPrecondition =>
+                    {
+                        error.message
+                    }
+                    Err(error) => return Err(error.into()),
+                };
+                refuse_ended(session, service).await?;
+                attempts = attempts.saturating_add(1);
+                if attempts >= QUIET_ATTEMPTS && why != said {
+                    note(&why);
+                    said = why;
+                }
+                tokio::time::sleep(ATTACH_INTERVAL).await;
+            }
+            let input = self.interactive.then(terminal::input);
+            relay_terminal(session, input, own_terminal).await
+        };
+        tokio::select! {
+            code = attached => code,
+            stop = signals.receive() => Err(stop.into()),
         }
     }
 
@@ -128,6 +205,11 @@ impl Args {
         spec.depends_on = BTreeMap::new();
         let container = &mut spec.container;
         container.healthcheck = None;
+        if self.is_attached() {
+            container.attach = true;
+            container.settings.tty = self.tty;
+            container.settings.stdin_open = self.interactive;
+        }
         container.restart =
             RestartPolicy { condition: RestartCondition::None, ..RestartPolicy::default() };
         if container.stop_grace_ms == 0 {
@@ -147,6 +229,20 @@ impl Args {
         let service = ServiceKey { project, service: name };
         refuse_existing(session, &service).await?;
         Ok(Deployment { service, replicas: Some(1), spec: spec.into() })
+    }
+}
+
+/// Errors: the job has ended before anything was attached to it.
+async fn refuse_ended(session: &mut Session, service: &ServiceKey) -> Result {
+    let reply = session.ask(&Request::Runs { service: service.to_string() }).await?;
+    let rows = expect_reply!(reply, Runs)?;
+    match rows.into_iter().find(|row| row.ended > 0) {
+        None => Ok(()),
+        Some(row) => Err(ApiError::new(
+            ErrorCode::Aborted,
+            format!("{service} did not start: {}", row.reason),
+        )
+        .into()),
     }
 }
 

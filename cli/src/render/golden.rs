@@ -49,6 +49,8 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         memory_bytes: 8_242_049_024,
         cpu_reserved: 1250,
         memory_reserved: 512 << 20,
+        generic_resources: BTreeMap::new(),
+        generic_reserved: BTreeMap::new(),
         cpu_used: 310,
         memory_used: 2 << 30,
         disk_bytes: 40 << 30,
@@ -69,6 +71,8 @@ pub(crate) fn nodes() -> Vec<NodeRow> {
     let mut alpha = node(1, "alpha", NodeStatus::Up);
     alpha.labels = BTreeMap::from([("disk".into(), "ssd".into()), ("room".into(), "attic".into())]);
     alpha.votes = true;
+    alpha.generic_resources = BTreeMap::from([("gpu".into(), 2), ("licence".into(), 5)]);
+    alpha.generic_reserved = BTreeMap::from([("gpu".into(), 1), ("licence".into(), 0)]);
     let mut beta = node(2, "beta", NodeStatus::Up);
     beta.draining = true;
     let mut gamma = node(3, "gamma", NodeStatus::Up);

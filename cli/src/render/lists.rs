@@ -233,6 +233,10 @@ fn disk(row: &NodeRow) -> String {
 fn node_notes(row: &NodeRow) -> Vec<String> {
     let labels: Vec<String> =
         row.labels.iter().map(|(key, value)| format!("{key}={value}")).collect();
+    let taken = |kind: &str| row.generic_reserved.get(kind).copied().unwrap_or(0);
+    let resources = row.generic_resources.iter();
+    let resources: Vec<String> =
+        resources.map(|(kind, total)| format!("{kind} {}/{total}", taken(kind))).collect();
     let clock = match row.clock_offset_ms / 1000 {
         0 => String::new(),
         seconds if seconds > 0 => format!("clock {seconds} s ahead"),
@@ -245,7 +249,8 @@ fn node_notes(row: &NodeRow) -> Vec<String> {
         (false, true) => "voter",
         (false, false) => "",
     };
-    let lines = [role.to_owned(), row.problem.clone(), disk.to_owned(), clock, labels.join(" ")];
+    let (problem, disk) = (row.problem.clone(), disk.to_owned());
+    let lines = [role.to_owned(), problem, disk, clock, resources.join(", "), labels.join(" ")];
     lines.into_iter().filter(|line| !line.is_empty()).collect()
 }
 

@@ -309,6 +309,8 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         memory_bytes: 8 << 30,
         cpu_reserved: 500,
         memory_reserved: 1 << 30,
+        generic_resources: BTreeMap::new(),
+        generic_reserved: BTreeMap::new(),
         cpu_used: 100,
         memory_used: 2 << 30,
         disk_bytes: 40 << 30,

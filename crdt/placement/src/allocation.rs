@@ -1,8 +1,11 @@
 //! What each node has given away while a plan is made: all reservations for feasibility, and those of earlier services
 //! for the score.
 
+use std::collections::BTreeMap;
+
 use vc_protocol::planted::{PlantedBug, is_planted};
-use vc_protocol::{NodeId, Resources};
+use vc_protocol::spec::ALL;
+use vc_protocol::{NodeId, Resources, ServiceKey};
 
 use crate::input::{Node, PlanInput};
 use crate::order::Service;
@@ -21,6 +24,10 @@ pub(crate) struct NodeAllocation<'a> {
     /// Reservations of kept claims, of placements so far, and of slots that move away but are still claimed. Read by
     /// feasibility; at most the capacity.
     reserved: Resources,
+    /// What the same slots take of resources that are counted.
+    counted: BTreeMap<&'a str, u64>,
+    /// How many of the same slots are of each service that limits them.
+    limited: BTreeMap<&'a ServiceKey, u32>,
     /// Bytes left for volumes that have no node yet; `None` if the node does not say how much there is.
     pub(crate) volume_room: Option<u64>,
     /// Host ports of the same slots.
@@ -33,6 +40,14 @@ pub(crate) struct NodeAllocation<'a> {
     pub(crate) charged_instances: u32,
     /// The largest capacity of any node, in each dimension.
     pub(crate) largest: Resources,
+}
+
+/// What a slot takes of a resource that is counted, and what its node has of it.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Counted {
+    pub(crate) required: u64,
+    pub(crate) free: u64,
+    pub(crate) total: u64,
 }
 
 impl<'a> NodeAllocation<'a> {
@@ -55,6 +70,8 @@ impl<'a> NodeAllocation<'a> {
             id_text,
             node,
             reserved: Resources::default(),
+            counted: BTreeMap::new(),
+            limited: BTreeMap::new(),
             volume_room: node.volume_room,
             ports: HostPorts::new(node.runtime),
             charged: Resources::default(),
@@ -69,9 +86,36 @@ impl<'a> NodeAllocation<'a> {
         self.node.capacity.minus(self.reserved)
     }
 
+    /// Returns what a slot takes of each resource that is counted, what is free, and what there is.
+    pub(crate) fn counted<'s>(
+        &self,
+        service: &Service<'s>,
+    ) -> impl Iterator<Item = (&'s str, Counted)> {
+        service.demand.needs.iter().map(|(kind, need)| {
+            let total = self.node.generic_resources.get(kind).copied().unwrap_or(0);
+            let taken = self.counted.get(kind.as_str()).copied().unwrap_or(0);
+            let required = if *need == ALL { total.max(1) } else { *need };
+            (kind.as_str(), Counted { required, free: total.saturating_sub(taken), total })
+        })
+    }
+
     /// Reserves the resources of one slot.
     pub(crate) fn reserve(&mut self, service: &Service<'a>) {
         self.reserved = self.reserved.plus(service.reservation());
+        let counted: Vec<_> = self.counted(service).collect();
+        for (kind, Counted { required, .. }) in counted {
+            let taken = self.counted.entry(kind).or_default();
+            *taken = taken.saturating_add(required);
+        }
+        if service.max_per_node().is_some() {
+            let slots = self.limited.entry(service.key).or_default();
+            *slots = slots.saturating_add(1);
+        }
+    }
+
+    /// Returns how many slots of a service that limits them the node has.
+    pub(crate) fn limited(&self, service: &Service<'_>) -> u32 {
+        self.limited.get(service.key).copied().unwrap_or(0)
     }
 
     /// Reserves room for volumes.
@@ -79,12 +123,17 @@ impl<'a> NodeAllocation<'a> {
         self.volume_room = self.volume_room.map(|room| room.saturating_sub(bytes));
     }
 
-    /// Returns whether `count` more slots fit in CPU and memory.
+    /// Returns whether `count` more slots fit in what is reserved, and are as many as the service allows.
     pub(crate) fn fits(&self, service: &Service<'_>, count: u64) -> bool {
+        let within_limit = service.max_per_node().is_none_or(|most| {
+            u64::from(self.limited(service)).saturating_add(count) <= u64::from(most)
+        });
         let (ask, free) = (service.reservation(), self.free());
         let within = |ask: u64, free: u64| ask.checked_mul(count).is_some_and(|all| all <= free);
         let fits_cpu = is_planted(PlantedBug::CpuOvercommitted);
-        (fits_cpu || within(ask.cpu_millis, free.cpu_millis))
+        within_limit
+            && self.counted(service).all(|(_, it)| within(it.required, it.free))
+            && (fits_cpu || within(ask.cpu_millis, free.cpu_millis))
             && within(ask.memory_bytes, free.memory_bytes)
     }
 

@@ -9,7 +9,7 @@ use vc_protocol::spec::{
 };
 use vc_protocol::{NodeId, ServiceKey, VolumeKey, in_words};
 
-use crate::allocation::NodeAllocation;
+use crate::allocation::{Counted, NodeAllocation};
 use crate::input::{Node, PlanInput};
 use crate::order::{Service, Shared, services};
 use crate::ports::PortHolder;
@@ -38,8 +38,8 @@ pub(crate) enum Infeasible<'a> {
     /// Down, and the slots that it has wait for it.
     Awaited(&'a DisconnectPolicy),
     Draining,
-    /// Nodes that are up do not know the mode of the service.
-    OlderMembers,
+    /// Nodes that are up do not know this of the service.
+    OlderMembers(&'static str),
     RuntimeUnavailable(&'a str),
     Held,
     Faulty(&'a str),
@@ -55,6 +55,13 @@ pub(crate) enum Infeasible<'a> {
         lacks: &'static str,
     },
     NoCommand,
+    /// It has too little of a resource that is counted.
+    Counted {
+        kind: &'a str,
+        it: Counted,
+    },
+    /// It has as many replicas as the service allows.
+    ReplicasPerNode(u32),
     Cpu {
         required: u64,
         free: u64,
@@ -166,7 +173,8 @@ pub(crate) fn check_suited<'a>(
     check_fixed(service, allocation)
 }
 
-/// Checks what neither faults nor drains change: platform, constraints and the kind of runtime.
+/// Checks what neither faults nor drains change: platform, constraints, the kind of runtime, and whether it has that many of the
+/// resources that are counted at all.
 pub(crate) fn check_fixed<'a>(
     service: &Service<'a>,
     allocation: &'a NodeAllocation<'_>,
@@ -181,6 +189,9 @@ pub(crate) fn check_fixed<'a>(
             return Err(Infeasible::Constraint { unmet, has });
         }
     }
+    if let Some((kind, it)) = allocation.counted(service).find(|(_, it)| it.required > it.total) {
+        return Err(Infeasible::Counted { kind, it });
+    }
     if node.runtime == RuntimeKind::Process {
         if let Some(lacks) = unsupported_by_processes(container) {
             return Err(Infeasible::ProcessRuntime { lacks });
@@ -193,13 +204,17 @@ pub(crate) fn check_fixed<'a>(
     Ok(())
 }
 
-/// Checks that one more slot fits beside the reservations and host ports of the node, and that volumes which reserve
-/// `volume_bytes` do.
+/// Checks that one more slot fits beside the reservations and host ports of the node, that volumes which reserve `volume_bytes` do, and
+/// that the service allows one more there.
 pub(crate) fn check_resources<'a>(
     service: &Service<'a>,
     allocation: &NodeAllocation<'a>,
     volume_bytes: u64,
 ) -> Result<(), Infeasible<'a>> {
+    let has = allocation.limited(service);
+    if service.max_per_node().is_some_and(|most| has >= most) {
+        return Err(Infeasible::ReplicasPerNode(has));
+    }
     let (ask, free) = (service.reservation(), allocation.free());
     let total = allocation.node.capacity;
     if ask.cpu_millis > free.cpu_millis {
@@ -215,6 +230,9 @@ pub(crate) fn check_resources<'a>(
             free: free.memory_bytes,
             total: total.memory_bytes,
         });
+    }
+    if let Some((kind, it)) = allocation.counted(service).find(|(_, it)| it.required > it.free) {
+        return Err(Infeasible::Counted { kind, it });
     }
     if let Some(free) = allocation.volume_room.filter(|&free| volume_bytes > free) {
         return Err(Infeasible::VolumeRoom { required: volume_bytes, free });
@@ -232,6 +250,9 @@ pub(crate) fn check_resources<'a>(
 fn unsupported_by_processes(container: &ContainerSpec) -> Option<&'static str> {
     if container.has_healthcheck() {
         return Some("healthchecks");
+    }
+    if container.attach {
+        return Some("clients that attach");
     }
     let mount = container.mounts.first().map(|mount| match mount {
         Mount::Volume { .. } | Mount::Anonymous { .. } => "volumes",
@@ -378,8 +399,9 @@ impl fmt::Display for Infeasible<'_> {
                 write!(f, "is down; goes elsewhere after {time} (lost_after)")
             }
             Self::Draining => f.write_str("is draining"),
-            Self::OlderMembers => f.write_str(
-                "starts no more of it while nodes that do not know its mode are up: upgrade them",
+            Self::OlderMembers(what) => write!(
+                f,
+                "starts no more of it while nodes that do not know its {what} are up: upgrade them"
             ),
             Self::RuntimeUnavailable(error) => write!(f, "has no working runtime: {error}"),
             Self::Faulty(fault) => write!(f, "cannot start it: {fault}"),
@@ -400,6 +422,19 @@ impl fmt::Display for Infeasible<'_> {
             }
             Self::NoCommand => {
                 f.write_str("uses the process runtime, and the service has no command")
+            }
+            Self::Counted { kind, it: Counted { required, total: 0, .. } } => {
+                write!(f, "has no {kind}, {required} required")
+            }
+            Self::Counted { kind, it: Counted { required, free, total } } => {
+                write!(f, "has {free} of {total} {kind} free, {required} required")
+            }
+            Self::ReplicasPerNode(has) => {
+                let replicas = if *has == 1 { "replica" } else { "replicas" };
+                write!(
+                    f,
+                    "has {has} {replicas} of it, and may have no more (max_replicas_per_node)"
+                )
             }
             Self::Cpu { required, free, total } => {
                 write!(f, "has {free}m of {total}m CPU free, {required}m required")

@@ -53,6 +53,9 @@ pub struct Node {
     pub labels: BTreeMap<String, String>,
     /// Total CPU and memory.
     pub capacity: Resources,
+    /// How many it has of each resource that is counted; empty under rules without [`resources`](crate::Rules::resources).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub generic_resources: BTreeMap<String, u64>,
     /// Bytes of disk left for volumes, without what its copies reserve; `None` if it does not say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub volume_room: Option<u64>,
@@ -110,6 +113,10 @@ pub struct ServiceDemand {
     pub spec: Stored<ServiceSpec>,
     /// Number of slots, numbered from 1; without effect where there is one for each node. Values above [`MAX_REPLICAS`](spec::MAX_REPLICAS) are capped.
     pub replicas: u32,
+    /// How many each replica takes of resources that are counted, [`ALL`](spec::ALL) for those of its node; empty under rules without
+    /// [`resources`](crate::Rules::resources).
+    #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
+    pub needs: BTreeMap<String, u64>,
     /// The numbers of the slots whose runs have ended: nothing runs in them any more.
     #[serde(default, skip_serializing_if = "BTreeSet::is_empty")]
     pub ended: BTreeSet<u32>,

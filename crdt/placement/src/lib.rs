@@ -44,6 +44,12 @@
 //! **Host ports** are reserved only where an instance binds them: those of services that publish on the nodes that run
 //! them (`x-vc.publish: node`), and all ports of the process runtime.
 //!
+//! **Resources that are counted** ([`ServiceDemand::needs`]) are whatever nodes say they have: GPUs, licences. They are part of
+//! feasibility, and have no part in the score. Since rules 7.
+//!
+//! **A limit of replicas per node** (`max_replicas_per_node`) is a resource of the service's own, of which every node has as much. Since
+//! rules 7; before, a service with one keeps what it has.
+//!
 //! **The order of the services** is: earliest deployment first, then the larger reservation, then the key. So a later
 //! or grown service gives way, and the services of one deployment are packed best fit decreasing.
 //!

@@ -57,6 +57,13 @@ impl<'a> Service<'a> {
         self.container().reservation
     }
 
+    /// Returns how many of its slots a node may have; `None` for any number. Those that have one for each node need no limit.
+    pub(crate) fn max_per_node(&self) -> Option<u32> {
+        let spec = &self.demand.spec;
+        let limits = spec.max_replicas_per_node > 0 && !spec.mode.is_per_node();
+        limits.then_some(spec.max_replicas_per_node)
+    }
+
     /// Returns the published ports.
     pub(crate) fn ports(&self) -> &'a [Port] {
         &self.demand.spec.ports

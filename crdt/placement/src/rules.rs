@@ -25,6 +25,12 @@ pub struct Rules {
     /// Whether services have other slots than those from 1 to their number of replicas. Without it, such a service keeps the slots that
     /// nodes claim and gets no others: nodes that do not know its mode hold it.
     pub modes: bool,
+    /// Whether services limit how many of their replicas a node may run. Without it, such a service keeps the slots that nodes claim and
+    /// gets no others: nodes that do not know the limit hold it.
+    pub max_per_node: bool,
+    /// Whether resources are counted that nodes say they have. Without it, a service that takes such keeps the slots that nodes claim and
+    /// gets no others, and requests for devices are not counted.
+    pub resources: bool,
 }
 
 /// How nodes are compared for a service that reserves resources.
@@ -37,86 +43,41 @@ pub enum Fit {
     Policy,
 }
 
+/// The first version, without anything that came later.
+const FIRST: Rules = Rules {
+    version: 1,
+    tie_break: combine,
+    fit: Fit::Dominant,
+    faults: false,
+    disconnect: false,
+    copies: false,
+    joined: false,
+    volume_lost_after: false,
+    modes: false,
+    max_per_node: false,
+    resources: false,
+};
+const SECOND: Rules = Rules { version: 2, fit: Fit::Policy, ..FIRST };
+const THIRD: Rules = Rules { version: 3, faults: true, ..SECOND };
+const FOURTH: Rules = Rules { version: 4, disconnect: true, ..THIRD };
+const FIFTH: Rules = Rules { version: 5, copies: true, ..FOURTH };
+const SIXTH: Rules =
+    Rules { version: 6, joined: true, volume_lost_after: true, modes: true, ..FIFTH };
+const SEVENTH: Rules = Rules { version: 7, max_per_node: true, resources: true, ..SIXTH };
+
 /// The rules of all released versions, oldest first. A version that plans differently is appended.
-pub const RULES: &[Rules] = &[
-    Rules {
-        version: 1,
-        tie_break: combine,
-        fit: Fit::Dominant,
-        faults: false,
-        disconnect: false,
-        copies: false,
-        joined: false,
-        volume_lost_after: false,
-        modes: false,
-    },
-    Rules {
-        version: 2,
-        tie_break: combine,
-        fit: Fit::Policy,
-        faults: false,
-        disconnect: false,
-        copies: false,
-        joined: false,
-        volume_lost_after: false,
-        modes: false,
-    },
-    Rules {
-        version: 3,
-        tie_break: combine,
-        fit: Fit::Policy,
-        faults: true,
-        disconnect: false,
-        copies: false,
-        joined: false,
-        volume_lost_after: false,
-        modes: false,
-    },
-    Rules {
-        version: 4,
-        tie_break: combine,
-        fit: Fit::Policy,
-        faults: true,
-        disconnect: true,
-        copies: false,
-        joined: false,
-        volume_lost_after: false,
-        modes: false,
-    },
-    Rules {
-        version: 5,
-        tie_break: combine,
-        fit: Fit::Policy,
-        faults: true,
-        disconnect: true,
-        copies: true,
-        joined: false,
-        volume_lost_after: false,
-        modes: false,
-    },
-    Rules {
-        version: 6,
-        tie_break: combine,
-        fit: Fit::Policy,
-        faults: true,
-        disconnect: true,
-        copies: true,
-        joined: true,
-        volume_lost_after: true,
-        modes: true,
-    },
-];
+pub const RULES: &[Rules] = &[FIRST, SECOND, THIRD, FOURTH, FIFTH, SIXTH, SEVENTH];
 
 impl Rules {
     /// Returns the newest version.
     pub fn newest() -> Self {
-        RULES[RULES.len() - 1]
+        SEVENTH
     }
 }
 
 impl Default for Rules {
     /// The first version.
     fn default() -> Self {
-        RULES[0]
+        FIRST
     }
 }

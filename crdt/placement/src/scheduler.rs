@@ -85,7 +85,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         allocations: &mut [NodeAllocation<'a>],
         volumes: &mut Volumes<'_>,
     ) -> BTreeMap<u32, usize> {
-        if self.waits_for_upgrades() {
+        if self.unknown_to_older().is_some() {
             return BTreeMap::new();
         }
         let mut placed = BTreeMap::new();
@@ -109,9 +109,18 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
         placed
     }
 
-    /// Returns whether the service gets no more slots, because nodes that are up do not know its mode.
-    fn waits_for_upgrades(&self) -> bool {
-        !self.rules.modes && self.service.demand.spec.mode != ServiceMode::Replicated
+    /// Returns what nodes that are up do not know of the service; if there is such, it gets no more slots.
+    fn unknown_to_older(&self) -> Option<&'static str> {
+        let spec = &self.service.demand.spec;
+        if !self.rules.modes && spec.mode != ServiceMode::Replicated {
+            Some("mode")
+        } else if !self.rules.max_per_node && self.service.max_per_node().is_some() {
+            Some("max_replicas_per_node")
+        } else if !self.rules.resources && !spec.generic_resources.is_empty() {
+            Some("generic_resources")
+        } else {
+            None
+        }
     }
 
     /// Returns the index of the only node that may run a slot.
@@ -274,9 +283,9 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
 
     /// Returns why each of these nodes cannot take one more replica.
     fn refusals(&self, allocations: &[NodeAllocation<'a>], volumes: &Volumes<'_>) -> Vec<Refusal> {
-        let check_mode = || match self.waits_for_upgrades() {
-            true => Err(Infeasible::OlderMembers),
-            false => Ok(()),
+        let check_known = || match self.unknown_to_older() {
+            Some(what) => Err(Infeasible::OlderMembers(what)),
+            None => Ok(()),
         };
         let refuse = |allocation: &NodeAllocation<'a>| {
             let check_group = || match self.ineligible_member(allocation) {
@@ -286,7 +295,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
             let infeasible = check_volumes(self.service, allocation, volumes)
                 .and_then(|()| check_new(self.service, allocation))
                 .and_then(|()| check_group())
-                .and_then(|()| check_mode())
+                .and_then(|()| check_known())
                 .and_then(|()| check_resources(self.service, allocation, self.volume_bytes))
                 .err()?;
             let reason = match volumes.data_on(self.service, allocation.id) {

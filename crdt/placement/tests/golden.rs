@@ -3,7 +3,7 @@
 //! A scenario is a list of steps separated by blank lines. A step changes the cluster; the plan that follows is below
 //! `----`. Lines that begin with `#` are comments. The changes:
 //! ```text
-//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V] [witness]   adds a node that is up
+//! node NAME [cpu=N] [mem=N] [os=..] [arch=..] [runtime=process] [label=K:V] [resource=KIND:N] [witness]   adds a node that is up
 //! up|down|drain|undrain|leave NAME
 //! silent NAME MS                                   it is down, and its observers have not heard of it for this time
 //! runtime_error NAME [TEXT]                        its runtime fails; without TEXT it works again
@@ -12,7 +12,7 @@
 //! service KEY [replicas=N] [cpu=N] [mem=N] [port=[IP:]N[/udp]] [cluster_port=N] [constraint=node.name==X]
 //!         [platform=..] [command=..] [healthcheck] [volume=NAME] [file=SECRET] [network=NAME] [privileged] [tty]
 //!         [network_of=KEY]
-//!         [updated=N] [mode=MODE] [max_concurrent=N] [ended=N,..] [schedule] [due=TIME[@NODE],..] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
+//!         [updated=N] [mode=MODE] [max_concurrent=N] [max_per_node=N] [needs=KIND:N|all] [ended=N,..] [schedule] [due=TIME[@NODE],..] [placement=pack|spread] [lost_after=MS] [replace=false] [reconcile=RULE]
 //!                                                  adds or replaces a service
 //! holds NODE VOLUME                                the node has the data of the volume
 //! move SLOT FROM TO                                adds a move order
@@ -35,7 +35,7 @@ use support::{MIB, claim, converge, node, node_id, port, service, volume};
 use vc_placement::{ClaimView, Plan, PlanInput, RULES, Rules, plan};
 use vc_protocol::node::{Faults, Holds, RuntimeKind};
 use vc_protocol::spec::{
-    Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
+    ALL, Attribute, Constraint, FileId, FileKind, FileMount, Healthcheck, PlacementPolicy, Port,
     PortProtocol, Publish, Reconcile, Schedule, ServiceMode,
 };
 use vc_protocol::{NodeId, ServiceKey, Slot, parse_cpus, parse_memory};
@@ -83,6 +83,8 @@ scenarios! {
     a_global_service_has_a_slot_on_each_node_that_suits_it
     a_job_has_the_slots_that_have_not_ended
     a_run_of_a_schedule_stays_with_the_node_that_has_begun_it
+    resources_of_nodes_are_counted
+    a_node_has_no_more_replicas_than_the_service_allows
 }
 
 fn folder() -> std::path::PathBuf {
@@ -208,6 +210,10 @@ impl Scenario {
                     new.witness = true;
                     new.runtime_error = Some("it is a witness, which runs nothing".to_owned());
                 }
+                "resource" => {
+                    let (kind, count) = value.split_once(':')?;
+                    new.generic_resources.insert(kind.to_owned(), count.parse().ok()?);
+                }
                 "cpu" => new.capacity.cpu_millis = parse_cpus(value).ok()?,
                 "mem" => new.capacity.memory_bytes = parse_memory(value).ok()?,
                 "os" => new.os = value.to_owned(),
@@ -259,6 +265,12 @@ impl Scenario {
                 "mode" => {
                     spec.mode = ServiceMode::ALL.into_iter().find(|it| it.as_str() == value)?;
                 }
+                "needs" => {
+                    let (kind, count) = value.split_once(':')?;
+                    let count = if count == "all" { ALL } else { count.parse().ok()? };
+                    new.needs.insert(kind.to_owned(), count);
+                }
+                "max_per_node" => spec.max_replicas_per_node = value.parse().ok()?,
                 "max_concurrent" => spec.max_concurrent = value.parse().ok()?,
                 "schedule" => spec.schedule = Some(Schedule::new("* * * * *")),
                 "ended" => {

@@ -37,7 +37,8 @@ impl Cluster {
             let container = ContainerSpec { mounts, ..ContainerSpec::default() };
             let spec = ServiceSpec { container, ..ServiceSpec::default() };
             let (ended, due) = (BTreeSet::new(), BTreeMap::new());
-            let demand = ServiceDemand { spec: spec.into(), replicas: 1, ended, due, revision: 1 };
+            let (spec, needs) = (spec.into(), BTreeMap::new());
+            let demand = ServiceDemand { spec, replicas: 1, needs, ended, due, revision: 1 };
             (format!("shop/s{n}").parse().expect("a service"), demand)
         };
         let services = services.iter().enumerate().map(demand).collect();

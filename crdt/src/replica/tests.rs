@@ -196,6 +196,7 @@ fn info(supports: Supports) -> NodeInfo {
         runtime: RuntimeKind::Docker,
         capacity: Resources::default(),
         volume_room: 0,
+        generic_resources: BTreeMap::new(),
         labels: BTreeMap::new(),
         addresses: Vec::new(),
         supports,

@@ -128,7 +128,7 @@ function View({ at }: { at: Route }) {
     case 'volumes':
       return <Volumes />
     case 'logs':
-      return <Logs service={at.service} />
+      return <Logs service={at.service} replica={at.replica} />
     case 'events':
       return <Events />
     case 'plan':

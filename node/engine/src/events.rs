@@ -1,6 +1,7 @@
 //! Cluster events, computed as the difference between two views: no node reports what it does, and every node derives the
 //! events of all nodes from the documents.
 
+mod runs;
 mod volumes;
 mod voters;
 
@@ -17,8 +18,8 @@ use crate::rollout::Rollout;
 /// The longest reason in an event, in characters.
 const MAX_REASON: usize = 200;
 
-/// Returns the events between two views with the time `now`: nodes first, then voters, services, slots, instances and
-/// volumes.
+/// Returns the events between two views with the time `now`: nodes first, then voters, services, slots, instances, runs
+/// and volumes.
 pub fn between(before: &View, after: &View, now: Millis) -> Vec<EventRow> {
     let mut events = Events { now, rows: Vec::new() };
     nodes(before, after, &mut events);
@@ -26,6 +27,7 @@ pub fn between(before: &View, after: &View, now: Millis) -> Vec<EventRow> {
     services(before, after, &mut events);
     slots(before, after, &mut events);
     instances(before, after, &mut events);
+    runs::runs(before, after, &mut events);
     volumes::volumes(before, after, &mut events);
     events.rows
 }

@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::collections::BTreeSet;
 
-use vc_crdt::View;
+use vc_crdt::{Runs, View};
 use vc_protocol::control::{JobRow, RunRow, RunState};
 use vc_protocol::run::Skipped;
+use vc_protocol::spec::Overlap;
 use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
 
 /// Returns a row for every job, at `now` by the wall clock.
@@ -55,6 +56,18 @@ pub fn runs(view: &View, service: &ServiceKey) -> Vec<RunRow> {
     rows
 }
 
+/// Returns why a time of a schedule was skipped, as its service has it now.
+pub(crate) fn overlap_reason(view: &View, service: &ServiceKey) -> String {
+    let schedule = view.spec(service).and_then(|spec| spec.schedule.as_ref());
+    match schedule.map(|schedule| schedule.overlap) {
+        Some(Overlap::Allow) => {
+            format!("{} runs were under way, the most at a time", Runs::MAX_AT_ONCE)
+        }
+        Some(Overlap::Forbid) => "an earlier run was under way (overlap: forbid)".to_owned(),
+        Some(Overlap::Replace) | None => "an earlier run was under way".to_owned(),
+    }
+}
+
 fn row(view: &View, slot: &Slot) -> RunRow {
     let (run, due) = (view.runs.get(slot), view.runs.due_at(slot));
     let end = run.and_then(|run| run.record.end.as_ref());
@@ -72,7 +85,7 @@ fn row(view: &View, slot: &Slot) -> RunRow {
             (RunState::Missed, "its time had passed when a node could begin it".to_owned())
         }
         (None, None, Some(Skipped::Overlap)) => {
-            (RunState::Skipped, "an earlier run was under way (overlap: forbid)".to_owned())
+            (RunState::Skipped, overlap_reason(view, &slot.service))
         }
         (None, None, Some(Skipped::Stopped)) => (RunState::Stopped, String::new()),
         (None, None, None) => {

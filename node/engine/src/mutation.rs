@@ -490,6 +490,10 @@ fn check_known(view: &View, deployment: &Deployment) -> Result<(), MutationError
             Some("has the network of another service")
         } else if spec.mode != ServiceMode::Replicated && !plans(|rules| rules.modes) {
             Some("has another deploy.mode than replicated")
+        } else if spec.max_replicas_per_node > 0 && !plans(|rules| rules.max_per_node) {
+            Some("has deploy.placement.max_replicas_per_node")
+        } else if !spec.generic_resources.is_empty() && !plans(|rules| rules.resources) {
+            Some("has generic_resources")
         } else {
             None
         }

@@ -288,6 +288,23 @@ fn reserved(view: &View, node: NodeId) -> Resources {
         .fold(Resources::default(), |sum, spec| sum.plus(spec.container.reservation))
 }
 
+/// Returns what the plan takes on a node of the resources that it counts.
+fn generic_reserved(
+    view: &View,
+    node: NodeId,
+    has: &BTreeMap<String, u64>,
+) -> BTreeMap<String, u64> {
+    let mut taken: BTreeMap<String, u64> = has.keys().map(|kind| (kind.clone(), 0)).collect();
+    let slots = view.plan.placements.iter().filter(|(_, placement)| placement.node == node);
+    let services = slots.filter_map(|(slot, _)| view.input.services.get(&slot.service));
+    for (kind, need) in services.flat_map(|service| &service.needs) {
+        if let (Some(taken), Some(&total)) = (taken.get_mut(kind), has.get(kind)) {
+            *taken = taken.saturating_add((*need).min(total));
+        }
+    }
+    taken
+}
+
 /// Returns the members that a node reports as unreachable.
 fn unreachable(view: &View, by: NodeId) -> Vec<NodeId> {
     view.nodes.keys().copied().filter(|&of| accuses(&view.nodes, by, of)).collect()
@@ -376,6 +393,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         let running = state.claims.values().filter(|claim| up && claim.state.is_running()).count();
         let info = state.info.as_ref();
         let capacity = info.map(|info| info.capacity).unwrap_or_default();
+        let generic_resources = info.map(|info| info.generic_resources.clone()).unwrap_or_default();
         NodeRow {
             id,
             name: view.name(id),
@@ -397,6 +415,8 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             memory_bytes: capacity.memory_bytes,
             cpu_reserved: reserved.cpu_millis,
             memory_reserved: reserved.memory_bytes,
+            generic_reserved: generic_reserved(view, id, &generic_resources),
+            generic_resources,
             cpu_used: used.cpu_millis,
             memory_used: used.memory_bytes,
             disk_bytes: used.disk_bytes,
@@ -429,6 +449,8 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         memory_bytes: 0,
         cpu_reserved: 0,
         memory_reserved: 0,
+        generic_resources: BTreeMap::new(),
+        generic_reserved: BTreeMap::new(),
         cpu_used: 0,
         memory_used: 0,
         disk_bytes: 0,

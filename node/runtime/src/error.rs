@@ -15,6 +15,9 @@ pub enum RuntimeError {
     /// The instance exists, but does not run.
     #[error("{0} is not running; see 'vc ps {service}'", service = .0.service)]
     NotRunning(Slot),
+    /// The instance does not wait for a client: it was not created yet, or one is attached to it, or was.
+    #[error("{0} does not wait for a client to attach")]
+    NotWaiting(Slot),
     /// The Docker engine does not answer.
     #[error("Docker at {host} does not answer: {reason}")]
     DockerUnavailable {
@@ -82,6 +85,7 @@ impl From<RuntimeError> for ApiError {
             | RuntimeError::NoPath { .. }
             | RuntimeError::NoDirectory { .. } => ErrorCode::NotFound,
             RuntimeError::NotRunning(_)
+            | RuntimeError::NotWaiting(_)
             | RuntimeError::Docker(_)
             | RuntimeError::RemoteVolumes(_) => ErrorCode::FailedPrecondition,
             RuntimeError::DockerUnavailable { .. } | RuntimeError::Exec(_) => {

@@ -92,10 +92,10 @@ impl Runtime {
         }
     }
 
-    /// Runs a command in an instance.
+    /// Runs a command in an instance, or attaches to the instance itself, which starts by that.
     ///
     /// # Errors
-    /// The instance does not run, is no container, or Docker refuses.
+    /// The instance does not run, or does not wait for a client; it is no container, or Docker refuses.
     pub async fn exec(
         &self,
         instance: &InstanceId,

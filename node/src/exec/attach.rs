@@ -16,14 +16,15 @@ use vc_runtime::docker::{Exec, ExecOutput, ExecProcess};
 
 type Input = Pin<Box<dyn tokio::io::AsyncWrite + Send>>;
 
-/// Passes input and output on until the command has ended or the stream is closed.
+/// Passes input and output on until the command has ended or the stream is closed, which ends a command with a terminal (`tty`) and
+/// one that belongs to its client (`owns`).
 pub(super) async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     exec: Exec,
-    tty: bool,
+    (tty, owns): (bool, bool),
     frames: &mut Frames<S>,
 ) -> Result<(), FrameError> {
     let Exec { mut input, mut output, process } = exec;
-    let mut terminal = Terminal(tty.then(|| process.clone()));
+    let mut terminal = Terminal((tty || owns).then(|| process.clone()));
     let ended = {
         let (mut to, mut from) = frames.split();
         let ended = tokio::select! {
@@ -44,7 +45,7 @@ pub(super) async fn attach<S: AsyncRead + AsyncWrite + Unpin>(
     }
 }
 
-/// The terminal of a command. Dropping it hangs the terminal up, also when the session is aborted because its token expired.
+/// What a command loses with its client. Dropping it hangs its terminal up, also when the session is aborted because its token expired.
 struct Terminal(Option<ExecProcess>);
 
 impl Drop for Terminal {

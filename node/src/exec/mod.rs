@@ -68,6 +68,9 @@ impl UserRequest {
     fn audited(&self, instance: &InstanceId, node: &str) -> (AuditAction, String) {
         let slot = &instance.slot;
         match self {
+            Self::Exec(exec) if exec.attach => {
+                (AuditAction::Exec, format!("attached to {slot} on {node}"))
+            }
             Self::Exec(exec) => {
                 let program = exec.command.first().map_or("", |it| it);
                 (AuditAction::Exec, format!("ran {program} in {slot} on {node}"))
@@ -96,6 +99,7 @@ impl From<&InstanceRequest> for UserRequest {
 impl fmt::Display for UserRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
+            Self::Exec(exec) if exec.attach => f.write_str("attach"),
             Self::Exec(exec) => write!(f, "exec {}", exec.command.first().map_or("", |it| it)),
             Self::CopyOut(copy) => write!(f, "copy out {}", copy.path),
             Self::CopyIn(copy) => write!(f, "copy in {}", copy.path),
@@ -139,7 +143,8 @@ impl Execs {
     ) -> Result<(), FrameError> {
         let view = Arc::clone(&snapshot.borrow().view);
         let (service, replica) = request.target();
-        let (node, instance) = match target::choose(&view, service, replica) {
+        let starts = matches!(&request, UserRequest::Exec(exec) if exec.attach);
+        let (node, instance) = match target::choose(&view, service, replica, starts) {
             Ok(chosen) => chosen,
             Err(error) => return frames.send(&Reply::Error(error.into())).await,
         };
@@ -264,7 +269,7 @@ impl Execs {
                 match self.runtime.exec(&instance, &exec).await {
                     Ok(running) => {
                         begin(frames).await?;
-                        return attach::attach(running, exec.tty, frames).await;
+                        return attach::attach(running, (exec.tty, exec.attach), frames).await;
                     }
                     Err(error) => error,
                 }

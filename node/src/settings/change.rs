@@ -66,6 +66,11 @@ impl Settings {
                 let labels = labels.iter().map(|(key, value)| format!("{key}={value}"));
                 Some(labels.collect::<Vec<_>>().join(" ")).filter(|text| !text.is_empty())
             }
+            Setting::Resource => {
+                let resources: BTreeMap<_, _> = self.resources.iter().cloned().collect();
+                let resources = resources.iter().map(|(kind, count)| format!("{kind}={count}"));
+                Some(resources.collect::<Vec<_>>().join(" ")).filter(|text| !text.is_empty())
+            }
             Setting::Cpus => self.cpus.map(|millis| match millis % 1000 {
                 0 => (millis / 1000).to_string(),
                 rest => format!("{}.{rest:03}", millis / 1000).trim_end_matches('0').to_owned(),

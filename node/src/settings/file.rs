@@ -69,6 +69,9 @@ mod tests {
     "disk": "ssd",
     "zone": "a"
   },
+  "resources": {
+    "gpu": 2
+  },
   "cpu_millis": 1500,
   "memory_bytes": 2147483648,
   "volume_bandwidth": 52428800,

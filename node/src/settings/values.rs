@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
+use vc_protocol::spec::validate::{MAX_RESOURCES, is_resource_kind};
 use vc_protocol::token::NodeRole;
 use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, ParseResourceError, parse_cpus, parse_memory};
 use vc_runtime::docker::NetworkPool;
@@ -51,8 +52,16 @@ pub struct Settings {
     pub network_pool: Option<NetworkPool>,
     /// Label for placement constraints; may be repeated. With run: replaces all labels
     #[arg(long = "label", value_name = "K=V", value_parser = parse_label)]
-    #[serde(serialize_with = "write_labels", deserialize_with = "read_labels")]
+    #[serde(serialize_with = "write_pairs", deserialize_with = "read_pairs")]
     pub labels: Vec<(String, String)>,
+    /// How many this node has of a resource that placement counts, as in gpu=2; may be repeated. With run: replaces all
+    #[arg(long = "resource", value_name = "KIND=N", value_parser = parse_resource)]
+    #[serde(
+        skip_serializing_if = "Vec::is_empty",
+        serialize_with = "write_pairs",
+        deserialize_with = "read_pairs"
+    )]
+    pub resources: Vec<(String, u64)>,
     /// CPU cores for services, as in 1.5 [default: all]
     #[arg(long, value_parser = parse_cpus)]
     #[serde(rename = "cpu_millis", skip_serializing_if = "Option::is_none")]
@@ -95,6 +104,7 @@ pub enum Setting {
     DockerHost,
     NetworkPool,
     Label,
+    Resource,
     Cpus,
     Memory,
     VolumeBandwidth,
@@ -178,16 +188,37 @@ fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
     }
 }
 
-fn write_labels<S: serde::Serializer>(
-    labels: &[(String, String)],
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    labels.iter().cloned().collect::<BTreeMap<_, _>>().serialize(serializer)
+/// Why an argument of `--resource` says no number of a resource.
+#[derive(Debug, thiserror::Error)]
+enum ResourceError {
+    #[error(
+        "{0:?} is not a resource: write its kind and how many there are, as in gpu=2; a kind has at most 63 letters, digits and . _ - /"
+    )]
+    Form(String),
+    #[error("'{0}' is not between 1 and {MAX_RESOURCES}")]
+    Count(String),
 }
 
-fn read_labels<'de, D: serde::Deserializer<'de>>(
+fn parse_resource(text: &str) -> Result<(String, u64), ResourceError> {
+    let (kind, count) = text
+        .split_once('=')
+        .filter(|(kind, _)| is_resource_kind(kind))
+        .ok_or_else(|| ResourceError::Form(text.to_owned()))?;
+    let number = count.parse().ok().filter(|count| (1..=MAX_RESOURCES).contains(count));
+    let number = number.ok_or_else(|| ResourceError::Count(count.escape_debug().to_string()))?;
+    Ok((kind.to_owned(), number))
+}
+
+fn write_pairs<V: Clone + Serialize, S: serde::Serializer>(
+    pairs: &[(String, V)],
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    pairs.iter().cloned().collect::<BTreeMap<_, _>>().serialize(serializer)
+}
+
+fn read_pairs<'de, V: Deserialize<'de>, D: serde::Deserializer<'de>>(
     deserializer: D,
-) -> Result<Vec<(String, String)>, D::Error> {
+) -> Result<Vec<(String, V)>, D::Error> {
     Ok(BTreeMap::deserialize(deserializer)?.into_iter().collect())
 }
 
@@ -229,6 +260,7 @@ impl Settings {
                 RuntimeKind::Process => RuntimeChoice::Process,
             }),
             labels: info.labels.clone().into_iter().collect(),
+            resources: info.generic_resources.clone().into_iter().collect(),
             ..Self::default()
         }
     }
@@ -247,6 +279,7 @@ impl Settings {
                 Setting::DockerHost => kept.docker_host = None,
                 Setting::NetworkPool => kept.network_pool = None,
                 Setting::Label => kept.labels.clear(),
+                Setting::Resource => kept.resources.clear(),
                 Setting::Cpus => kept.cpus = None,
                 Setting::Memory => kept.memory = None,
                 Setting::VolumeBandwidth => kept.volume_bandwidth = None,
@@ -265,6 +298,7 @@ impl Settings {
             docker_host: given.docker_host.or(kept.docker_host),
             network_pool: given.network_pool.or(kept.network_pool),
             labels: if given.labels.is_empty() { kept.labels } else { given.labels },
+            resources: if given.resources.is_empty() { kept.resources } else { given.resources },
             cpus: given.cpus.or(kept.cpus),
             memory: given.memory.or(kept.memory),
             volume_bandwidth: given.volume_bandwidth.or(kept.volume_bandwidth),
@@ -331,6 +365,15 @@ mod tests {
     fn labels_with_control_characters_are_refused() {
         for text in ["a\nb=c", "a=b\u{1b}[2J", "a=\u{9b}2J", "a=b\r"] {
             let refused = parse_label(text).expect_err("a control character").to_string();
+            assert!(!refused.contains(char::is_control), "{refused:?}");
+        }
+    }
+
+    #[test]
+    fn resources_have_a_kind_and_a_number() {
+        assert_eq!(parse_resource("nvidia.com/gpu=2").ok(), Some(("nvidia.com/gpu".into(), 2)));
+        for text in ["gpu", "=1", "gpu=", "gpu=0", "gpu=-1", "a b=1", "gpu=1000001", "g\n=1"] {
+            let refused = parse_resource(text).expect_err(text).to_string();
             assert!(!refused.contains(char::is_control), "{refused:?}");
         }
     }

@@ -84,6 +84,7 @@ impl PauseWriters {
                 user: None,
                 working_dir: None,
                 size: None,
+                attach: false,
             };
             let runtime = Runtime::Docker(self.docker.clone());
             let started = runtime.exec(instance, &request).await;

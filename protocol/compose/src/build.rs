@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 
 use super::environment::pairs;
-use super::files::expand_home;
+use super::files::{Files, expand_home};
 use super::model::Build;
 use super::settings;
 use super::walk::{At, Fields};
@@ -11,7 +11,12 @@ use super::yaml::Node;
 use vc_protocol::{ServiceKey, parse_memory};
 
 /// Reads the short form (a context) or the long form. The image is tagged `image`, or `PROJECT-SERVICE:latest` without one.
-pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Build {
+pub(super) fn read(
+    service: &ServiceKey,
+    image: Option<&str>,
+    at: &At<'_>,
+    files: &Files<'_>,
+) -> Build {
     let tag = image
         .map_or_else(|| format!("{}-{}:latest", service.project, service.service), str::to_owned);
     let mut build = Build {
@@ -22,6 +27,7 @@ pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Bu
         args: BTreeMap::new(),
         target: None,
         contexts: BTreeMap::new(),
+        secrets: BTreeMap::new(),
         options: Vec::new(),
         tag,
     };
@@ -43,12 +49,11 @@ pub(super) fn read(service: &ServiceKey, image: Option<&str>, at: &At<'_>) -> Bu
         build.target = fields.take("target").and_then(text);
         let context = fields.take("context");
         contexts(&mut fields, &mut build);
+        for item in fields.take("secrets").map(|at| at.items()).unwrap_or_default() {
+            build.secrets.extend(files.build_secret(&item));
+        }
         options(&mut fields, &mut build.options);
-        fields.finish(&[
-            ("secrets", OWN),
-            ("privileged", OWN),
-            ("isolation", " is for Windows: leave it out"),
-        ]);
+        fields.finish(&[("privileged", OWN), ("isolation", " is for Windows: leave it out")]);
         context
     } else {
         Some(at.clone())
@@ -98,12 +103,18 @@ fn options(fields: &mut Fields<'_>, found: &mut Vec<(&'static str, String)>) {
         ("cache_from", "cache-from"),
         ("cache_to", "cache-to"),
         ("tags", "tag"),
-        ("ssh", "ssh"),
         ("entitlements", "allow"),
         ("no_cache_filter", "no-cache-filter"),
     ] {
         let items = fields.take(key).map(|at| at.one_or_many()).unwrap_or_default();
         found.extend(items.iter().filter_map(|at| Some((option, at.text()?.to_owned()))));
+    }
+    for (id, path, at) in fields.take("ssh").map(|at| pairs(&at)).unwrap_or_default() {
+        match path.filter(|path| !path.is_empty()).map(|path| expand_home(&path, at.walk)) {
+            None => found.push(("ssh", id)),
+            Some(Some(path)) => found.push(("ssh", format!("{id}={path}"))),
+            Some(None) => at.invalid("the variable HOME is not set"),
+        }
     }
     let shm = fields.take("shm_size").and_then(|at| at.read(parse_memory));
     found.extend(shm.map(|bytes| ("shm-size", bytes.to_string())));

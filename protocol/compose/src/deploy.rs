@@ -1,5 +1,7 @@
 //! `deploy:` of a service: replicas, resources, placement, restarts, updates.
 
+use std::collections::BTreeMap;
+
 use super::problem::Problem;
 use super::walk::{At, Fields};
 use super::{devices, duration, environment, update};
@@ -18,12 +20,16 @@ pub(super) struct Deploy {
     pub(super) reservation: Resources,
     pub(super) limit: Resources,
     pub(super) constraints: Vec<Constraint>,
+    /// The most replicas on a node; zero for any number.
+    pub(super) max_per_node: u32,
     pub(super) restart: RestartPolicy,
     /// Whether the file sets a restart policy.
     pub(super) sets_restart: bool,
     pub(super) update: UpdatePolicy,
     /// The most processes; zero for no limit.
     pub(super) pids: i64,
+    /// `resources.reservations.generic_resources`.
+    pub(super) generic_resources: BTreeMap<String, u64>,
     /// `resources.reservations.devices`.
     pub(super) devices: Vec<DeviceRequest>,
 }
@@ -68,10 +74,9 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
     let (kept_cpus, kept_memory) = amounts(&mut reservations);
     found.devices =
         reservations.take("devices").map(|at| devices::reserved(&at)).unwrap_or_default();
-    reservations.finish(&[(
-        "generic_resources",
-        " is not supported: give the nodes a label, and write placement.constraints",
-    )]);
+    found.generic_resources =
+        reservations.take("generic_resources").map(|at| devices::generic(&at)).unwrap_or_default();
+    reservations.finish(&[]);
     let kept_memory = either(old_reservation, kept_memory);
     resources.finish(&[]);
     found.limit = Resources { cpu_millis: amount(&cpus), memory_bytes: amount(&memory) };
@@ -95,6 +100,12 @@ pub(super) fn take(service: &mut Fields<'_>) -> Deploy {
             at.warn(format!(
                 "has no effect: instances are spread over the nodes, whatever '{spread}' is"
             ));
+        }
+        if let Some(at) = placement.take("max_replicas_per_node") {
+            found.max_per_node = at.number().unwrap_or_default();
+            if found.mode.is_per_node() {
+                at.warn("has no effect: the service has one instance on each node");
+            }
         }
         placement.finish(&[]);
     }

@@ -1,12 +1,14 @@
 //! Devices of a service: those of the host, GPUs, and what drivers give.
 
+use std::collections::BTreeMap;
+
 use super::environment::pairs;
 use super::problem::Problem;
 use super::target::absolute;
 use super::walk::{At, Fields};
 use super::yaml::Node;
-use vc_protocol::spec::validate::is_device_rule;
-use vc_protocol::spec::{CDI, DeviceRequest};
+use vc_protocol::spec::validate::{MAX_RESOURCES, is_device_rule, is_resource_kind};
+use vc_protocol::spec::{CDI, DeviceRequest, GPU};
 
 /// The devices of a service.
 #[derive(Default)]
@@ -41,12 +43,49 @@ pub(super) fn take(service: &mut Fields<'_>) -> Devices {
     found
 }
 
-/// The capability that stands for any GPU.
-const GPU: &str = "gpu";
-
 /// Reads `deploy.resources.reservations.devices`.
 pub(super) fn reserved(at: &At<'_>) -> Vec<DeviceRequest> {
     at.items().iter().map(|item| request(item, false)).collect()
+}
+
+/// Reads `deploy.resources.reservations.generic_resources`: how many of each kind.
+pub(super) fn generic(at: &At<'_>) -> BTreeMap<String, u64> {
+    let mut found: BTreeMap<String, u64> = BTreeMap::new();
+    for item in at.items() {
+        let mut fields = item.fields();
+        let resource = fields.take("discrete_resource_spec");
+        fields.finish(&[]);
+        let Some(at) = resource else {
+            item.refuse("has no discrete_resource_spec: write {kind: gpu, value: 1}");
+            continue;
+        };
+        let mut fields = at.fields();
+        let (kind, value) = (fields.take("kind"), fields.take("value"));
+        fields.finish(&[]);
+        let (Some(kind), Some(value)) = (kind, value) else {
+            at.refuse("needs a kind and a value: {kind: gpu, value: 1}");
+            continue;
+        };
+        if let (Some(kind), Some(value)) = (kind.read(resource_kind), value.read(resource_count)) {
+            let count = found.entry(kind).or_default();
+            *count = count.saturating_add(value).min(MAX_RESOURCES);
+        }
+    }
+    found
+}
+
+fn resource_count(text: &str) -> Result<u64, Problem> {
+    let count = text.parse().ok().filter(|count| (1..=MAX_RESOURCES).contains(count));
+    count.ok_or_else(|| Problem::new(format!("'{text}' is not between 1 and {MAX_RESOURCES}")))
+}
+
+fn resource_kind(text: &str) -> Result<String, Problem> {
+    match is_resource_kind(text) {
+        true => Ok(text.to_owned()),
+        false => Err(Problem::new(format!(
+            "'{text}' is not a kind: write at most 63 letters, digits and . _ - /"
+        ))),
+    }
 }
 
 fn request(at: &At<'_>, is_gpu: bool) -> DeviceRequest {

@@ -44,11 +44,18 @@ pub(super) fn pairs<'a>(at: &At<'a>) -> Vec<(String, Option<String>, At<'a>)> {
 /// Reads the variables of `env_file` and `environment`. A file may use those of the process, of `environment` and of the files
 /// before it, in this order.
 pub(super) fn read(files: Option<At<'_>>, values: Option<At<'_>>) -> BTreeMap<String, String> {
-    let (mut own, mut unset) = (BTreeMap::new(), Vec::new());
+    let (mut own, mut unset) = (BTreeMap::new(), BTreeSet::new());
+    // Of a variable that is written twice the later one counts.
     for (key, value, at) in values.map(|at| pairs(&at)).unwrap_or_default() {
         match value.or_else(|| at.walk.context.env.get(&key).cloned()) {
-            Some(value) => drop(own.insert(key, value)),
-            None => unset.push(key),
+            Some(value) => {
+                unset.remove(&key);
+                own.insert(key, value);
+            }
+            None => {
+                own.remove(&key);
+                unset.insert(key);
+            }
         }
     }
     let mut environment = BTreeMap::new();

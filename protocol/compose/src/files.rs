@@ -6,6 +6,7 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::io;
 
+use super::environment;
 use super::model::{Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES};
 use super::problem::Problem;
 use super::target::{Targets, absolute};
@@ -83,6 +84,41 @@ impl<'a> Files<'a> {
         mounts
     }
 
+    /// Reads an item of `build.secrets`. Returns the id that the Dockerfile has for it, and the path of its file.
+    pub(super) fn build_secret(&self, at: &At<'_>) -> Option<(String, String)> {
+        let (named, target) = if let Node::Map(_) = at.node {
+            let mut fields = at.fields();
+            let (source, target) = (fields.take("source"), fields.take("target"));
+            // Of the mount, which a Dockerfile says for itself.
+            for key in ["uid", "gid", "mode"] {
+                fields.take(key);
+            }
+            fields.finish(&[]);
+            (source, target)
+        } else {
+            (Some(at.clone()), None)
+        };
+        let Some(named) = named else {
+            at.refuse("has no source: name what is declared at the top");
+            return None;
+        };
+        let name = named.text()?;
+        let id = target.and_then(|at| at.text()).unwrap_or(name).to_owned();
+        let file = FileId { kind: FileKind::Secret, name: name.to_owned() };
+        match self.declared.get(&file) {
+            Some(Some(Source::Path(path))) => match expand_home(path.text()?, path.walk) {
+                Some(path) => return Some((id, path)),
+                None => path.invalid("the variable HOME is not set"),
+            },
+            Some(Some(_)) => named.invalid(format!(
+                "'{name}' is not a file: for a build declare it with file:, or build the image with your own command"
+            )),
+            Some(None) => {}
+            None => named.refuse(undeclared("secrets", name)),
+        }
+        None
+    }
+
     fn long(&self, kind: FileKind, at: &At<'_>) -> Option<FileMount> {
         let mut fields = at.fields();
         let [source, target, uid, gid, mode] =
@@ -114,9 +150,7 @@ impl<'a> Files<'a> {
         match self.declared.get(&file) {
             Some(Some(source)) => self.bring(&file, source),
             Some(None) => {}
-            None => at.refuse(format!(
-                "names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top"
-            )),
+            None => at.refuse(undeclared(top, name)),
         }
         let target = match target {
             Some(at) => at.read(|text| absolute(text, Some(base)))?,
@@ -244,10 +278,18 @@ pub(super) fn expand_home(path: &str, walk: &Walk<'_>) -> Option<String> {
     }
 }
 
+fn undeclared(top: &str, name: &str) -> String {
+    format!(
+        "names '{name}', which is not declared: write {top}: {{{name}: {{file: …}}}} at the top"
+    )
+}
+
 /// Reads the source of a declared secret or config.
 fn source<'a>(name: &str, kind: FileKind, at: &At<'a>) -> Option<Source<'a>> {
     let mut fields = at.fields();
     super::declared::check_renaming(name, &mut fields);
+    // Labels are checked and otherwise unused.
+    fields.take("labels").map(|at| environment::labels(&at));
     super::declared::refuse_unless_false(
         &mut fields,
         "external",

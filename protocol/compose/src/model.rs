@@ -108,6 +108,8 @@ pub struct Build {
     pub target: Option<String>,
     /// More contexts by their names: directories, relative to the file, and URLs.
     pub contexts: BTreeMap<String, String>,
+    /// Secrets by their ids in the Dockerfile: files, relative to the file.
+    pub secrets: BTreeMap<String, String>,
     /// Further options of `docker build`, as `("network", "host")` for `--network=host`.
     pub options: Vec<(&'static str, String)>,
     /// The image's tag, which is the service's `image`.

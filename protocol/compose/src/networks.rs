@@ -6,7 +6,7 @@ use super::model::Service;
 use super::problem::Problem;
 use super::walk::{At, Fields, Walk};
 use super::yaml::Node;
-use super::{environment, names};
+use super::{declared, environment, names};
 use vc_protocol::Name;
 use vc_protocol::spec::validate::is_alias;
 use vc_protocol::spec::{
@@ -104,16 +104,8 @@ fn options(key: &str, at: &At<'_>) -> Declared {
     // Checked and otherwise unused.
     fields.take("labels").map(|at| environment::labels(&at));
     fields.take("attachable").and_then(|at| at.bool());
-    let external = fields.take("external").is_some_and(|at| match at.node {
-        // The form from before `name`.
-        Node::Map(_) => {
-            let mut fields = at.fields();
-            name = fields.take("name").and_then(|at| at.read(names::parse)).or(name.take());
-            fields.finish(&[]);
-            true
-        }
-        _ => at.bool() == Some(true),
-    });
+    let (external, old_name) = declared::external(&mut fields);
+    name = old_name.and_then(|at| at.read(names::parse)).or(name);
     let internal = fields.take("internal").and_then(|at| at.bool()) == Some(true);
     if fields.take("ipam").is_some() {
         at.warn("has ipam, which has no effect: each node gives out its own addresses, and services are found by name");

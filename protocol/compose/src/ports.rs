@@ -207,6 +207,10 @@ fn long(at: &At<'_>) -> Option<Item> {
     let [target, published, protocol, host_ip, mode] =
         ["target", "published", "protocol", "host_ip", "mode"].map(|key| fields.take(key));
     let extension = fields.take("x-vc");
+    // For people, and without effect in Compose too.
+    for key in ["name", "app_protocol"] {
+        fields.take(key).and_then(|at| at.text());
+    }
     fields.finish(&[]);
     let proxy_protocol = extension.and_then(|at| {
         let mut fields = at.fields();

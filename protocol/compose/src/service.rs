@@ -21,17 +21,24 @@ use vc_protocol::spec::{
 };
 
 /// Refused keys, with a reason that continues the path.
-const REFUSED: [(&str, &str); 6] = [
+const REFUSED: [(&str, &str); 11] = [
     ("cpu_count", " is for Windows: write cpus"),
     ("cpu_percent", " is for Windows: write cpus"),
     ("isolation", " is for Windows: leave it out"),
     ("credential_spec", " is for Windows: leave it out"),
     ("external_links", " is not supported: put both services on a network with a name"),
+    ("models", " is not supported: run the model as a service, and give others its address"),
+    ("use_api_socket", " is not supported: mount /var/run/docker.sock"),
+    ("pre_start", HOOK),
+    ("post_start", HOOK),
+    ("pre_stop", HOOK),
     (
         "provider",
         " is not supported: it runs a program on your computer; run it before 'vc deploy'",
     ),
 ];
+
+const HOOK: &str = " is not supported: nothing but the container's own processes runs where it runs; do it in its entrypoint";
 
 /// Reads the service at `at`, which the file calls `written`.
 pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -> Service {
@@ -43,7 +50,7 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         at.refuse("has no image: name one with image:, or say how to build it with build:");
     }
     let image = image.and_then(|at| at.read(reference));
-    let build = build.map(|at| build::read(&key, image.as_deref(), &at));
+    let build = build.map(|at| build::read(&key, image.as_deref(), &at, &top.files));
     let image = image.or_else(|| build.as_ref().map(|build| build.tag.clone()));
 
     let mut deploy = deploy::take(&mut fields);
@@ -123,8 +130,10 @@ pub(super) fn read(key: ServiceKey, written: &str, at: &At<'_>, top: &Top<'_>) -
         container,
         mode: deploy.mode,
         max_concurrent: extension.max_concurrent,
+        max_replicas_per_node: if deploy.mode.is_per_node() { 0 } else { deploy.max_per_node },
         schedule: extension.schedule,
         constraints: deploy.constraints,
+        generic_resources: deploy.generic_resources,
         depends_on: dependencies.on,
         on_partition: extension.on_partition,
         volumes: BTreeMap::new(),

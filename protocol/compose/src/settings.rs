@@ -181,7 +181,9 @@ pub(super) fn extra_hosts(at: &At<'_>) -> Vec<String> {
         for item in at.items() {
             let Some(text) = item.text() else { continue };
             match text.split_once('=').or_else(|| text.split_once(':')) {
-                Some((name, address)) => add(name, address, &item),
+                Some((name, addresses)) => {
+                    addresses.split(',').for_each(|address| add(name, address, &item));
+                }
                 None => item.invalid(format!("'{text}' has no address: write name=address")),
             }
         }

@@ -7,7 +7,7 @@ use super::target::absolute;
 use super::volumes::is_of_host;
 use super::walk::{At, Fields};
 use super::yaml::Node;
-use super::{duration, environment, names, networks, service};
+use super::{declared, duration, environment, names, networks, service};
 use vc_protocol::spec::validate::{FILE_SYSTEMS, MAX_KEPT};
 use vc_protocol::volume::{DriverOptions, Hooks, Keep, MAX_REPLICAS, OnLoss, Origin, VolumeSpec};
 use vc_protocol::{Name, parse_memory};
@@ -35,10 +35,12 @@ fn volume(key: &str, at: &At<'_>) -> VolumeSpec {
             "'{other}' is not supported: leave it out, or mount a network file system with driver: local and driver_opts"
         ));
     }
-    let name = fields.take("name").and_then(|at| at.text()).unwrap_or(key);
+    let named = fields.take("name").and_then(|at| at.text());
     // Labels are checked and otherwise unused.
     fields.take("labels").map(|at| environment::labels(&at));
-    if fields.take("external").and_then(|at| at.bool()) == Some(true) {
+    let (external, old_name) = declared::external(&mut fields);
+    let name = named.or_else(|| old_name?.text()).unwrap_or(key);
+    if external {
         at.warn(format!(
             "is not looked for in Docker: a volume is the project's own, and empty at first. What Docker has as '{name}' stays there: \
              copy it into an instance with 'vc cp'"
@@ -89,6 +91,10 @@ fn driver_options(at: &At<'_>) -> Option<Options> {
         return None;
     };
     if options.split(',').any(|it| matches!(it, "bind" | "rbind")) {
+        if device.text()?.starts_with('.') {
+            device.invalid("is relative: mount the directory in the services, as in ./data:/data");
+            return None;
+        }
         let path = device.read(|text| absolute(text, None))?;
         if is_of_host(&path) {
             device.invalid(format!("'{path}' is of each host: mount the path in the services"));

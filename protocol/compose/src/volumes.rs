@@ -160,6 +160,7 @@ impl Reader<'_, '_> {
                 "ro" => options.read_only = true,
                 // The default of Docker, and what has no effect on Linux.
                 "rw" | "cached" | "delegated" | "consistent" | "private" | "rprivate" => {}
+                "slave" | "rslave" => at.walk.warn(PROPAGATION.to_owned()),
                 "nocopy" => options.nocopy = true,
                 "z" | "Z" => at.walk.warn(SELINUX.to_owned()),
                 _ => {
@@ -342,6 +343,7 @@ impl Reader<'_, '_> {
     }
 }
 
+const PROPAGATION: &str = "the propagation slave of mounts has no effect: what a host mounts later is not seen in containers that run";
 const SELINUX: &str =
     "the options z and Z of volumes have no effect: nodes do not label files for SELinux";
 
@@ -373,12 +375,14 @@ fn inside(text: &str) -> Result<String, Problem> {
 fn bind_options(at: &At<'_>) -> Option<bool> {
     let mut fields = at.fields();
     let create = fields.take("create_host_path").and_then(|at| at.bool());
-    if let Some(at) = fields.take("propagation")
-        && let Some(other) = at.text().filter(|it| !matches!(*it, "private" | "rprivate"))
-    {
-        at.invalid(format!(
-            "'{other}' is not supported: mounts stay in the container; leave it out"
-        ));
+    if let Some(at) = fields.take("propagation") {
+        match at.text() {
+            None | Some("private" | "rprivate") => {}
+            Some("slave" | "rslave") => at.walk.warn(PROPAGATION.to_owned()),
+            Some(other) => at.invalid(format!(
+                "'{other}' is not supported: mounts stay in the container; leave it out"
+            )),
+        }
     }
     if fields.take("selinux").is_some() {
         at.walk.warn(SELINUX.to_owned());

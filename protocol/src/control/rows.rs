@@ -659,6 +659,12 @@ pub struct NodeRow {
     pub cpu_reserved: u64,
     /// Reserved memory in bytes.
     pub memory_reserved: u64,
+    /// How many it has of each resource that is counted.
+    #[serde(default)]
+    pub generic_resources: BTreeMap<String, u64>,
+    /// How many of these services take.
+    #[serde(default)]
+    pub generic_reserved: BTreeMap<String, u64>,
     /// CPU in use, thousandths of a core; 0 without a recent heartbeat.
     pub cpu_used: u64,
     /// Memory in use, bytes; 0 without a recent heartbeat.

@@ -28,6 +28,8 @@ const MAX_NETWORKS: usize = 64;
 const MAX_ALIAS: usize = 253;
 /// Names that labels of specs do not begin with: those of the cluster say which instance a container is.
 const OUR_LABELS: &str = "vc.";
+/// The most of a resource that a node has, or a replica takes.
+pub const MAX_RESOURCES: u64 = 1_000_000;
 /// Directories with the secrets of containers, on every node.
 const SECRET_DIRECTORIES: [&str; 3] = ["/run/vc", "/var/run/vc", "/dev/shm/vc"];
 
@@ -71,6 +73,11 @@ impl ServiceSpec {
         }
         let limits = self.max_concurrent == 0 || self.mode == ServiceMode::ReplicatedJob;
         check(limits, &"max_concurrent", "is for services with mode: replicated-job")?;
+        for (kind, count) in &self.generic_resources {
+            let field = at("generic_resources", kind);
+            check(is_resource_kind(kind), &field, "is not a kind of resource")?;
+            check((1..=MAX_RESOURCES).contains(count), &field, "is not from 1 to 1000000")?;
+        }
         for Constraint { attribute, value, .. } in &self.constraints {
             let label = match attribute {
                 Attribute::Label(label) => label.as_str(),
@@ -248,12 +255,17 @@ impl Mount {
             let inside = is_target(&format!("/{path}"));
             check(inside, &at("mounts", path), "is not a path inside the volume")?;
         }
-        if let Self::Bind { source, .. } = self {
+        if let Self::Bind { source, read_only, .. } = self {
             let field = at("mounts", source);
             let absolute = source.starts_with('/') && is_line(source);
             check(absolute, &field, "is not an absolute path of a host")?;
-            let allowed = !leads_to_secrets(source);
-            check(allowed, &field, "leads to the secrets of the node, which no container mounts")?;
+            // What is above them is mounted without them.
+            let allowed = !leads_to_secrets(source) || (*read_only && !is_of_secrets(source));
+            check(
+                allowed,
+                &field,
+                "leads to the secrets of the node, which no container mounts; what is above them, read-only",
+            )?;
         }
         Ok(target)
     }
@@ -360,6 +372,13 @@ pub fn is_resolver_option(text: &str) -> bool {
         && text.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b":-_".contains(&b))
 }
 
+/// Returns whether a text has the form of a kind of resource that nodes count, as `gpu` or `nvidia.com/gpu`: at most 63 letters,
+/// digits and `.`, `_`, `-`, `/`.
+pub fn is_resource_kind(text: &str) -> bool {
+    let fits = |b: u8| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-' | b'/');
+    (1..=63).contains(&text.len()) && text.bytes().all(fits)
+}
+
 /// Returns whether a text has the form of a capability: letters, digits and `_`.
 pub fn is_capability(text: &str) -> bool {
     !text.is_empty() && text.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_')
@@ -386,6 +405,24 @@ fn is_target(text: &str) -> bool {
 /// Returns whether a path is that of a directory with secrets, in one, or above one. What symbolic links make of it only
 /// the node knows that starts the container.
 fn leads_to_secrets(path: &str) -> bool {
+    let components = components(path);
+    SECRET_DIRECTORIES.iter().any(|directory| {
+        let directory = directory.split('/').filter(|it| !it.is_empty());
+        directory.zip(&components).all(|(a, b)| a == *b)
+    })
+}
+
+/// Returns whether a path is that of a directory with secrets, or in one.
+fn is_of_secrets(path: &str) -> bool {
+    let components = components(path);
+    SECRET_DIRECTORIES.iter().any(|directory| {
+        let directory: Vec<&str> = directory.split('/').filter(|it| !it.is_empty()).collect();
+        components.starts_with(&directory)
+    })
+}
+
+/// Returns the components of an absolute path in normal form.
+fn components(path: &str) -> Vec<&str> {
     let mut components = Vec::new();
     for component in path.split('/') {
         match component {
@@ -394,10 +431,7 @@ fn leads_to_secrets(path: &str) -> bool {
             component => components.push(component),
         }
     }
-    SECRET_DIRECTORIES.iter().any(|directory| {
-        let directory = directory.split('/').filter(|it| !it.is_empty());
-        directory.zip(&components).all(|(a, b)| a == *b)
-    })
+    components
 }
 
 #[cfg(test)]

@@ -19,6 +19,7 @@ pub mod one_instance_per_slot;
 pub mod one_writer;
 pub mod replicas_rescheduled;
 pub mod routes_lead_to_instances;
+pub mod runs_once;
 pub mod updates_end;
 
 use vc_crdt::View;

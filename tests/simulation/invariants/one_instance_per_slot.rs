@@ -36,7 +36,8 @@ pub fn check(world: &World) -> Check {
     }
     // Containers of a node whose process is down, or that holds the documents, keep running.
     for index in world.acting() {
-        for id in world.nodes[index].runtime.containers.keys() {
+        // Those of runs that have ended stay for their logs.
+        for id in world.nodes[index].runtime.containers.keys().filter(|id| !view.has_ended(id)) {
             // A drained node keeps instances that fit on no other node.
             let draining = view.cluster.drained.contains_key(&world.nodes[index].id);
             let stranded =

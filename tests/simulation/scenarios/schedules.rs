@@ -379,6 +379,28 @@ fn a_run_that_fails_after_its_process_was_killed_is_tried_again_by_its_policy() 
 }
 
 #[test]
+fn a_run_by_hand_after_clocks_that_were_far_ahead_has_the_present_time() {
+    let mut world = cluster(3, "clocks_that_were_far_ahead");
+    world.command(0, deploy(by_hand(0, 2_000)));
+    world.converge(20_000);
+    let cursor = world.history.cursor();
+    let month = 30 * 86_400;
+    for step in [0, month, -month] {
+        for index in 0..3 {
+            world.nodes[index].clocks.step_wall(step * 1000);
+        }
+        world.run(MINUTE);
+        world.command(0, run_job());
+        world.run(MINUTE);
+    }
+    let times = times(&world, cursor);
+    let since =
+        |time: &u32| i64::from(*time) - times.keys().map(|it| i64::from(*it)).min().unwrap_or(0);
+    let since: Vec<i64> = times.keys().map(since).collect();
+    assert!(since.len() == 3 && since[1] < 1_000 && since[2] >= month, "{since:?}");
+}
+
+#[test]
 fn a_run_by_hand_is_remembered_as_long_as_any_document_has_its_time() {
     let mut world = cluster(3, "remembered_as_long_as_any_document");
     let mut backup = every_minute(2_000);
@@ -424,6 +446,8 @@ fn the_eleventh_run_beside_others_is_skipped_and_stops_none() {
     assert!(times.len() > 10 && times.values().all(|&count| count == 1), "{times:?}");
     let skipped = skipped(&world, 0);
     assert!(!skipped.is_empty() && skipped.iter().all(|it| *it == Skipped::Overlap), "{skipped:?}");
+    let why = "10 runs were under way, the most at a time";
+    assert!(reasons(&world, 0).iter().any(|reason| reason == why), "{:?}", reasons(&world, 0));
 }
 
 #[test]

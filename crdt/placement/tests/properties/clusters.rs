@@ -7,7 +7,7 @@ use proptest::prelude::*;
 use vc_placement::{ClaimView, Node, PlanInput, Rules, ServiceDemand, node_slot, plan};
 use vc_protocol::node::RuntimeKind;
 use vc_protocol::spec::{
-    Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish, ServiceMode,
+    ALL, Attribute, Constraint, DisconnectPolicy, Port, PortProtocol, Publish, ServiceMode,
 };
 use vc_protocol::{NodeId, ServiceKey, Slot, VolumeKey};
 
@@ -23,6 +23,9 @@ pub(crate) fn a_node() -> impl Strategy<Value = Node> {
         let mut it = node("m", cpu * 500, mem * 256);
         if zone > 0 {
             it.labels.insert("zone".to_owned(), zone.to_string());
+        }
+        if zone == 2 {
+            it.generic_resources.insert("gpu".to_owned(), 1 + cpu % 2);
         }
         it.up = fate != 0;
         it.silent_ms = if it.up { 0 } else { cpu % 4 };
@@ -51,9 +54,23 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
     let ports = prop_oneof![3 => Just(Vec::new()), 1 => vec(port, 1..3)];
     let volumes = prop_oneof![3 => Just(Vec::new()), 2 => vec(0..4_usize, 1..3)];
     let policy = prop_oneof![2 => Just(DisconnectPolicy::default()), 1 => a_policy()];
-    let is_global = (prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0..4_u32);
-    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy, is_global).prop_map(
-        |(replicas, cpu, mem, ports, volumes, zone, updated, policy, (is_global, is_job, most))| {
+    let mode = (prop::bool::weighted(0.2), prop::bool::weighted(0.2), 0..4_u32);
+    let most_per_node = prop_oneof![3 => Just(0), 1 => 1..3_u32];
+    let gpus = prop_oneof![4 => Just(None), 1 => (1..3_u64).prop_map(Some), 1 => Just(Some(ALL))];
+    let modes = (mode, most_per_node, gpus);
+    (0..6_u32, 0_u64..4, 0_u64..4, ports, volumes, 0..6_u8, 0..3_u64, policy, modes).prop_map(
+        |(
+            replicas,
+            cpu,
+            mem,
+            ports,
+            volumes,
+            zone,
+            updated,
+            policy,
+            (mode, most_per_node, gpus),
+        )| {
+            let (is_global, is_job, most) = mode;
             let mut it = service(replicas, cpu * 500, mem * 256);
             it.spec.ports = ports;
             it.spec.container.command = Some(vec!["run".to_owned()]);
@@ -66,6 +83,8 @@ fn a_service() -> impl Strategy<Value = ServiceDemand> {
             }
             it.revision = updated;
             it.spec.disconnect = policy;
+            it.spec.max_replicas_per_node = most_per_node;
+            it.needs = gpus.map(|count| ("gpu".to_owned(), count)).into_iter().collect();
             if is_job {
                 it.spec.mode = ServiceMode::ReplicatedJob;
                 it.spec.max_concurrent = most;

@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vc_placement::{Node, Plan, PlanInput, ServiceDemand, node_slot};
 use vc_protocol::node::RuntimeKind;
-use vc_protocol::spec::{Constraint, Port, Publish, ServiceMode};
+use vc_protocol::spec::{ALL, Constraint, Port, Publish, ServiceMode};
 use vc_protocol::{NodeId, Resources, ServiceKey, Slot, VolumeKey};
 
 use crate::clusters::volume_key;
@@ -88,7 +88,19 @@ pub(crate) fn fit_together(input: &PlanInput, node: &Node, slots: &[&Slot]) -> b
     let apart = |(n, a): (usize, &&Slot)| {
         slots[..n].iter().all(|b| !ports_conflict(node, ports(a), ports(b)))
     };
-    sum.fits(node.capacity) && slots.iter().enumerate().all(apart)
+    let within_limit = |slot: &&Slot| {
+        let service = &input.services[&slot.service];
+        let replicas = slots.iter().filter(|it| it.service == slot.service).count();
+        let most = service.spec.max_replicas_per_node as usize;
+        most == 0 || is_global(service) || replicas <= most
+    };
+    let gpus = node.generic_resources.get("gpu").copied().unwrap_or(0);
+    let taken = slots.iter().filter_map(|slot| input.services[&slot.service].needs.get("gpu"));
+    let taken: u64 = taken.map(|&need| if need == ALL { gpus.max(1) } else { need }).sum();
+    sum.fits(node.capacity)
+        && taken <= gpus
+        && slots.iter().enumerate().all(apart)
+        && slots.iter().all(within_limit)
 }
 
 /// Returns whether the node may run the service, apart from resources.
@@ -98,7 +110,14 @@ pub(crate) fn may_run(node: &Node, service: &ServiceDemand) -> bool {
         && !node.draining
         && node.runtime_error.is_none()
         && service.spec.constraints.iter().all(met)
+        && has_gpus(node, service)
         && (node.runtime == RuntimeKind::Docker || service.spec.container.mounts.is_empty())
+}
+
+/// Returns whether the node has as many GPUs as a replica takes, whoever takes them.
+fn has_gpus(node: &Node, service: &ServiceDemand) -> bool {
+    let has = node.generic_resources.get("gpu").copied().unwrap_or(0);
+    service.needs.get("gpu").is_none_or(|&need| if need == ALL { has > 0 } else { need <= has })
 }
 
 pub(crate) fn is_global(service: &ServiceDemand) -> bool {

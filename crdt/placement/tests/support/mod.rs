@@ -32,6 +32,7 @@ pub(crate) fn node(name: &str, cpu_millis: u64, mib: u64) -> Node {
         runtime: RuntimeKind::Docker,
         labels: BTreeMap::new(),
         capacity: Resources { cpu_millis, memory_bytes: mib * MIB },
+        generic_resources: BTreeMap::new(),
         volume_room: None,
         up: true,
         silent_ms: 0,
@@ -53,6 +54,7 @@ pub(crate) fn service(replicas: u32, cpu_millis: u64, mib: u64) -> ServiceDemand
     ServiceDemand {
         spec: spec.into(),
         replicas,
+        needs: BTreeMap::new(),
         ended: BTreeSet::new(),
         due: BTreeMap::new(),
         revision: 0,

@@ -169,6 +169,9 @@ export interface NodeRow {
   memory_bytes: number
   cpu_reserved: number
   memory_reserved: number
+  /** Of resources that are counted, by kind; both are missing from older nodes. */
+  generic_resources?: Record<string, number>
+  generic_reserved?: Record<string, number>
   /** In use; 0 without a recent heartbeat. */
   cpu_used: number
   memory_used: number
@@ -498,7 +501,7 @@ export type Request =
   | { op: 'instances'; service: string | null }
   /** `show_values`: whether the values of environment variables are to be shown, which are `***` otherwise; needs a deployer. */
   | { op: 'inspect'; service: string; show_values?: boolean }
-  | { op: 'restart' | 'rollback' | 'remove' | 'history'; service: string }
+  | { op: 'restart' | 'rollback' | 'remove' | 'history' | 'runs'; service: string }
   | { op: 'rollback_to'; service: string; version: number }
   | { op: 'scale'; service: string; replicas: number }
   | { op: 'rebalance'; apply: boolean }
@@ -574,6 +577,7 @@ export type Reply =
   | { reply: 'diff'; value: ServiceDiff[] }
   | { reply: 'service'; value: ServiceDetail }
   | { reply: 'history'; value: VersionRow[] }
+  | { reply: 'runs'; value: RunRow[] }
   | { reply: 'moves'; value: MoveRow[] }
   | { reply: 'images'; value: ImageRow[] }
   | { reply: 'volumes'; value: VolumeRow[] }

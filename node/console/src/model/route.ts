@@ -5,7 +5,7 @@ import { signal } from '@preact/signals'
 export type Route =
   | { view: 'overview' | 'services' | 'volumes' | 'events' | 'plan' | 'deploy' }
   | { view: 'service'; service: string }
-  | { view: 'logs'; service: string | null }
+  | { view: 'logs'; service: string | null; replica: number | null }
 
 export interface NavItem {
   view: Route['view']
@@ -28,12 +28,13 @@ export const NAV_ITEMS: readonly NavItem[] = [
 /** Parses a fragment. Unknown ones lead to the overview. */
 export function parseRoute(fragment: string): Route {
   const [view, ...rest] = fragment.replace(/^#?\/?/, '').split('/').map(decode)
-  const service = rest.length === 2 && rest.every(Boolean) ? rest.join('/') : null
+  const [project, name, number] = rest
+  const service = project && name ? `${project}/${name}` : null
   switch (view) {
     case 'services':
-      return service ? { view: 'service', service } : { view: 'services' }
+      return service && rest.length === 2 ? { view: 'service', service } : { view: 'services' }
     case 'logs':
-      return { view: 'logs', service }
+      return { view: 'logs', service, replica: (service && Number(number)) || null }
     case 'volumes':
     case 'events':
     case 'plan':
@@ -53,7 +54,7 @@ function decode(part: string): string {
 }
 
 export const serviceHref = (service: string) => `#/services/${service}`
-export const logsHref = (service: string) => `#/logs/${service}`
+export const logsHref = (service: string, replica?: number) => `#/logs/${service}${replica === undefined ? '' : `/${replica}`}`
 
 export const route = signal<Route>({ view: 'overview' })
 

@@ -5,17 +5,17 @@ import { LogPane } from '../components/log-pane'
 import { logsHref } from '../model/route'
 import { useSession } from '../model/state'
 
-export function Logs({ service }: { service: string | null }) {
+export function Logs({ service, replica: chosen }: { service: string | null; replica: number | null }) {
   const session = useSession()
-  const replica = useSignal<number | null>(null)
+  const replica = useSignal(chosen)
   const text = useSignal('')
   const filter = useComputed(() => ({ replica: replica.value, text: text.value }))
   const services = session.services.value.map((row) => row.service).toSorted()
   useEffect(() => {
-    replica.value = null
-  }, [service])
+    replica.value = chosen
+  }, [service, chosen])
   const numbers = session.instances.value.filter((it) => it.service === service).map((it) => it.replica)
-  const replicas = [...new Set(numbers)].toSorted((a, b) => a - b)
+  const replicas = [...new Set(chosen === null ? numbers : [...numbers, chosen])].toSorted((a, b) => a - b)
   return (
     <div class="logs-view">
       <div class="logs-bar">

@@ -5,12 +5,14 @@ import type { ServiceDetail, ServiceRow } from 'vc-mesh'
 import { InstanceIcons } from '../components/instance-icons'
 import { InstanceList } from '../components/instance-list'
 import { RelativeTime } from '../components/relative-time'
+import { RunList } from '../components/run-list'
 import { Ports, RemoveButton, RestartButton, RollbackButton, Scale } from '../components/service-actions'
 import { Spec } from '../components/spec'
 import { StatusBadge } from '../components/status-badge'
 import { errorMessage } from '../model/actions'
 import { logsHref } from '../model/route'
 import { call } from '../model/rpc'
+import { isJob } from '../model/runs'
 import { unavailableReason, useSession } from '../model/state'
 import { serviceStatus } from '../model/status'
 import { Image, RolloutLine, RunningCount } from './services'
@@ -54,10 +56,17 @@ export function Service({ service }: { service: string }) {
         <RollbackButton row={row} />
         <RemoveButton row={row} />
       </div>
-      <section aria-labelledby="instances-title">
-        <h2 id="instances-title">Instances</h2>
-        <InstanceList instances={instances} />
-      </section>
+      {isJob(row.mode) ? (
+        <section aria-labelledby="runs-title">
+          <h2 id="runs-title">Runs</h2>
+          <RunList row={row} />
+        </section>
+      ) : (
+        <section aria-labelledby="instances-title">
+          <h2 id="instances-title">Instances</h2>
+          <InstanceList instances={instances} />
+        </section>
+      )}
       <Details row={row} />
     </>
   )

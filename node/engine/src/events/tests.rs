@@ -6,9 +6,10 @@ use vc_crdt::{
 };
 use vc_protocol::lease::{LEASE_MS, VoterSet};
 use vc_protocol::node::NodeInfo;
-use vc_protocol::spec::{FailureAction, ServiceSpec};
+use vc_protocol::run::{DueRecord, RunRecord, Skipped};
+use vc_protocol::spec::{FailureAction, Schedule, ServiceMode, ServiceSpec};
 use vc_protocol::volume::{SnapshotId, VolumeCopy};
-use vc_protocol::{Keypair, ServiceKey, VolumeKey};
+use vc_protocol::{Keypair, ServiceKey, Slot, VolumeKey};
 
 use super::*;
 
@@ -460,4 +461,36 @@ fn a_volume_is_restored_removed_and_undeleted() {
     assert_eq!(world.events(), ["i shop/data: volume is back on n1, with snapshot 3-12"]);
     world.cluster.tombstones.insert(volume, Tombstone { lamport: 12, at: 9000, forgotten: true });
     assert_eq!(world.events(), ["i shop/data: volume forgotten: its nodes keep the data aside"]);
+}
+
+#[test]
+fn times_of_a_schedule_at_which_nothing_runs_are_events() {
+    let mut world = World::new();
+    let due = |missed, skipped| DueRecord { at: 0, missed, skipped, by: String::new() };
+    let slot = |time: u32| format!("shop/backup.{time}").parse::<Slot>().expect("a slot");
+    world.deploy("shop/backup", "backup:1", 1);
+    let record = world.cluster.services.get_mut(&key("shop/backup")).expect("deployed");
+    let mut changed = (**record).clone();
+    changed.spec.mode = ServiceMode::ReplicatedJob;
+    changed.spec.schedule = Some(Schedule::new("* * * * *"));
+    *record = changed.into();
+    world.node(1).due.insert(slot(60), due(3, Some(Skipped::Missed)));
+    assert_eq!(world.events(), ["i shop/backup: deployed by ada: 1 of backup:1"]);
+
+    world.node(2).due.insert(slot(60), due(3, Some(Skipped::Missed)));
+    world.node(2).due.insert(slot(120), due(0, Some(Skipped::Overlap)));
+    world.node(2).due.insert(slot(180), due(0, Some(Skipped::Stopped)));
+    world.node(2).due.insert(slot(240), due(2, Some(Skipped::Missed)));
+    // One node skips what another has begun.
+    world.node(2).due.insert(slot(300), due(0, Some(Skipped::Missed)));
+    let id = format!("{}@d", slot(300)).parse().expect("an instance");
+    world.node(1).runs.insert(id, RunRecord { started: 1, end: None });
+    let expected = [
+        "w shop/backup.120: skipped: an earlier run was under way (overlap: forbid)",
+        "w shop/backup.240: 2 times before it passed while no node could begin a run",
+        "w shop/backup.240: missed: its time had passed when a node could begin it",
+    ];
+    let events = world.events();
+    let of_times = |it: &&String| it.starts_with("w shop/backup.") && !it.contains("be placed");
+    assert_eq!(events.iter().filter(of_times).collect::<Vec<_>>(), expected);
 }

@@ -1,18 +1,33 @@
 //! What people do with the runs of a schedule.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::View;
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::run::{DueRecord, Skipped};
 use vc_protocol::spec::Overlap;
-use vc_protocol::{Millis, Slot};
+use vc_protocol::{Millis, ServiceKey, Slot};
 
 use super::{Mutation, MutationError, find};
+use crate::schedule::is_ahead;
 
 /// What a node is to say of times of a schedule, and what that changes.
 pub(crate) type DueByHand = (BTreeMap<Slot, DueRecord>, Vec<Change>);
+
+/// Returns the time of a run that begins now: one that no other has. Those of a clock that was wrong do not count.
+fn next_run(view: &View, service: &ServiceKey, now: Millis) -> u32 {
+    let due = view.runs.due(service).map(|(slot, _)| slot.replica);
+    let runs = view.runs.of_service(service).map(|(slot, _)| slot.replica);
+    let known: BTreeSet<u32> = due.chain(runs).collect();
+    let last = known.iter().rev().find(|&&time| !is_ahead(time, now));
+    let seconds = u32::try_from(now / 1000).unwrap_or(u32::MAX);
+    let mut time = last.map_or(0, |last| last.saturating_add(1)).max(seconds);
+    while known.contains(&time) && time < u32::MAX {
+        time += 1;
+    }
+    time
+}
 
 /// Returns the times of a schedule that a person begins or stops, with what this node is to say of them. `None`: the mutation is about
 /// something else, or about a job without a schedule. `now` is the time that the cluster goes by.
@@ -41,9 +56,7 @@ pub(crate) fn due_by_hand(
             Err(MutationError::RunUnderWay { service })
         }
         Mutation::RunJob { .. } => {
-            let last = view.runs.due(&service).next_back().map_or(0, |(slot, _)| slot.replica);
-            let now = u32::try_from(now / 1000).unwrap_or(u32::MAX);
-            let slot = slot(now.max(last.saturating_add(1)));
+            let slot = slot(next_run(view, &service, now));
             let changes = vec![Change::RunBegun { slot: slot.clone() }];
             Ok((BTreeMap::from([(slot, record(None))]), changes))
         }

@@ -147,6 +147,7 @@ pub(crate) fn leaves_its_data(
     let demand = ServiceDemand {
         spec: spec.clone(),
         replicas: 1,
+        needs: view.needs(spec),
         ended: BTreeSet::new(),
         due: BTreeMap::new(),
         revision: Lamport::MAX,

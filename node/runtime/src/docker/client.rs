@@ -12,6 +12,7 @@ use tokio::sync::{Mutex, Semaphore, watch};
 use vc_protocol::node::Orphans;
 use vc_protocol::{NodeId, VolumeKey};
 
+use super::attach::Attached;
 use super::config::{Config, DnsServers, host};
 use super::files::{self, Files};
 use super::host_paths::ProtectedPaths;
@@ -59,6 +60,7 @@ pub(super) struct DockerClient {
     pub(super) subpaths: Subpaths,
     pub(super) places: Places,
     pub(super) turns: Turns,
+    pub(super) attached: Attached,
     /// What was reported of other nodes last.
     pub(super) orphans: Arc<Mutex<BTreeMap<NodeId, Orphans>>>,
     pub(super) dns: DnsConfig,
@@ -126,6 +128,7 @@ impl DockerClient {
             subpaths,
             places: Places(config.find_volume),
             turns: Turns::default(),
+            attached: Attached::default(),
             orphans: Arc::default(),
             dns: DnsConfig { servers: config.dns, enabled: Arc::new(AtomicBool::new(true)) },
         }

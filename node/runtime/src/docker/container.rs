@@ -34,6 +34,8 @@ pub(super) struct ContainerContext {
     pub(super) files: Option<PathBuf>,
     /// The epoch of its lease, if it runs under one.
     pub(super) epoch: Option<u64>,
+    /// Paths at which it would see directories of the node, and finds empty ones.
+    pub(super) hidden: Vec<String>,
 }
 
 /// The options of the log driver that a spec may override.
@@ -76,6 +78,7 @@ pub(super) fn body(
         stop_timeout: Some(seconds(Duration::from_millis(spec.stop_grace_ms))),
         tty: Some(settings.tty),
         open_stdin: Some(settings.stdin_open),
+        stdin_once: Some(spec.attach),
         working_dir: spec.working_dir.clone(),
         user: spec.user.clone(),
         host_config: Some(host_config(id, spec, context)),
@@ -93,6 +96,7 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
         let numbered = spec.files.iter().enumerate();
         numbered.map(move |(number, mount)| files::mount(directory, number, mount))
     });
+    let hidden = context.hidden.iter().map(|target| volumes::empty(target));
     let ulimits = settings.ulimits.iter().map(|(name, &(soft, hard))| ResourcesUlimits {
         name: Some(name.clone()),
         soft: Some(soft),
@@ -124,7 +128,7 @@ fn host_config(id: &InstanceId, spec: &ContainerSpec, context: &ContainerContext
         dns: context.dns.clone(),
         dns_search: some(&settings.dns_search),
         dns_options: spec.network_mode.is_none().then(|| dns_options(settings)),
-        mounts: Some(mounts.chain(files).collect()),
+        mounts: Some(mounts.chain(files).chain(hidden).collect()),
         cap_add: some(&settings.cap_add),
         cap_drop: some(&settings.cap_drop),
         sysctls: (!settings.sysctls.is_empty())

@@ -6,8 +6,8 @@ use std::time::Duration;
 
 use bollard::errors::Error;
 use bollard::exec::{CreateExecOptions, ResizeExecOptions, StartExecOptions};
-use bollard::models::ContainerSummaryStateEnum;
-use bollard::query_parameters::ListContainersOptionsBuilder;
+use bollard::models::{ContainerStateStatusEnum, ContainerSummaryStateEnum};
+use bollard::query_parameters::{ListContainersOptionsBuilder, ResizeContainerTTYOptionsBuilder};
 use tokio::io::AsyncWrite;
 use tokio::time::{sleep, timeout};
 use vc_protocol::InstanceId;
@@ -20,7 +20,7 @@ use crate::docker_error::{self, DockerError};
 use crate::error::RuntimeError;
 
 /// How long Docker may take to start a command.
-const START_TIMEOUT: Duration = Duration::from_secs(20);
+pub(super) const START_TIMEOUT: Duration = Duration::from_secs(20);
 /// Docker does not report the end of a command, so it is polled: the first and the longest interval.
 const POLL_INTERVAL: (Duration, Duration) = (Duration::from_millis(5), Duration::from_millis(500));
 /// The environment variable that tags the processes of a command, so that they are found when its client has gone.
@@ -50,9 +50,16 @@ pub struct Exec {
 pub struct ExecProcess {
     client: bollard::Docker,
     container: String,
-    id: String,
-    user: Option<String>,
-    tag: String,
+    command: Command,
+}
+
+/// What runs in the container.
+#[derive(Clone)]
+enum Command {
+    /// Its own process.
+    Own,
+    /// One beside it: its id in Docker, its user, and what its environment has.
+    Exec { id: String, user: Option<String>, tag: String },
 }
 
 impl DockerClient {
@@ -62,18 +69,26 @@ impl DockerClient {
         client: &bollard::Docker,
         instance: &InstanceId,
     ) -> Result<String, RuntimeError> {
+        match self.instance_container(client, instance).await? {
+            None => Err(RuntimeError::NoInstance(instance.slot.clone())),
+            Some((id, ContainerSummaryStateEnum::RUNNING)) => Ok(id),
+            Some(_) => Err(RuntimeError::NotRunning(instance.slot.clone())),
+        }
+    }
+
+    /// Returns the id of the container of an instance, and its state; of several, of one that runs.
+    pub(super) async fn instance_container(
+        &self,
+        client: &bollard::Docker,
+        instance: &InstanceId,
+    ) -> Result<Option<(String, ContainerSummaryStateEnum)>, RuntimeError> {
         let mut labels = labels::slot_filters(&self.identity, &instance.slot);
         labels.push(format!("{}={}", labels::DIGEST, instance.digest));
         let filters = HashMap::from([("label", labels)]);
         let options = ListContainersOptionsBuilder::default().all(true).filters(&filters).build();
         let found = client.list_containers(Some(options)).await.map_err(|it| self.error(it))?;
-        if found.is_empty() {
-            return Err(RuntimeError::NoInstance(instance.slot.clone()));
-        }
-        let up = |state| state == Some(ContainerSummaryStateEnum::RUNNING);
-        let running = found.into_iter().find(|summary| up(summary.state));
-        let id = running.and_then(|summary| summary.id);
-        id.ok_or_else(|| RuntimeError::NotRunning(instance.slot.clone()))
+        let found = found.into_iter().filter_map(|it| Some((it.id?, it.state?)));
+        Ok(found.max_by_key(|(_, state)| *state == ContainerSummaryStateEnum::RUNNING))
     }
 
     pub(super) async fn exec(
@@ -118,7 +133,8 @@ impl DockerClient {
         let started = hijack(&self.host, &format!("/exec/{id}/start"), body.to_string()).await;
         let (input, output) = started.map_err(RuntimeError::Exec)?;
         let output = ExecOutput::new(output, request.tty);
-        let process = ExecProcess { client, container, id, user: request.user.clone(), tag };
+        let command = Command::Exec { id, user: request.user.clone(), tag };
+        let process = ExecProcess { client, container, command };
         // Older engines ignore the size in the request, and accept it only once the command runs.
         if let (true, Some((columns, rows))) = (request.tty, request.size) {
             process.set_initial_size(columns, rows).await;
@@ -128,6 +144,11 @@ impl DockerClient {
 }
 
 impl ExecProcess {
+    /// Returns the process of a container itself, which may not have been started yet.
+    pub(super) fn of_container(client: bollard::Docker, container: String) -> Self {
+        Self { client, container, command: Command::Own }
+    }
+
     /// Resizes the terminal. It may have none or have ended, so failures are only logged.
     pub async fn resize(&self, columns: u16, rows: u16) {
         if let Err(error) = self.try_resize(columns, rows).await {
@@ -136,11 +157,11 @@ impl ExecProcess {
     }
 
     /// Sets the size as soon as there is a terminal, unless the command ends before.
-    async fn set_initial_size(&self, columns: u16, rows: u16) {
+    pub(super) async fn set_initial_size(&self, columns: u16, rows: u16) {
         let mut pause = POLL_INTERVAL.0;
         while self.try_resize(columns, rows).await.is_err() {
-            match self.client.inspect_exec(&self.id).await {
-                Ok(seen) if seen.running == Some(true) || seen.exit_code.is_none() => {}
+            match self.inspect().await {
+                Ok(None) => {}
                 _ => return,
             }
             sleep(pause).await;
@@ -149,8 +170,40 @@ impl ExecProcess {
     }
 
     async fn try_resize(&self, columns: u16, rows: u16) -> Result<(), Error> {
-        let size = ResizeExecOptions { width: columns, height: rows };
-        self.client.resize_exec(&self.id, size).await
+        match &self.command {
+            Command::Own => {
+                let size = ResizeContainerTTYOptionsBuilder::default()
+                    .w(columns.into())
+                    .h(rows.into())
+                    .build();
+                self.client.resize_container_tty(&self.container, size).await
+            }
+            Command::Exec { id, .. } => {
+                let size = ResizeExecOptions { width: columns, height: rows };
+                self.client.resize_exec(id, size).await
+            }
+        }
+    }
+
+    /// Returns the exit code; `None` before the command has ended.
+    async fn inspect(&self) -> Result<Option<i64>, RuntimeError> {
+        match &self.command {
+            Command::Own => {
+                let seen = self.client.inspect_container(&self.container, None).await;
+                let state = seen.map_err(DockerError::from)?.state.unwrap_or_default();
+                match state.error.filter(|error| !error.is_empty()) {
+                    Some(error) => Err(RuntimeError::Exec(std::io::Error::other(error))),
+                    None => {
+                        let ended = state.status == Some(ContainerStateStatusEnum::EXITED);
+                        Ok(state.exit_code.filter(|_| ended))
+                    }
+                }
+            }
+            Command::Exec { id, .. } => {
+                let seen = self.client.inspect_exec(id).await.map_err(DockerError::from)?;
+                Ok(seen.exit_code.filter(|_| seen.running != Some(true)))
+            }
+        }
     }
 
     /// Waits for the end of the command, which may have closed its outputs long before, and returns its exit code.
@@ -160,29 +213,31 @@ impl ExecProcess {
     pub async fn exit_code(&self) -> Result<i64, RuntimeError> {
         let mut pause = POLL_INTERVAL.0;
         loop {
-            let seen = self.client.inspect_exec(&self.id).await;
-            let seen = seen.map_err(DockerError::from)?;
-            match seen.exit_code {
-                Some(code) if seen.running != Some(true) => return Ok(code),
-                _ => sleep(pause).await,
+            match self.inspect().await? {
+                Some(code) => return Ok(code),
+                None => sleep(pause).await,
             }
             pause = POLL_INTERVAL.1.min(pause * 2);
         }
     }
 
     /// Sends SIGHUP, as a terminal does when its connection is lost; Docker does not, so the command would run forever.
-    /// Needs a shell in the container, as an interactive terminal does anyway.
+    /// Needs a shell in the container, as an interactive terminal does anyway. The container's own process may ignore that signal, as the
+    /// first of its namespace: it is stopped, within its grace time.
     pub async fn hang_up(&self) {
-        let command = ["sh", "-c", HANG_UP, "sh", &self.tag];
-        let options = CreateExecOptions {
-            cmd: Some(command.map(str::to_owned).into()),
-            user: self.user.clone(),
-            ..CreateExecOptions::default()
-        };
-        let detached = StartExecOptions { detach: true, ..StartExecOptions::default() };
         let hangup = async {
+            let Command::Exec { user, tag, .. } = &self.command else {
+                return self.client.stop_container(&self.container, None).await;
+            };
+            let command = ["sh", "-c", HANG_UP, "sh", tag];
+            let options = CreateExecOptions {
+                cmd: Some(command.map(str::to_owned).into()),
+                user: user.clone(),
+                ..CreateExecOptions::default()
+            };
+            let detached = StartExecOptions { detach: true, ..StartExecOptions::default() };
             let id = self.client.create_exec(&self.container, options).await?.id;
-            self.client.start_exec(&id, Some(detached)).await
+            self.client.start_exec(&id, Some(detached)).await.map(drop)
         };
         if let Err(error) = hangup.await {
             tracing::debug!(error = docker_error::message(&error), "cannot hang up a command");

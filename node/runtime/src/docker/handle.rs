@@ -151,7 +151,10 @@ impl Docker {
         instance: &InstanceId,
         request: &ExecRequest,
     ) -> Result<Exec, RuntimeError> {
-        self.client.exec(instance, request).await
+        match request.attach {
+            true => self.client.attach(instance, request).await,
+            false => self.client.exec(instance, request).await,
+        }
     }
 
     pub(crate) async fn copy_out(

@@ -1,8 +1,9 @@
-//! Paths of the host that no container mounts, at the request of any user: the node's keys and the secrets of other containers.
+//! Paths of the host that no container mounts, at the request of any user: the node's keys and the secrets of other containers. A
+//! container that mounts a directory above one, read-only, finds it empty.
 
-use std::fs;
+use std::fs::{self, DirBuilder};
 use std::io::{self, ErrorKind};
-use std::os::unix::fs::MetadataExt as _;
+use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,9 +12,9 @@ use vc_protocol::spec::Mount;
 /// Why a path of the host is not mounted.
 #[derive(Debug, thiserror::Error)]
 pub enum HostPathError {
-    /// The path is protected, in a protected one, or above one.
+    /// The path is protected, in a protected one, or above one and mounted writable.
     #[error(
-        "the host path {path} is refused: it leads to {protected}, which holds keys and secrets of this node; mount another directory"
+        "the host path {path} is refused: it leads to {protected}, which holds keys and secrets of this node; mount another directory, or one above read-only"
     )]
     Protected {
         /// The path in the spec.
@@ -40,26 +41,40 @@ impl ProtectedPaths {
         Self(paths.into_iter().collect())
     }
 
-    /// Checks the bind mounts of a container, following symbolic links and other mounts of the same directories. Another
-    /// program that exchanges a component of the path between this check and the mount is not noticed.
+    /// Checks the bind mounts of a container, following symbolic links and other mounts of the same directories. Returns the paths in the
+    /// container at which protected directories would be, and which are to be hidden; makes those directories that do not exist yet, since
+    /// they would appear there later. Another program that exchanges a component of the path between this check and the mount is not
+    /// noticed.
     ///
     /// # Errors
     /// The first path that is refused.
-    pub(super) fn check(&self, mounts: &[Mount]) -> Result<(), HostPathError> {
+    pub(super) fn check(&self, mounts: &[Mount]) -> Result<Vec<String>, HostPathError> {
+        let mut hidden = Vec::new();
         for mount in mounts {
-            let Mount::Bind { source, .. } = mount else { continue };
+            let Mount::Bind { source, target, read_only } = mount else { continue };
             let unresolved =
                 |error| HostPathError::Unresolved { path: source.clone(), source: error };
             let path = resolve(Path::new(source)).map_err(unresolved)?;
             for protected in self.0.iter() {
                 let resolved = resolve(protected).map_err(unresolved)?;
-                if is_within(&path, &resolved) || is_within(&resolved, &path) {
+                let below = resolved.strip_prefix(&path).ok().filter(|_| *read_only);
+                if let Some(below) = below.filter(|_| !is_within(&path, &resolved)) {
+                    if !resolved.exists() {
+                        let mut private = DirBuilder::new();
+                        private.recursive(true).mode(0o700);
+                        private.create(&resolved).map_err(unresolved)?;
+                    }
+                    let at = Path::new(target).join(below).display().to_string();
+                    if !hidden.contains(&at) {
+                        hidden.push(at);
+                    }
+                } else if is_within(&path, &resolved) || is_within(&resolved, &path) {
                     let protected = protected.display().to_string();
                     return Err(HostPathError::Protected { path: source.clone(), protected });
                 }
             }
         }
-        Ok(())
+        Ok(hidden)
     }
 }
 
@@ -121,10 +136,13 @@ mod tests {
             } else {
                 format!("{}/{path}", root.display())
             };
-            // Read-only mounts show as much.
-            let mount = Mount::Bind { source, target: "/x".to_owned(), read_only: true };
-            protected.check(&[mount])
+            let mount = |read_only| {
+                let source = source.clone();
+                Mount::Bind { source, target: "/x".to_owned(), read_only }
+            };
+            [false, true].map(|read_only| protected.check(&[mount(read_only)]))
         };
+        let above = ["/", "", "srv", "srv/", "elsewhere/above", "/proc/self/root", "srv/app"];
         for path in [
             "/",
             "",
@@ -147,19 +165,40 @@ mod tests {
             "srv/app",
             "srv/app/memory/1",
         ] {
-            let refused = check(path);
-            assert!(matches!(refused, Err(HostPathError::Protected { .. })), "{path}: {refused:?}");
+            let [writable, read_only] = check(path);
+            let is_refused = |it: &Result<_, _>| matches!(it, Err(HostPathError::Protected { .. }));
+            assert!(is_refused(&writable), "{path}: {writable:?}");
+            assert_eq!(is_refused(&read_only), !above.contains(&path), "{path}: {read_only:?}");
         }
         for path in ["elsewhere/dangling", "elsewhere/missing/../../srv/node"] {
-            let refused = check(path);
-            assert!(
-                matches!(refused, Err(HostPathError::Unresolved { .. })),
-                "{path}: {refused:?}"
-            );
+            for refused in check(path) {
+                let unresolved = matches!(refused, Err(HostPathError::Unresolved { .. }));
+                assert!(unresolved, "{path}: {refused:?}");
+            }
         }
         for path in ["elsewhere", "srv/app/docker.sock", "srv/nodes", "srv/node2/x", "srv/app/data"]
         {
-            assert!(check(path).is_ok(), "{path}: {:?}", check(path));
+            let nothing = |it: &Result<Vec<String>, _>| it.as_ref().is_ok_and(Vec::is_empty);
+            assert!(check(path).iter().all(nothing), "{path}: {:?}", check(path));
         }
+    }
+
+    #[test]
+    fn protected_directories_are_hidden_below_a_read_only_mount() {
+        let root = tempfile::tempdir().expect("a directory");
+        let root = root.path().canonicalize().expect("a path");
+        fs::create_dir_all(root.join("var/lib/vc")).expect("created");
+        fs::create_dir_all(root.join("run")).expect("created");
+        symlink(&root, root.join("alias")).expect("linked");
+        let protected = ProtectedPaths::new([root.join("var/lib/vc"), root.join("run/vc")]);
+        let hidden = |source: &str, target: &str| {
+            let source = root.join(source).display().to_string();
+            let mount = Mount::Bind { source, target: target.to_owned(), read_only: true };
+            protected.check(&[mount]).expect("allowed")
+        };
+        assert_eq!(hidden("var", "/host"), ["/host/lib/vc"]);
+        assert_eq!(hidden("alias", "/rootfs"), ["/rootfs/var/lib/vc", "/rootfs/run/vc"]);
+        let made = fs::metadata(root.join("run/vc")).expect("it would appear in the container");
+        assert_eq!(made.mode() & 0o777, 0o700);
     }
 }

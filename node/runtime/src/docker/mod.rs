@@ -5,6 +5,7 @@
 //! Containers outlive the node: those with the node's labels are adopted when the engine answers.
 
 mod archive;
+mod attach;
 mod backend;
 mod cgroup;
 mod client;

@@ -145,7 +145,7 @@ impl DockerClient {
         let mount = Mount::Bind {
             source: found.to_string_lossy().into_owned(),
             target: String::new(),
-            read_only: true,
+            read_only: false,
         };
         let protected = self.protected.clone();
         let checked = tokio::task::spawn_blocking(move || protected.check(&[mount])).await;

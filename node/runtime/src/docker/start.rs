@@ -12,6 +12,7 @@ use vc_protocol::image::DigestError;
 use vc_protocol::spec::{ContainerSpec, Mount};
 use vc_protocol::{Name, Slot, VolumeKey};
 
+use super::attach::ATTACH_TIMEOUT;
 use super::client::DockerClient;
 use super::confined_mounts::ConfineError;
 use super::container::{self, ContainerContext};
@@ -94,6 +95,9 @@ pub(super) enum StartError {
     NoNetwork(Slot),
     #[error("{0}")]
     Start(String),
+    /// It belongs to a client, which is not there.
+    #[error("no client attached to it within {} s", ATTACH_TIMEOUT.as_secs())]
+    NotAttached,
 }
 
 impl StartError {
@@ -163,7 +167,7 @@ impl DockerClient {
         let spec = &placed;
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
-            self.protected.check(&spec.mounts)?;
+            let hidden = self.protected.check(&spec.mounts)?;
             self.create_host_paths(spec).await?;
             self.check_engine(&client, id, spec).await?;
             // Before the permit: a server may have to be asked for them.
@@ -195,8 +199,16 @@ impl DockerClient {
             let joins = network_of.as_ref().map(|container| format!("container:{container}"));
             let pinned = spec.image_id.as_deref().map(str::parse).transpose()?;
             let image = self.images.engine_name(&spec.image, pinned.as_ref()).await?;
-            let context =
-                ContainerContext { networks, network_of, image, volumes, dns, files, epoch };
+            let context = ContainerContext {
+                networks,
+                network_of,
+                image,
+                volumes,
+                dns,
+                files,
+                epoch,
+                hidden,
+            };
             let mut confined = self.confined(spec).await?;
             // Until it is started.
             let _attached = self.attach_parts(&name, &mut confined, &parts).await?;
@@ -275,9 +287,24 @@ impl DockerClient {
             if epoch.is_some() {
                 self.watchdog.target(id, Target::Container(container.clone())).await?;
             }
+            if spec.attach {
+                drop(permit);
+                tokio::select! {
+                    () = cancel.cancelled() => {
+                        self.attached.remove(&container);
+                        return Err(StartError::Cancelled);
+                    }
+                    attached = self.attached.wait(&container) => {
+                        if !attached {
+                            return Err(StartError::NotAttached);
+                        }
+                    }
+                }
+            }
             let turn = self.turns.acquire(mounted.iter().cloned()).await;
             // By its id: the watchdog knows no other.
             let started = client.start_container(&container, None).await;
+            self.attached.remove(&container);
             drop(turn);
             match started {
                 Ok(()) => return Ok(self.observe_started(id).await),

@@ -72,6 +72,21 @@ pub(super) fn mount(
     }
 }
 
+/// Returns a mount of a directory with nothing in it, which nobody may write.
+pub(super) fn empty(target: &str) -> DockerMount {
+    DockerMount {
+        typ: Some(MountType::TMPFS),
+        target: Some(target.to_owned()),
+        read_only: Some(true),
+        tmpfs_options: Some(MountTmpfsOptions {
+            size_bytes: Some(4096),
+            mode: Some(0o555),
+            ..MountTmpfsOptions::default()
+        }),
+        ..DockerMount::default()
+    }
+}
+
 impl DockerClient {
     /// Removes a volume with its data; retries while a container that is being removed still uses it.
     pub(super) async fn remove_volume(&self, key: &VolumeKey) {

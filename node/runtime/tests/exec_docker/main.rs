@@ -78,14 +78,37 @@ impl Host {
     }
 
     async fn until(&mut self, wanted: impl Fn(&Phase) -> bool) {
+        let instance = self.instance.clone();
+        self.until_of(&instance, wanted).await;
+    }
+
+    async fn until_of(&mut self, instance: &InstanceId, wanted: impl Fn(&Phase) -> bool) {
         loop {
             let event = timeout(TIMEOUT, self.events.recv()).await.expect("in time");
             if let Some(RuntimeEvent::Changed(seen)) = event
+                && seen.id == *instance
                 && wanted(&seen.phase)
             {
                 return;
             }
         }
+    }
+
+    /// Starts an instance that waits for its client, and attaches to it.
+    async fn attach(&self, script: &str, tty: bool) -> (InstanceId, Exec) {
+        let mut spec = ContainerSpec {
+            image: IMAGE.to_owned(),
+            command: Some(["sh", "-c", script].map(str::to_owned).into()),
+            attach: true,
+            ..ContainerSpec::default()
+        };
+        (spec.settings.tty, spec.settings.stdin_open) = (tty, true);
+        let slot = "shop/run.1".parse().expect("a slot");
+        let instance = InstanceId { slot, digest: spec.digest() };
+        let (id, spec) = (instance.clone(), Box::new(spec));
+        self.runtime.perform(RuntimeAction::Start { id, spec, epoch: None });
+        let attached = self.runtime.exec(&instance, &attaching(tty)).await;
+        (instance, attached.expect("it waits"))
     }
 
     async fn exec(&self, request: &ExecRequest) -> Exec {
@@ -134,6 +157,7 @@ fn request(command: &[&str]) -> ExecRequest {
         user: None,
         working_dir: None,
         size: None,
+        attach: false,
     }
 }
 
@@ -143,6 +167,48 @@ fn shell(script: &str) -> ExecRequest {
 
 fn on_terminal(script: &str) -> ExecRequest {
     ExecRequest { tty: true, stdin: true, size: Some((100, 40)), ..shell(script) }
+}
+
+fn attaching(tty: bool) -> ExecRequest {
+    ExecRequest { tty, stdin: true, size: Some((100, 40)), attach: true, ..request(&[]) }
+}
+
+#[tokio::test]
+async fn a_container_that_waits_for_its_client_starts_when_one_attaches() {
+    let host = Host::up().await;
+    let script = "echo first; echo second >&2; read line; echo got $line; exit 7";
+    let (instance, mut exec) = host.attach(script, false).await;
+    let another = host.runtime.exec(&instance, &attaching(false)).await;
+    assert!(matches!(another.err(), Some(RuntimeError::NotWaiting(_))));
+    exec.input.write_all(b"a word").await.expect("it reads");
+    exec.input.shutdown().await.expect("it reads to the end");
+    let said = Done { stdout: "first\ngot a word\n".into(), stderr: "second\n".into(), code: 7 };
+    assert_eq!(output_of(exec).await, said);
+
+    let (_, exec) = host.attach("exec /no/such/program", false).await;
+    assert_eq!(output_of(exec).await.code, 127);
+}
+
+#[tokio::test]
+async fn a_container_has_the_terminal_of_its_client_and_is_stopped_without_it() {
+    let mut host = Host::up().await;
+    let script = "printf '# '; read x; busybox stty size; exec busybox sleep 1000";
+    let (instance, exec) = host.attach(script, true).await;
+    let Exec { mut input, mut output, process } = exec;
+    let mut said = String::new();
+    for expected in ["# ", "# go\r\n40 100\r\n"] {
+        while said != expected {
+            let bytes = timeout(TIMEOUT, output.next()).await.expect("in time").expect("output");
+            said += &String::from_utf8_lossy(&bytes.expect("it runs").1);
+            assert!(expected.starts_with(&said), "{said:?}");
+        }
+        input.write_all(b"go\n").await.expect("it reads");
+        input.flush().await.expect("it reads");
+    }
+    drop((input, output));
+    process.hang_up().await;
+    let ended = |seen: &Phase| matches!(seen, Phase::Exited { .. });
+    host.until_of(&instance, ended).await;
 }
 
 #[tokio::test]

@@ -228,14 +228,43 @@ async fn the_secrets_of_the_node_are_mounted_by_no_container() {
     let (mut host, _) = Host::on(&engine).await;
     let link = engine.dir.path().join("link");
     std::os::unix::fs::symlink("/dev", &link).expect("linked");
-    for source in ["/".to_owned(), "/var/run/vc".to_owned(), format!("{}/shm", link.display())] {
+    let shared = format!("{}/shm", link.display());
+    for (source, read_only) in [("/", false), ("/var/run/vc", true), (&shared, false)] {
+        let source = source.to_owned();
         let mut spec = shell("exec sleep 600");
         let target = "/host".to_owned();
-        spec.mounts = vec![Mount::Bind { source: source.clone(), target, read_only: true }];
+        spec.mounts = vec![Mount::Bind { source: source.clone(), target, read_only }];
         let id = host.start("shop/web.1", &spec);
         let Phase::Failed { reason } = host.change(&id).await.phase else { panic!("{source}") };
         let expected = format!("the host path {source} is refused: it leads to /");
         assert!(reason.starts_with(&expected), "{reason}");
     }
     assert_eq!(engine.run(&["ps", "-aq"]), "");
+}
+
+#[tokio::test]
+async fn the_directories_of_the_node_are_empty_where_the_root_of_the_host_is_mounted() {
+    let engine = Engine::new();
+    let data_dir = tempfile::tempdir().expect("a directory");
+    let node = data_dir.path().to_owned();
+    std::fs::write(node.join("node.key"), "secret").expect("written");
+    let mut host = Host::with_images(engine.host(), data_dir);
+    let script = format!(
+        "test -e /host/etc/passwd || exit 1; test -d /host/{0} || exit 2; \
+         test -z \"$(busybox ls -A /host/{0} /host/run/vc /host/dev/shm/vc | busybox grep -v :)\" || exit 3; \
+         ! busybox touch /host/{0}/x 2>/dev/null || exit 4",
+        node.display().to_string().trim_start_matches('/')
+    );
+    let mut spec = shell(&script);
+    let (source, target) = ("/".to_owned(), "/host".to_owned());
+    spec.mounts = vec![Mount::Bind { source, target, read_only: true }];
+    let id = host.start("shop/web.1", &spec);
+    let code = loop {
+        match host.change(&id).await.phase {
+            Phase::Exited { code, .. } => break code,
+            Phase::Failed { reason } => panic!("{reason}"),
+            _ => {}
+        }
+    };
+    assert_eq!(code, 0);
 }

@@ -2,7 +2,7 @@
 
 use vc_protocol::spec::{FailureAction, UpdateOrder, UpdatePolicy};
 
-use crate::{all_refused, service};
+use crate::{all_refused, beside, service};
 
 #[test]
 fn update_config_is_read() {
@@ -25,6 +25,29 @@ fn update_config_is_read() {
         policy,
         "a rollback that goes the same way"
     );
+}
+
+#[test]
+fn replicas_per_node_are_limited_where_a_node_may_have_several() {
+    let read = |deploy: &str| service(&format!("deploy: {deploy}")).unwrap().spec.into_inner();
+    let limited = read("{placement: {max_replicas_per_node: 2}}");
+    assert_eq!(limited.max_replicas_per_node, 2);
+    assert!(!limited.starts_first(), "a third one would be there for a moment");
+    let said = "{placement: {max_replicas_per_node: 2}, update_config: {order: start-first}}";
+    assert!(read(said).starts_first());
+    assert_eq!(read("{placement: {max_replicas_per_node: 0}}").max_replicas_per_node, 0);
+    let global = "deploy: {mode: global, placement: {max_replicas_per_node: 1}}";
+    assert_eq!(
+        beside("", global).unwrap().warnings,
+        [
+            "services.s.deploy.placement.max_replicas_per_node has no effect: the service has one instance on each node"
+        ]
+    );
+    assert_eq!(service(global).unwrap().spec.max_replicas_per_node, 0);
+    all_refused(&[(
+        "deploy: {placement: {max_replicas_per_node: -1}}",
+        "services.s.deploy.placement.max_replicas_per_node: '-1' is not an integer in range",
+    )]);
 }
 
 #[test]

@@ -30,16 +30,12 @@ fn unsupported_keys_are_refused_with_a_reason() {
         ("credential_spec: {file: x}", "services.s.credential_spec is for Windows: leave it out"),
         ("cpu_percent: 5", "services.s.cpu_percent is for Windows: write cpus"),
         (
-            "build: {context: ., secrets: [x]}",
-            "services.s.build.secrets is not supported: build the image with your own command, push it with 'vc image push' and write image",
+            "build: {context: ., privileged: true}",
+            "services.s.build.privileged is not supported: build the image with your own command, push it with 'vc image push' and write image",
         ),
         (
             "build: {context: ., platforms: [a/b, c/d]}",
             "services.s.build.platforms must be one: a deployment runs the image that was built here",
-        ),
-        (
-            "deploy: {resources: {reservations: {generic_resources: []}}}",
-            "services.s.deploy.resources.reservations.generic_resources is not supported: give the nodes a label, and write placement.constraints",
         ),
     ]);
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use serde_json::json;
 use vc_compose::Project;
-use vc_protocol::spec::{Dependency, RestartCondition, Settings};
+use vc_protocol::spec::{ALL, Dependency, RestartCondition, Settings};
 
 use crate::{all_refused, beside, parse, parse_with, service};
 
@@ -250,6 +250,54 @@ fn settings_of(lines: &str) -> serde_json::Value {
 }
 
 #[test]
+fn resources_that_nodes_count_are_read() {
+    let reserved = |text: &str| {
+        let lines =
+            format!("deploy: {{resources: {{reservations: {{generic_resources: {text}}}}}}}");
+        service(&lines)
+    };
+    let (a, b) = ("{discrete_resource_spec: {kind: gpu, value: 2}}", "{kind: ssd, value: 1}");
+    let read = reserved(&format!("[{a}, {{discrete_resource_spec: {b}}}, {a}]")).unwrap();
+    let expected = [("gpu".to_owned(), 4), ("ssd".to_owned(), 1)];
+    assert_eq!(read.spec.generic_resources, expected.into());
+    let path = "services.s.deploy.resources.reservations.generic_resources[0]";
+    for (text, refusal) in [
+        ("[{}]", " has no discrete_resource_spec: write {kind: gpu, value: 1}"),
+        (
+            "[{discrete_resource_spec: {kind: gpu}}]",
+            ".discrete_resource_spec needs a kind and a value: {kind: gpu, value: 1}",
+        ),
+        (
+            "[{discrete_resource_spec: {kind: gpu, value: 0}}]",
+            ".discrete_resource_spec.value: '0' is not between 1 and 1000000",
+        ),
+        (
+            "[{discrete_resource_spec: {kind: 'a b', value: 1}}]",
+            ".discrete_resource_spec.kind: 'a b' is not a kind: write at most 63 letters, digits and . _ - /",
+        ),
+    ] {
+        assert_eq!(&*reserved(text).expect_err(text), format!("{path}{refusal}"), "{text}");
+    }
+}
+
+#[test]
+fn devices_are_counted_by_kind_where_the_kind_is_counted() {
+    let needs = |lines: &str| service(lines).unwrap().spec.needs(|kind| kind != "ssd");
+    let of = |kind: &str, count| [(kind.to_owned(), count)].into();
+    assert_eq!(needs("gpus: all"), of("gpu", ALL));
+    assert_eq!(needs("gpus: [{count: 2}, {device_ids: [a, b]}]"), of("gpu", 4));
+    assert_eq!(needs("devices: [nvidia.com/gpu=0, nvidia.com/gpu=1]"), of("nvidia.com/gpu", 2));
+    assert_eq!(needs("devices: [nvidia.com/gpu=all]"), of("nvidia.com/gpu", ALL));
+    assert_eq!(needs("devices: [/dev/dri]"), [].into());
+    let reserved = "deploy: {resources: {reservations: {devices: [{capabilities: [gpu], count: 1}], \
+                    generic_resources: [{discrete_resource_spec: {kind: gpu, value: 3}}]}}}";
+    assert_eq!(needs(reserved), of("gpu", 3), "what is said of the kind counts");
+    let tpu = "deploy: {resources: {reservations: {devices: [{capabilities: [tpu], count: 1}]}}}";
+    assert_eq!(needs(tpu), [].into());
+    assert_eq!(service("gpus: all").unwrap().spec.needs(|_| false), [].into());
+}
+
+#[test]
 fn limits_namespaces_and_devices_are_passed_on() {
     for (lines, expected) in [
         (
@@ -351,6 +399,83 @@ fn the_mounts_of_another_service_are_given() {
         refused("", "volumes_from: ['container:x']"),
         "services.s.volumes_from[0]: 'container:x' is not of the file: name a volume in both"
     );
+}
+
+/// Files of the tests of compose-go, by their rules.
+#[test]
+fn forms_that_compose_accepts_are_read() {
+    let environment = |list: &str| {
+        service(&format!("environment: {list}")).unwrap().spec.into_inner().container.environment
+    };
+    let of = |pairs: &[(&str, &str)]| -> BTreeMap<String, String> {
+        pairs.iter().map(|(key, value)| ((*key).to_owned(), (*value).to_owned())).collect()
+    };
+    assert_eq!(environment("[A=1, GONE, A=2, GONE=, B=1, B]"), of(&[("A", "2"), ("GONE", "")]));
+    let hosts = service("extra_hosts: ['db=10.0.0.1,10.0.0.2']").unwrap();
+    assert_eq!(hosts.spec.container.settings.extra_hosts, ["db:10.0.0.1", "db:10.0.0.2"]);
+    let top = "volumes: {data: {external: {name: old}}}\n\
+               secrets: {key: {file: a.txt, labels: {l: 1}}}\n\
+               networks: {proxy: {external: {name: edge}}}\n";
+    let lines = "volumes: ['data:/d']\nsecrets: [key]\nnetworks: [proxy]";
+    let project = beside(top, lines).unwrap();
+    let networks = &project.services[0].spec.container.shared_networks;
+    assert_eq!(networks.keys().map(|it| it.as_str()).collect::<Vec<_>>(), ["edge"]);
+    assert!(project.warnings[0].contains("What Docker has as 'old' stays there"));
+    let ssh = |ssh: &str| {
+        let project = beside("", &format!("build: {{context: ., ssh: {ssh}}}")).unwrap();
+        project.builds[0].options.clone()
+    };
+    let option = |value: &str| vec![("ssh", value.to_owned())];
+    assert_eq!(ssh("[default]"), option("default"));
+    assert_eq!(ssh("['git=~/key']"), option("git=/home/ann/key"));
+    assert_eq!(ssh("{git: /key}"), option("git=/key"));
+}
+
+#[test]
+fn forms_that_have_no_meaning_here_are_refused_with_advice() {
+    let hook = "is not supported: nothing but the container's own processes runs where it runs; do it in its entrypoint";
+    all_refused(&[
+        ("post_start: [{command: x}]", &format!("services.s.post_start {hook}")),
+        (
+            "use_api_socket: true",
+            "services.s.use_api_socket is not supported: mount /var/run/docker.sock",
+        ),
+        (
+            "models: [ai]",
+            "services.s.models is not supported: run the model as a service, and give others its address",
+        ),
+    ]);
+    let top = "volumes: {data: {driver_opts: {type: none, o: bind, device: ./data}}}\n";
+    let refused = beside(top, "volumes: ['data:/d']").expect_err("relative");
+    assert_eq!(
+        &*refused,
+        "volumes.data.driver_opts.device: is relative: mount the directory in the services, as in ./data:/data"
+    );
+}
+
+#[test]
+fn a_build_has_the_files_of_its_secrets() {
+    let top = "secrets: {npm: {file: ./npmrc}, home: {file: ~/key}, token: {environment: TAG}}\n";
+    let project =
+        beside(top, "build: {context: ., secrets: [npm, {source: home, target: ssh, mode: 0400}]}");
+    let secrets = [("npm", "./npmrc"), ("ssh", "/home/ann/key")];
+    let secrets = secrets.map(|(id, path)| (id.to_owned(), path.to_owned()));
+    let project = project.unwrap();
+    assert_eq!(project.builds[0].secrets, secrets.into());
+    assert!(project.files.is_empty(), "the cluster does not get them");
+    for (secret, refusal) in [
+        (
+            "token",
+            "services.s.build.secrets[0]: 'token' is not a file: for a build declare it with file:, or build the image with your own command",
+        ),
+        (
+            "gone",
+            "services.s.build.secrets[0] names 'gone', which is not declared: write secrets: {gone: {file: …}} at the top",
+        ),
+    ] {
+        let refused = beside(top, &format!("build: {{context: ., secrets: [{secret}]}}"));
+        assert_eq!(&*refused.expect_err(secret), refusal);
+    }
 }
 
 #[test]

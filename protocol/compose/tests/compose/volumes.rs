@@ -84,6 +84,21 @@ fn bind(source: &str, target: &str, read_only: bool) -> Mount {
 }
 
 #[test]
+fn the_root_of_the_host_is_mounted_as_monitoring_does_it() {
+    let lines = "volumes: ['/:/host:ro,rslave', {type: bind, source: /, target: /rootfs, read_only: true, bind: {propagation: slave}}]";
+    let project = beside("", lines).unwrap();
+    let root = |target: &str| Mount::Bind {
+        source: "/".to_owned(),
+        target: target.to_owned(),
+        read_only: true,
+    };
+    assert_eq!(project.services[0].spec.container.mounts, [root("/host"), root("/rootfs")]);
+    let warning = "the propagation slave of mounts has no effect: what a host mounts later is not seen in containers that run";
+    assert_eq!(project.warnings, [warning]);
+    assert!(project.services[0].spec.validate().is_ok());
+}
+
+#[test]
 fn a_pinned_service_may_bind_mount_host_paths() {
     let lines = "volumes:\n  - /var/run/docker.sock:/var/run/docker.sock\n  - {type: bind, source: /etc/passwd, target: /p, read_only: true, bind: {create_host_path: false}}\n  \
                  - ./a.conf:/a.conf";
@@ -190,8 +205,8 @@ fn invalid_mounts_are_refused() {
              services.s.volumes[0].source names the volume 'data', which is not declared: write volumes: {data: } at the top",
         ),
         (
-            "volumes: [{type: bind, source: /srv/a, target: /a, bind: {propagation: rslave}}]",
-            "services.s.volumes[0].bind.propagation: 'rslave' is not supported: mounts stay in the container; leave it out",
+            "volumes: [{type: bind, source: /srv/a, target: /a, bind: {propagation: rshared}}]",
+            "services.s.volumes[0].bind.propagation: 'rshared' is not supported: mounts stay in the container; leave it out",
         ),
         (
             "volumes: [{type: tmpfs, target: /a, tmpfs: {mode: 0700}}]",

@@ -195,8 +195,12 @@ fn no_container_mounts_the_directories_of_secrets() {
         assert!(leads_to_secrets(source), "{source}");
         let mut spec = valid();
         spec["container"]["mounts"][3]["bind"]["source"] = json!(source);
-        let refused = validated(spec).expect_err(source);
+        spec["container"]["mounts"][3]["bind"]["read_only"] = json!(false);
+        let refused = validated(spec.clone()).expect_err(source);
         assert!(refused.contains("leads to the secrets of the node"), "{refused}");
+        spec["container"]["mounts"][3]["bind"]["read_only"] = json!(true);
+        let is_above = !source.contains("vc");
+        assert_eq!(validated(spec).is_ok(), is_above, "{source}, read-only");
     }
     for source in ["/run/docker.sock", "/run/vc2", "/dev/shm/app", "/srv", "/var/lib", "/run/vc/.."]
     {
