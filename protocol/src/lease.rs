@@ -165,6 +165,10 @@ pub enum LeaseRequest {
         epoch: Epoch,
         /// When the holder sent this, by its monotonic clock; comes back in the reply.
         sent: Millis,
+        /// Whether a majority grants the sender the lease already: a voter that has promised a higher epoch to a node which did not
+        /// get it grants it too.
+        #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+        held: bool,
     },
     /// The holder does not need it any more.
     Release {

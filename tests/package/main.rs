@@ -1,5 +1,7 @@
 //! The Debian packages, installed in a Debian that has nothing else.
 
+#![allow(clippy::expect_used, reason = "a test that cannot go on panics")]
+
 use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::process::Command;

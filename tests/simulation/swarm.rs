@@ -8,7 +8,7 @@ use std::collections::BTreeSet;
 use vc_crdt::KnownVersions;
 use vc_engine::Mutation;
 use vc_protocol::lease::{LEASE_MS, MAX_VOTERS};
-use vc_protocol::{Millis, NodeId, ServiceKey, Slot};
+use vc_protocol::{Millis, NodeId, ServiceKey};
 
 use crate::check::Violation;
 use crate::faults::LONGEST;
@@ -307,14 +307,7 @@ pub fn single_death(world: &mut World) {
     }
     let side = world.running();
     world.require(replicas_rescheduled::check(world, &side));
-    // A voter that has promised a lease to a node which did not get it refuses its holder: where the death takes another voter, the
-    // holder gets the lease anew, and its instance starts again.
-    let leased = view.plan.placements.keys().filter(|slot| is_exclusive(&view, slot));
-    let leased: BTreeSet<Slot> = leased.chain(&held).cloned().collect();
-    world.require(match leased == held {
-        true => minimal_movement::only(world, cursor, &held),
-        false => minimal_movement::only_stranded(world, cursor, &leased),
-    });
+    world.require(minimal_movement::only(world, cursor, &held));
     world.mark_if(!held.is_empty(), Mark::DeathReplaced);
     // Slots that could not be placed meanwhile may start on the node, and leave a drained one; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();

@@ -4,9 +4,10 @@ use crate::check::{Check, Violation};
 use crate::world::World;
 
 /// Checks the copies that the plan wants, where the service runs. What was written where none runs any more stays there until one
-/// does.
+/// does, and a node that cannot read the documents gets nothing until it is upgraded.
 pub fn check(world: &World) -> Check {
-    let Some(&first) = world.acting().first() else { return Ok(()) };
+    let acting = world.acting();
+    let Some(&first) = acting.first() else { return Ok(()) };
     let view = world.engine(first).view();
     for slot in view.plan.placements.keys() {
         for volume in view.volumes_of(&slot.service) {
@@ -22,7 +23,7 @@ pub fn check(world: &World) -> Check {
             let home = world.node_of(*home);
             for node in wanted {
                 let index = world.node_of(*node);
-                if working(index) != working(home) {
+                if acting.contains(&index) && working(index) != working(home) {
                     return Err(Violation(format!(
                         "the copy of {volume} on m{index} differs from that on m{home}"
                     )));

@@ -203,8 +203,8 @@ impl Holder {
                         lease.attempts += 1;
                         lease.enter(State::Waiting { retry_at: now });
                     } else {
-                        let key = key.clone();
-                        requests.push(LeaseRequest::Accept { key, epoch, sent: now });
+                        let (key, held) = (key.clone(), until.is_some());
+                        requests.push(LeaseRequest::Accept { key, epoch, sent: now, held });
                     }
                 }
                 _ => {}
@@ -246,7 +246,8 @@ impl Holder {
                     if promised.len() >= set.majority() {
                         lease.seen = epoch;
                         lease.enter(State::proposed(epoch, now));
-                        requests.push(LeaseRequest::Accept { key, epoch, sent: now });
+                        let held = false;
+                        requests.push(LeaseRequest::Accept { key, epoch, sent: now, held });
                     }
                 }
                 // A time that is yet to come is not one that this node has sent.

@@ -448,7 +448,7 @@ fn the_right_to_a_run_is_granted_to_one_node_only_and_forgotten_after_many_other
         |time: u32| Slot { service: "shop/backup".parse().expect("a service"), replica: time };
     let ask = |voter: &mut voter::Voter, from: NodeId, key: LeaseKey, epoch: Epoch, now: Millis| {
         let prepare = LeaseRequest::Prepare { key: key.clone(), epoch };
-        let accept = LeaseRequest::Accept { key, epoch, sent: now };
+        let accept = LeaseRequest::Accept { key, epoch, sent: now, held: false };
         let (may, version) = (|_: NodeId, _: &LeaseKey| true, (1, LEASE_MS));
         let answer = voter.handle(from, version, vec![prepare, accept], Some(&set), &may, now);
         matches!(answer.replies[1], LeaseReply::Accepted { .. })
@@ -469,4 +469,36 @@ fn the_right_to_a_run_is_granted_to_one_node_only_and_forgotten_after_many_other
     }
     assert!(voter.forget_runs(|key| *key == run).is_empty(), "the plan has it");
     assert_eq!(voter.forget_runs(|_| false), BTreeSet::from([run]));
+}
+
+#[test]
+fn a_voter_that_has_promised_a_lease_to_a_node_which_did_not_get_it_joins_its_holder() {
+    let (holder, waiting, set) = (id(1), id(2), set(1, [id(3)]));
+    let mut voter = voter::Voter::new(id(3), BTreeMap::new(), LEASE_MS, 0);
+    let mut ask = |from: NodeId, request: LeaseRequest, now: Millis| {
+        let (may, version) = (|_: NodeId, _: &LeaseKey| true, (1, LEASE_MS));
+        let mut answer = voter.handle(from, version, vec![request], Some(&set), &may, now);
+        let votes = answer.votes.into_values().next();
+        (answer.replies.pop().expect("an answer"), votes)
+    };
+    let prepare = |epoch| LeaseRequest::Prepare { key: key(), epoch };
+    let accept = |epoch, held| LeaseRequest::Accept { key: key(), epoch, sent: 1, held };
+    let is_granted = |reply: &LeaseReply| matches!(reply, LeaseReply::Accepted { .. });
+
+    let (promise, _) = ask(waiting, prepare(9), 1);
+    assert!(matches!(promise, LeaseReply::Promised { epoch: 9, .. }), "{promise:?}");
+    let (reply, _) = ask(holder, accept(7, false), 2);
+    assert!(!is_granted(&reply), "it may not have a majority: the other may get it");
+    let (reply, vote) = ask(holder, accept(7, true), 3);
+    assert!(is_granted(&reply), "{reply:?}");
+    let vote = vote.expect("durable before it is answered");
+    assert_eq!((vote.promised, vote.accepted), (9, Some((7, holder))), "the promise stands");
+
+    // The other does not get it meanwhile, and does when it has ended; the former holder does not come back under its epoch.
+    assert!(is_granted(&ask(holder, accept(7, true), 1000).0), "a renewal");
+    assert!(!is_granted(&ask(waiting, accept(9, false), 1001).0));
+    let later = 1000 + 2 * LEASE_MS;
+    assert!(is_granted(&ask(waiting, accept(9, false), later).0));
+    assert!(!is_granted(&ask(holder, accept(7, true), later + 1).0));
+    assert!(!is_granted(&ask(holder, accept(7, true), later + 3 * LEASE_MS).0));
 }

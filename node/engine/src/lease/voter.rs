@@ -1,8 +1,10 @@
 //! The voter: grants each lease to one node at a time.
 //!
-//! It differs from PaxosLease in two ways. Promises and accepted epochs are durable before they are answered, so that epochs
-//! grow whatever restarts; and while another node holds a lease, a voter promises it to none, so that a node which waits for a
-//! lease never disturbs the renewals of its holder.
+//! It differs from PaxosLease in three ways. Promises and accepted epochs are durable before they are answered, so that epochs
+//! grow whatever restarts. While another node holds a lease, a voter promises it to none, so that a node which waits for a
+//! lease never disturbs the renewals of its holder. And a voter that has promised a higher epoch, which nobody got, joins the majority of
+//! a holder: it would be of no use to it otherwise when another voter dies. The epochs still grow: those who granted the lease first
+//! had promised nothing higher, so no higher epoch was granted before, nor is one while their majority holds.
 
 use std::collections::{BTreeMap, BTreeSet};
 
@@ -123,8 +125,8 @@ impl Voter {
                 LeaseRequest::Prepare { .. } => {
                     self.prepare(from, &key, epoch, may_hold, now, &mut answer.votes)
                 }
-                LeaseRequest::Accept { sent, .. } => self
-                    .accept(from, &key, epoch, may_hold, lease_ms, now, &mut answer.votes)
+                LeaseRequest::Accept { sent, held, .. } => self
+                    .accept(from, &key, (epoch, held), may_hold, lease_ms, now, &mut answer.votes)
                     .map(|()| LeaseReply::Accepted { key: key.clone(), epoch, sent }),
                 LeaseRequest::Release { .. } => {
                     self.release(from, &key, epoch);
@@ -176,22 +178,28 @@ impl Voter {
         &mut self,
         from: NodeId,
         key: &LeaseKey,
-        epoch: Epoch,
+        (epoch, held): (Epoch, bool),
         may_hold: &MayHold<'_>,
         lease_ms: Millis,
         now: Millis,
         votes: &mut BTreeMap<LeaseKey, Vote>,
     ) -> Result<(), Refusal> {
         let known = self.leases.get(key);
+        let is_renewal = known.is_some_and(|it| it.vote.accepted == Some((epoch, from)));
         let outdated = known.is_some_and(|Granted { vote, released, .. }| {
-            let other = epoch == vote.promised && vote.to != from;
-            epoch < vote.promised || other || *released && vote.accepted == Some((epoch, from))
+            let is_promised = epoch < vote.promised || epoch == vote.promised && vote.to != from;
+            let is_granted = vote.accepted.is_some_and(|(accepted, _)| epoch <= accepted);
+            is_promised && !(held && (is_renewal || !is_granted)) || *released && is_renewal
         });
         if outdated {
             return Err(Refusal::Outdated);
         }
-        let is_renewal = known.is_some_and(|it| it.vote.accepted == Some((epoch, from)));
-        let vote = Vote { promised: epoch, to: from, accepted: Some((epoch, from)) };
+        let accepted = Some((epoch, from));
+        let vote = match known {
+            // A promise stands.
+            Some(Granted { vote, .. }) if vote.promised > epoch => Vote { accepted, ..*vote },
+            _ => Vote { promised: epoch, to: from, accepted },
+        };
         if !is_renewal {
             self.check_free(from, key, now)?;
             if !may_hold(from, key) {
