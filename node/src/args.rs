@@ -86,7 +86,12 @@ The token is valid for a year and is not listed by 'vc token ls'; 'vc token revo
     #[command(hide = true)]
     HoldSockets(Options),
     /// Write the man pages
-    #[command(hide = true)]
+    #[command(
+        hide = true,
+        after_help = "\
+Examples:
+  vc-node man ./man8"
+    )]
     Man {
         /// Where to write a page for each command
         directory: PathBuf,

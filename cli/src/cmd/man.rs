@@ -6,6 +6,9 @@ use crate::error::{Result, SystemError};
 
 /// Arguments of `vc man`.
 #[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc man ./man1")]
 pub(crate) struct Args {
     /// Where to write a page for each command
     directory: PathBuf,

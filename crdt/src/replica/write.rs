@@ -12,6 +12,7 @@ use vc_protocol::planted::{PlantedBug, is_planted};
 
 use crate::document::{Document, DocumentError, Edit, Written};
 use crate::progress::last;
+use crate::schema::RUNS;
 use crate::state::{ClusterState, Maps as _, NodeState};
 
 impl Replica {
@@ -141,7 +142,12 @@ impl Replica {
         check_sequence(own.seq, &written)?;
         own.seq = written.seq;
         self.progress.versions.nodes.insert(self.id, (generation, written.seq));
-        self.node_states.insert(self.id, desired.clone());
+        let mut state = desired.clone();
+        if own.document.version() < RUNS {
+            // The document has no maps for them: nothing is written.
+            (state.runs, state.due) = Default::default();
+        }
+        self.node_states.insert(self.id, state);
         let document = DocumentId::Node { node: self.id, generation };
         Ok(Some(self.sign(document, actor, None, now, None, written)))
     }

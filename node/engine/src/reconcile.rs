@@ -151,7 +151,14 @@ impl Reconciler {
         own.orphans.retain(|node, _| !view.up.contains(node));
         let mut desired = desired(view, self.node, isolation, gates);
         let handover = handover(view, self.node, &own.claims);
-        let hold = |service: &ServiceKey| hold.or_else(|| view.held.reason(service));
+        let hold = |service: &ServiceKey| {
+            let reason = hold.or_else(|| view.held.reason(service));
+            // Its document could not say that a run began, nor how it ended.
+            let is_run = || {
+                view.spec(service).is_some_and(|spec| spec.mode.is_job() || spec.schedule.is_some())
+            };
+            reason.or_else(|| (!view.has_runs && is_run()).then_some(NO_RUNS))
+        };
         let own_fault = own.faults.node.clone();
         let fault = own_fault.as_deref();
         let may_start = |service: &ServiceKey| hold(service).is_none() && own_fault.is_none();
@@ -281,6 +288,9 @@ impl Reconciler {
         }
     }
 }
+
+/// Why a node starts no runs that has just joined, or met a member of an older version.
+const NO_RUNS: &str = "the node waits for the documents of all members before it begins runs";
 
 /// What helps where the instance before holds the port that its successor wants.
 const STOP_FIRST: &str =
