@@ -71,11 +71,14 @@ marks! {
     VotersChangedUnderCut = "the voters changed while links were cut", 150;
     VotersForced = "an operator set the voters, as the majority was gone for good", 1000;
     VolumeWentOn = "another node went on with a volume, from a snapshot", 150;
-    ConflictKept = "what the former writer of a volume had written last was kept aside", 150;
+    ConflictKept = "what the former writer of a volume had written last was kept aside", 1000;
     DamageIgnored = "a node ignored data that its disk had damaged", 150;
     RunBegan = "a run of a schedule began", 150;
     DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
+
+/// Of so many runs some should have reached all marks but the rarest.
+pub const MANY_RUNS: u64 = 150;
 
 /// Returns the marks that none of so many runs has reached, and that some should have.
 pub fn missing(reached: &BTreeSet<Mark>, runs: u64) -> Vec<Mark> {
