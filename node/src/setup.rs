@@ -182,10 +182,15 @@ fn write_unit(args: &Args) -> anyhow::Result<String> {
     let packaged = PACKAGED.iter().map(Path::new).find(|path| path.exists());
     let program = std::env::current_exe().context("cannot find this program")?;
     let is_usual = args.options.data_dir == Path::new(DATA_DIR) && program == Path::new(PROGRAM);
-    if let Some(packaged) = packaged.filter(|_| is_usual) {
-        return Ok(packaged.display().to_string());
-    }
     let path = args.unit_dir.join(UNIT_NAME);
+    if let Some(packaged) = packaged.filter(|_| is_usual) {
+        let (path, unit) = (path.display(), packaged.display());
+        ensure!(
+            !args.unit_dir.join(UNIT_NAME).exists(),
+            "{path} hides {unit}, the unit of the package: delete it, and run setup again"
+        );
+        return Ok(unit.to_string());
+    }
     let dir =
         std::path::absolute(&args.options.data_dir).context("cannot find the data directory")?;
     let text = unit(&program, &dir)?;
