@@ -1,6 +1,6 @@
 //! Metrics of the cluster, as this node sees it: the others report the same, or something else through a partition.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::fmt;
 
 use prometheus_client::collector::Collector;
@@ -18,8 +18,8 @@ use crate::snapshot::Snapshot;
 #[derive(Debug)]
 pub(super) struct Cluster {
     report: Report,
-    /// The nodes whose documents are those of this node.
-    in_sync: BTreeSet<NodeId>,
+    /// Whether the documents of another node are those of this node.
+    in_sync: BTreeMap<NodeId, bool>,
 }
 
 impl Cluster {
@@ -29,8 +29,8 @@ impl Cluster {
         // As 'vc status' has them.
         let own = audit.iter().chain(watchdog).map(ToString::to_string);
         report.status.problems.extend(duplicates.iter().cloned().chain(own));
-        let in_sync = vitals.iter().filter(|(_, vitals)| vitals.in_sync);
-        Self { report, in_sync: in_sync.map(|(&node, _)| node).collect() }
+        let others = vitals.iter().filter(|(other, _)| **other != node);
+        Self { report, in_sync: others.map(|(&node, vitals)| (node, vitals.in_sync)).collect() }
     }
 }
 
@@ -78,8 +78,9 @@ impl Collector for ClusterCollector {
         write(encoder, "node_up", help, None, of_nodes(is_up))?;
         let help = "1 while the documents of the node are those of this node";
         let up = members.iter().filter(|row| row.state == NodeStatus::Up);
-        let synced = up.map(|row| {
-            (NodeLabels { node: row.name.clone() }, u64::from(in_sync.contains(&row.id)))
+        let synced = up.filter_map(|row| {
+            let in_sync = *in_sync.get(&row.id)?;
+            Some((NodeLabels { node: row.name.clone() }, u64::from(in_sync)))
         });
         write(encoder, "node_in_sync", help, None, synced)?;
         let help = "1 while the node is drained";
@@ -231,7 +232,7 @@ mod tests {
             let key = Keypair::ed25519_from_bytes([9; 32]).expect("32 bytes");
             let cluster = ClusterId::of(&key.public()).expect("ed25519");
             let report = report::report(&view, None, &vitals, cluster, ids[0], 5000);
-            Cluster { report, in_sync: ids[..1].iter().copied().collect() }
+            Cluster { report, in_sync: BTreeMap::from([(ids[0], true)]) }
         };
         let mut registry = Registry::with_prefix("vc");
         registry.register_collector(Box::new(ClusterCollector(Box::new(read))));

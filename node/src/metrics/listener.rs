@@ -27,6 +27,8 @@ const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
 /// Pause after a failed accept, for example without a free file descriptor.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Pause until it is tried again to listen.
+const BIND_INTERVAL: Duration = Duration::from_secs(5);
 
 /// Serves `/metrics`, `/healthz` and `/readyz` over plain HTTP.
 pub(crate) struct MetricsListener {
@@ -46,12 +48,18 @@ impl MetricsListener {
 
     /// Serves on an address, for ever. Without it the node runs as well: a port that is in use is logged.
     pub(crate) async fn serve(self, address: SocketAddr) {
-        let listener = match TcpListener::bind(address).await {
-            Ok(listener) => listener,
-            Err(error) => {
-                tracing::warn!(%error, %address, "metrics not served: cannot listen; free the port, or choose another with --metrics");
-                return std::future::pending().await;
+        let mut is_said = false;
+        let listener = loop {
+            match TcpListener::bind(address).await {
+                Ok(listener) => break listener,
+                Err(error) if !is_said => {
+                    is_said = true;
+                    tracing::warn!(%error, %address, "metrics not served: cannot listen; free the port, or choose another with --metrics");
+                }
+                Err(_) => {}
             }
+            // The address may be that of a network that is not up yet.
+            sleep(BIND_INTERVAL).await;
         };
         tracing::info!(url = %format_args!("http://{address}/metrics"), "metrics started");
         let this = Arc::new(self);
