@@ -49,8 +49,9 @@ impl NatRules {
         Self { chain: format!("VC-{node}"), bridges, internal }
     }
 
-    /// Replaces the node's chains and makes sure that the built-in chains jump to them. Idempotent.
-    pub(super) async fn apply(&self, ports: &Ports) -> Result<(), IptablesError> {
+    /// Replaces the node's chains and makes sure that the built-in chains jump to them. Idempotent. Returns whether queries with forged
+    /// sources are dropped.
+    pub(super) async fn apply(&self, ports: &Ports) -> Result<bool, IptablesError> {
         self.replace(ports).await?;
         for (table, from) in JUMPS {
             iptables::ensure(table, from, &self.jump()).await?;
@@ -59,10 +60,11 @@ impl NatRules {
             iptables::ensure("filter", FORWARD_JUMPS[1], &self.jump()).await?;
         }
         // Names work without it, on a kernel without the match.
-        if let Err(error) = self.drop_forged_sources().await {
+        let dropped = self.drop_forged_sources().await;
+        if let Err(error) = &dropped {
             tracing::warn!(%error, "containers can forge the sources of their DNS queries");
         }
-        Ok(())
+        Ok(dropped.is_ok())
     }
 
     /// Replaces the chains that depend on the ports; the jumps to them are there since [`Self::apply`]. One process instead of six:
@@ -76,8 +78,12 @@ impl NatRules {
         iptables::ensure(RAW_JUMP.0, RAW_JUMP.1, &self.jump()).await
     }
 
-    /// Returns whether all jumps exist: a firewall that restarts removes rules that it did not set.
-    pub(super) async fn are_in_place(&self) -> bool {
+    /// Returns whether all jumps exist, with that to the rule against forged sources if there was one: a firewall that restarts removes
+    /// rules that it did not set.
+    pub(super) async fn are_in_place(&self, drops_forged: bool) -> bool {
+        if drops_forged && !self.jumps(RAW_JUMP.0, RAW_JUMP.1).await {
+            return false;
+        }
         for (table, from) in JUMPS {
             if !self.jumps(table, from).await {
                 return false;

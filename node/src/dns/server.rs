@@ -112,8 +112,18 @@ impl DnsServer {
         let servers = servers.map(AbortOnDropHandle::new);
         let left = left.split_off(UDP_PORT);
         let udp = BTreeMap::new();
-        let reconciler =
-            Reconciler { docker, routes, tables, proxy, rules, ports, left, udp, report };
+        let reconciler = Reconciler {
+            docker,
+            routes,
+            tables,
+            proxy,
+            rules,
+            drops_forged: false,
+            ports,
+            left,
+            udp,
+            report,
+        };
         let reconciler = tokio::spawn(reconciler.run(stop.clone()));
         Ok(Self { problem, stop, reconciler, servers, sockets })
     }
@@ -178,6 +188,8 @@ struct Reconciler<F> {
     tables: watch::Sender<Arc<Table>>,
     proxy: TransparentProxy<F>,
     rules: NatRules,
+    /// Whether the rules have dropped queries with forged sources: a kernel may lack the match.
+    drops_forged: bool,
     ports: Ports,
     /// Sockets of services' UDP ports that the process before has left and that are not used yet.
     left: Sockets,
@@ -208,7 +220,7 @@ impl<F: ServiceRouter> Reconciler<F> {
                     }
                 }
                 () = sleep_until(check) => {
-                    if self.report.borrow().is_some() || !self.rules.are_in_place().await {
+                    if self.report.borrow().is_some() || !self.rules.are_in_place(self.drops_forged).await {
                         self.apply_rules(Scope::All).await;
                     }
                     check = Instant::now() + CHECK_INTERVAL;
@@ -271,10 +283,13 @@ impl<F: ServiceRouter> Reconciler<F> {
     }
 
     /// Applies NAT rules. Logs when they begin to fail and when they work again.
-    async fn apply_rules(&self, scope: Scope) {
+    async fn apply_rules(&mut self, scope: Scope) {
         let applied = match scope {
             _ if !self.docker.is_local() => Err(NatError::RemoteEngine),
-            Scope::All => self.rules.apply(&self.ports).await.map_err(NatError::from),
+            Scope::All => {
+                let applied = self.rules.apply(&self.ports).await.map_err(NatError::from);
+                applied.map(|dropped| self.drops_forged = dropped)
+            }
             Scope::Ports => self.rules.replace(&self.ports).await.map_err(NatError::from),
         };
         let problem = applied.err().map(|error| error.to_string());
