@@ -169,8 +169,9 @@ fn usage(
     at: Instant,
 ) -> Option<InstanceUsage> {
     let memory = stats.memory_stats.unwrap_or_default();
-    let memory_bytes = memory.usage?;
     let cpu_ns = stats.cpu_stats?.cpu_usage?.total_usage?;
+    // Without a memory controller, as on some small computers, a container that runs has no value.
+    let memory_bytes = memory.usage.or((cpu_ns > 0).then_some(0))?;
     Some(InstanceUsage {
         id: container.id.clone(),
         container: container.name.clone(),
