@@ -115,8 +115,16 @@ impl View {
         });
         let counted = counted(&nodes, rules);
         let services = cluster.services.iter().map(|(key, record)| {
+            let mut spec = effective[key].clone();
+            // Members of earlier rules do not know of these, and plan without.
+            if !rules.max_per_node {
+                spec.max_replicas_per_node = 0;
+            }
+            if !rules.resources {
+                spec.generic_resources = Default::default();
+            }
             let demand = ServiceDemand {
-                spec: effective[key].clone(),
+                spec,
                 replicas: cluster.replicas(key),
                 needs: needs(effective[key], &counted, rules),
                 ended: runs.ended(key),
@@ -269,6 +277,11 @@ impl View {
         let present = || self.nodes.get(&node).and_then(|state| state.info.as_ref());
         let left = || self.left.get(&node).and_then(Option::as_ref);
         present().or_else(left).map_or_else(|| node.short(), |info| info.name.to_string())
+    }
+
+    /// Returns whether an instance is one of an earlier version of its service, or of one that was removed.
+    pub fn is_former(&self, id: &InstanceId) -> bool {
+        self.desired_digest(&id.slot.service).as_ref() != Some(&id.digest)
     }
 
     /// Returns the digest of the container spec in effect; `None` if the service is not deployed.

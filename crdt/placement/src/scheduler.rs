@@ -112,15 +112,7 @@ impl<'s, 'a> ServiceScheduler<'s, 'a> {
     /// Returns what nodes that are up do not know of the service; if there is such, it gets no more slots.
     fn unknown_to_older(&self) -> Option<&'static str> {
         let spec = &self.service.demand.spec;
-        if !self.rules.modes && spec.mode != ServiceMode::Replicated {
-            Some("mode")
-        } else if !self.rules.max_per_node && self.service.max_per_node().is_some() {
-            Some("max_replicas_per_node")
-        } else if !self.rules.resources && !spec.generic_resources.is_empty() {
-            Some("generic_resources")
-        } else {
-            None
-        }
+        (!self.rules.modes && spec.mode != ServiceMode::Replicated).then_some("mode")
     }
 
     /// Returns the index of the only node that may run a slot.

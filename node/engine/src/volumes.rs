@@ -237,8 +237,10 @@ impl Volumes {
             }
         }
         for (id, claim) in own.claims.iter().filter(|(id, _)| !view.has_ended(id)) {
-            // One whose service is removed writes on until it has stopped.
-            let used = own.volumes.keys().filter(|volume| guard.uses(&id.slot, volume)).cloned();
+            // One whose service was changed or removed writes on until it has stopped.
+            let former = view.is_former(id);
+            let is_used = |volume: &&VolumeKey| former && guard.uses(&id.slot, volume);
+            let used = own.volumes.keys().filter(is_used).cloned();
             for volume in written_by(view, &id.slot).chain(used) {
                 let of_volume = writers.entry(volume).or_default();
                 if claim.state.is_running() {

@@ -122,12 +122,14 @@ impl Guard {
             return Effects { votes, ..Effects::default() };
         }
         let mut slots = BTreeMap::new();
-        let here = own.claims.keys().filter(|id| !view.has_ended(id));
-        let here: BTreeSet<&Slot> = here.map(|id| &id.slot).collect();
-        for slot in view.plan.slots_of(node).chain(here.iter().copied()) {
+        let here = || own.claims.keys().filter(|id| !view.has_ended(id));
+        // They use what the service mounted before.
+        let former = here().filter(|id| view.is_former(id)).map(|id| &id.slot);
+        let former: BTreeSet<&Slot> = former.collect();
+        for slot in view.plan.slots_of(node).chain(here().map(|id| &id.slot)) {
             let spec = view.spec(&slot.service);
             let mut keys = spec.map(|spec| keys_of(slot, spec)).unwrap_or_default();
-            if here.contains(slot) {
+            if former.contains(slot) {
                 keys.extend(self.used.get(slot).into_iter().flatten().cloned());
             }
             if !keys.is_empty() {
