@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use bollard::models::ContainerSummaryStateEnum;
 use tokio::sync::watch;
-use tokio::time::{sleep, timeout};
+use tokio::time::timeout;
 use vc_protocol::InstanceId;
 use vc_protocol::control::ExecRequest;
 
@@ -15,8 +15,6 @@ use super::exec::{Exec, ExecProcess, START_TIMEOUT};
 use super::hijack::{ExecOutput, hijack};
 use crate::error::RuntimeError;
 
-/// How often it is looked whether the container is there.
-const POLL_INTERVAL: Duration = Duration::from_millis(50);
 /// How long a container waits for its client.
 pub(super) const ATTACH_TIMEOUT: Duration = Duration::from_secs(30);
 
@@ -49,7 +47,7 @@ impl Attached {
 }
 
 impl DockerClient {
-    /// Attaches to the container of an instance that waits for it, or is about to be made, and which then starts.
+    /// Attaches to the container of an instance that waits for it, and which then starts.
     pub(super) async fn attach(
         &self,
         instance: &InstanceId,
@@ -66,12 +64,10 @@ impl DockerClient {
     ) -> Result<Exec, RuntimeError> {
         let client = self.client().map_err(|error| self.error(error))?;
         let not_waiting = || RuntimeError::NotWaiting(instance.slot.clone());
-        let container = loop {
-            match self.instance_container(&client, instance).await? {
-                None => sleep(POLL_INTERVAL).await,
-                Some((id, ContainerSummaryStateEnum::CREATED)) => break id,
-                Some(_) => return Err(not_waiting()),
-            }
+        // Its image may have to be fetched first: the client asks again.
+        let container = match self.instance_container(&client, instance).await? {
+            Some((id, ContainerSummaryStateEnum::CREATED)) => id,
+            _ => return Err(not_waiting()),
         };
         if self.attached.contains(&container) {
             return Err(not_waiting());
