@@ -18,7 +18,7 @@ use super::files::{self, Files};
 use super::host_paths::ProtectedPaths;
 use super::pause::Turns;
 use super::subnets::NetworkPool;
-use super::subpaths::Subpaths;
+use super::subpaths::{self, Subpaths};
 use super::usage::RunningContainers;
 use super::volume_names::VolumeNames;
 use super::volume_place::{FindVolume, VolumePlace};
@@ -107,8 +107,9 @@ impl DockerClient {
         let directories = config.memory.unwrap_or_else(|| default_directories().into());
         let protected = default_directories().into_iter().chain(directories.iter().cloned());
         let volume_names = VolumeNames::load(&config.data_dir);
-        let subpaths = Subpaths::new(&config.data_dir, &host);
-        let protected = ProtectedPaths::new(protected.chain([config.data_dir]));
+        let subpaths = Subpaths::new(identity.node, &host);
+        let mounts = PathBuf::from(subpaths::DIRECTORY);
+        let protected = ProtectedPaths::new(protected.chain([config.data_dir, mounts]));
         Self {
             host,
             info: EngineInfoCache::default(),

@@ -112,6 +112,10 @@ impl DockerClient {
         let with_files = if *first { self.files.containers() } else { Vec::new() };
         if *first {
             self.resume_all().await?;
+            if self.is_local() {
+                let subpaths = self.subpaths.clone();
+                let _ = tokio::task::spawn_blocking(move || subpaths.sweep()).await;
+            }
         }
         self.list_all(with_files).await?;
         *first = false;

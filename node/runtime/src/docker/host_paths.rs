@@ -37,14 +37,23 @@ pub enum HostPathError {
 pub(super) struct ProtectedPaths(Arc<[PathBuf]>);
 
 impl ProtectedPaths {
+    /// Refuses a path that is protected, in a protected one, or above one. Blocks.
+    ///
+    /// # Errors
+    /// It is refused.
+    pub(super) fn check_path(&self, path: &Path) -> Result<(), HostPathError> {
+        let (source, target) = (path.display().to_string(), String::new());
+        self.check(&[Mount::Bind { source, target, read_only: false }]).map(drop)
+    }
+
     pub(super) fn new(paths: impl IntoIterator<Item = PathBuf>) -> Self {
         Self(paths.into_iter().collect())
     }
 
     /// Checks the bind mounts of a container, following symbolic links and other mounts of the same directories. Returns the paths in the
     /// container at which protected directories would be, and which are to be hidden; makes those directories that do not exist yet, since
-    /// they would appear there later. Another program that exchanges a component of the path between this check and the mount is not
-    /// noticed.
+    /// they would appear there later. What is hidden lies in no other mount of the container, whose content could lead elsewhere. Another
+    /// program that exchanges a component of the path between this check and the mount is not noticed.
     ///
     /// # Errors
     /// The first path that is refused.
@@ -57,7 +66,11 @@ impl ProtectedPaths {
             let path = resolve(Path::new(source)).map_err(unresolved)?;
             for protected in self.0.iter() {
                 let resolved = resolve(protected).map_err(unresolved)?;
-                let below = resolved.strip_prefix(&path).ok().filter(|_| *read_only);
+                let lies_in = |other: &Mount| {
+                    other.target() != target && Path::new(target).starts_with(other.target())
+                };
+                let may_hide = *read_only && !mounts.iter().any(lies_in);
+                let below = resolved.strip_prefix(&path).ok().filter(|_| may_hide);
                 if let Some(below) = below.filter(|_| !is_within(&path, &resolved)) {
                     if !resolved.exists() {
                         let mut private = DirBuilder::new();
@@ -200,5 +213,44 @@ mod tests {
         assert_eq!(hidden("alias", "/rootfs"), ["/rootfs/var/lib/vc", "/rootfs/run/vc"]);
         let made = fs::metadata(root.join("run/vc")).expect("it would appear in the container");
         assert_eq!(made.mode() & 0o777, 0o700);
+
+        // In another mount the target may be a link, so that what hides them lands elsewhere.
+        let bind = |source: &str, target: &str| Mount::Bind {
+            source: root.join(source).display().to_string(),
+            target: target.to_owned(),
+            read_only: true,
+        };
+        let volume = Mount::volume("v".parse().expect("a name"), "/v", false);
+        let inside = [volume.clone(), bind("var", "/v/host")];
+        assert!(protected.check(&inside).is_err());
+        assert!(protected.check(&[volume, bind("var", "/w/host")]).is_ok());
+        // A subpath is not hidden from.
+        for (path, is_allowed) in [("var", false), ("var/lib/vc", false), ("run", false)] {
+            assert_eq!(protected.check_path(&root.join(path)).is_ok(), is_allowed, "{path}");
+        }
+        fs::create_dir(root.join("srv")).expect("created");
+        assert!(protected.check_path(&root.join("srv")).is_ok());
+    }
+
+    #[test]
+    fn a_subpath_is_checked_where_it_leads_to() {
+        use super::super::mounts::{Part, checked};
+        use super::super::volume_place::VolumePlace;
+        use vc_protocol::spec::ContainerSpec;
+
+        let source = "/srv".to_owned();
+        let spec = ContainerSpec {
+            mounts: vec![Mount::Bind { source, target: "/x".to_owned(), read_only: true }],
+            ..ContainerSpec::default()
+        };
+        let part = Part {
+            number: 0,
+            volume: "shop/v".parse().expect("a volume"),
+            place: VolumePlace::Directory("/srv".into()),
+            subpath: "vc".to_owned(),
+        };
+        let expected =
+            Mount::Bind { source: "/srv/vc".to_owned(), target: "/x".to_owned(), read_only: false };
+        assert_eq!(checked(&spec, &[part]), [expected]);
     }
 }

@@ -16,10 +16,22 @@ use crate::docker_error::DockerError;
 /// A mount of a subpath of a volume that the engine cannot make.
 pub(super) struct Part {
     /// The number of the mount.
-    number: usize,
-    volume: VolumeKey,
-    place: VolumePlace,
-    subpath: String,
+    pub(super) number: usize,
+    pub(super) volume: VolumeKey,
+    pub(super) place: VolumePlace,
+    pub(super) subpath: String,
+}
+
+/// Returns the mounts that are checked: of a subpath what it leads to, which nothing hides.
+pub(super) fn checked(spec: &ContainerSpec, parts: &[Part]) -> Vec<Mount> {
+    let mut mounts = spec.mounts.clone();
+    for Part { number, subpath, .. } in parts {
+        if let Some(Mount::Bind { source, read_only, .. }) = mounts.get_mut(*number) {
+            *source = Path::new(&*source).join(subpath).display().to_string();
+            *read_only = false;
+        }
+    }
+    mounts
 }
 
 impl DockerClient {
@@ -84,11 +96,12 @@ impl DockerClient {
                 _ => continue,
             };
             let (subpaths, container) = (self.subpaths.clone(), container.to_owned());
+            let protected = self.protected.clone();
             let (name, subpath) = (self.volume_names.of(&self.identity, volume), subpath.clone());
             let number = *number;
             // A file system may hang.
             let attaching = tokio::task::spawn_blocking(move || {
-                subpaths.attach(&directory, &subpath, &name, (&container, number))
+                subpaths.attach(&directory, &subpath, &name, (&container, number), &protected)
             });
             let subpath = attaching.await.map_err(|_| StartError::Cancelled)??;
             let (source, target) = (subpath.place().display().to_string(), std::mem::take(target));

@@ -19,6 +19,7 @@ use super::container::{self, ContainerContext};
 use super::files::FilesError;
 use super::host_paths::HostPathError;
 use super::labels;
+use super::mounts;
 use super::networks::NetworkError;
 use super::observe::{Existing, Found};
 use super::subpaths::SubpathError;
@@ -167,7 +168,7 @@ impl DockerClient {
         let spec = &placed;
         let mut pulled = false;
         for _ in 0..MAX_ATTEMPTS {
-            let hidden = self.protected.check(&spec.mounts)?;
+            let hidden = self.protected.check(&mounts::checked(spec, &parts))?;
             self.create_host_paths(spec).await?;
             self.check_engine(&client, id, spec).await?;
             // Before the permit: a server may have to be asked for them.
@@ -211,7 +212,7 @@ impl DockerClient {
             };
             let mut confined = self.confined(spec).await?;
             // Until it is started.
-            let _attached = self.attach_parts(&name, &mut confined, &parts).await?;
+            let attached = self.attach_parts(&name, &mut confined, &parts).await?;
             let body = container::body(&self.identity, id, &confined, &context);
             // Networks have to exist when the container is started, not before.
             let (created, networks) = tokio::join!(
@@ -224,7 +225,7 @@ impl DockerClient {
                 // Podman wants its networks before. They are there by now.
                 Err(error) if lacks_network(&docker_error::message(&error)) => continue,
                 Err(error) if docker_error::status(&error) == Some(404) && !pulled => {
-                    drop(permit);
+                    drop((permit, attached));
                     self.pull(id, spec, cancel).await?;
                     pulled = true;
                     continue;

@@ -9,19 +9,22 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::os::fd::OwnedFd;
+use std::os::fd::{AsRawFd as _, OwnedFd};
 use std::os::unix::net::UnixStream;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
+use vc_protocol::NodeId;
+
+use super::host_paths::ProtectedPaths;
 use nix::sched::{CloneFlags, setns, unshare};
 use rustix::fs::{CWD, FileType, Mode, OFlags, ResolveFlags};
 use rustix::mount::{
     MountFlags, MoveMountFlags, OpenTreeFlags, UnmountFlags, mount, move_mount, open_tree, unmount,
 };
 
-/// Name of the directory with the places, in the data directory, which no container mounts.
-const DIRECTORY: &str = "mounts";
+/// The directory with those of each node on this host, which no container mounts.
+pub(super) const DIRECTORY: &str = "/run/vc-mounts";
 /// Options of the file system of the places, which has nothing but empty files and directories.
 const OPTIONS: &std::ffi::CStr = c"size=1m,mode=0700";
 
@@ -50,9 +53,9 @@ struct Places {
 
 impl Subpaths {
     /// Returns those of the engine at `host`, which is used on this host alone.
-    pub(super) fn new(data_dir: &Path, host: &str) -> Self {
+    pub(super) fn new(node: NodeId, host: &str) -> Self {
         let socket = host.trim_start_matches("unix://").into();
-        let dir = data_dir.join(DIRECTORY);
+        let dir = Path::new(DIRECTORY).join(node.short());
         Self(Arc::new(Places { dir, socket, swept: Mutex::default() }))
     }
 
@@ -62,13 +65,14 @@ impl Subpaths {
     }
 
     /// Attaches a subpath of the volume in `directory` to a place, for the mount with a number of a container. The same mount has the same
-    /// place. Blocks.
+    /// place. What it leads to is no protected path. Blocks.
     pub(super) fn attach(
         &self,
         directory: &Path,
         subpath: &str,
         volume: &str,
         (container, number): (&str, usize),
+        protected: &ProtectedPaths,
     ) -> Result<Subpath, SubpathError> {
         let places = &*self.0;
         let place = places.dir.join(volume);
@@ -80,7 +84,13 @@ impl Subpaths {
         };
         let mut swept = places.swept.lock().unwrap_or_else(PoisonError::into_inner);
         let attached = places.in_engine(|| {
-            let opened = open(directory, subpath).map_err(|source| SubpathError::Open {
+            let opened = open(directory, subpath).and_then(|opened| {
+                // What was opened, whatever the path leads to by now.
+                let path = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
+                protected.check_path(&path).map_err(io::Error::other)?;
+                Ok(opened)
+            });
+            let opened = opened.map_err(|source| SubpathError::Open {
                 directory: directory.to_owned(),
                 subpath: subpath.to_owned(),
                 source,
@@ -92,6 +102,15 @@ impl Subpaths {
         attached.map_err(attach_error)??;
         *swept = true;
         Ok(Subpath { places: Arc::clone(&self.0), place })
+    }
+
+    /// Releases what a node that was killed has left, unless something was attached since. Blocks.
+    pub(super) fn sweep(&self) {
+        let mut swept = self.0.swept.lock().unwrap_or_else(PoisonError::into_inner);
+        if !std::mem::replace(&mut *swept, true) {
+            // Without an engine nothing is mounted, and the next attachment tries again.
+            *swept = self.0.in_engine(|| release_all(&self.0.dir)).is_ok();
+        }
     }
 }
 
@@ -146,13 +165,20 @@ fn open(directory: &Path, subpath: &str) -> io::Result<OwnedFd> {
 /// Mounts the file system of the places, if it is not. `sweep` releases what is attached to them.
 fn prepare(dir: &Path, sweep: bool) -> io::Result<()> {
     fs::create_dir_all(dir)?;
-    while sweep && unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
+    if sweep {
+        release_all(dir);
+    }
     let device = |path: &Path| rustix::fs::stat(path).map(|found| found.st_dev);
     if device(dir)? == device(&dir.join(".."))? {
         let flags = MountFlags::NOSUID | MountFlags::NODEV | MountFlags::NOEXEC;
         mount("vc", dir, "tmpfs", flags, OPTIONS)?;
     }
     Ok(())
+}
+
+/// Detaches the file system of the places, with all that is attached there.
+fn release_all(dir: &Path) {
+    while unmount(dir, UnmountFlags::DETACH | UnmountFlags::NOFOLLOW).is_ok() {}
 }
 
 fn attach(opened: &OwnedFd, place: &Path) -> io::Result<()> {

@@ -200,7 +200,10 @@ async fn a_subpath_of_a_volume_is_mounted_whatever_the_engine_can() {
             assert!(reason.contains(why), "{reason}");
         }
         let mounts = std::fs::read_to_string("/proc/self/mountinfo").expect("read");
-        let left = mounts.lines().filter(|it| it.contains("/mounts/vc-shop.data-")).count();
+        let left = mounts
+            .lines()
+            .filter(|it| it.contains("/vc-mounts/") && it.contains("/vc-shop.data-"))
+            .count();
         assert_eq!(left, 0, "{mounts}");
         for id in [file, dir] {
             host.remove(&id, 0).await;
