@@ -18,7 +18,8 @@ fn a_deployer_gets_no_host_and_no_identity_of_others_through_the_control_api() {
     let cluster = Cluster::found();
     let deployer = cluster.user_token(0, "dora", "deployer");
     let admin = cluster.user_token(0, "ada", "admin");
-    let bind = |source: &str| json!({"mounts": [{"bind": {"source": source, "target": "/x", "read_only": true}}]});
+    let mount = |source: &str, read_only: bool| json!({"mounts": [{"bind": {"source": source, "target": "/x", "read_only": read_only}}]});
+    let bind = |source: &str| mount(source, true);
     let of_admins = [
         (json!({"settings": {"privileged": true}}), "privileged"),
         (json!({"settings": {"devices": ["/dev/kvm"]}}), "the device /dev/kvm"),
@@ -27,9 +28,10 @@ fn a_deployer_gets_no_host_and_no_identity_of_others_through_the_control_api() {
         (json!({"settings": {"security_opt": ["no-new-privileges:false"]}}), "the security option"),
         (bind("/srv/app"), "the host path /srv/app"),
         (bind("/var/run/docker.sock"), "the host path /var/run/docker.sock"),
+        (bind("/"), "the host path /"),
     ];
     let of_no_role = [
-        (bind("/"), "leads to the secrets of the node"),
+        (mount("/", false), "leads to the secrets of the node"),
         (bind("/srv/../run/vc/x"), "leads to the secrets of the node"),
         (json!({"labels": {"vc.service": "bank"}}), "labels: 'vc.service' is reserved"),
         (json!({"environment": {"A=B": "c"}}), "environment: 'A=B' is not a key"),
