@@ -44,7 +44,7 @@ impl Chroot {
     /// Returns all paths but those in which the packaging system keeps its own state.
     fn files(&self) -> BTreeSet<String> {
         let list = "find / -xdev -path /var/lib/dpkg -prune -o -path /var/cache -prune -o -path /var/log -prune -o -path /tmp -prune \
-                    -o -path /var/lib/apt -prune -o -path /dev -prune -o -path /proc -prune -o -path /sys -prune -o -print";
+                    -o -path /var/lib/apt -prune -o -path /dev -prune -o -path /proc -prune -o -path /sys -prune -o -path /run -prune -o -print";
         self.sh(list).lines().map(str::to_owned).collect()
     }
 }

@@ -83,23 +83,21 @@ impl Subpaths {
             source,
         };
         let mut swept = places.swept.lock().unwrap_or_else(PoisonError::into_inner);
-        let attached = places.in_engine(|| {
-            let opened = open(directory, subpath).and_then(|opened| {
-                // What was opened, whatever the path leads to by now.
-                let path = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
-                protected.check_path(&path).map_err(io::Error::other)?;
-                Ok(opened)
-            });
-            let opened = opened.map_err(|source| SubpathError::Open {
-                directory: directory.to_owned(),
-                subpath: subpath.to_owned(),
-                source,
-            })?;
-            prepare(&places.dir, !*swept)
-                .and_then(|()| attach(&opened, &place))
-                .map_err(attach_error)
+        let opened = places.in_engine(|| open(directory, subpath)).map_err(attach_error)?;
+        let opened = opened.and_then(|opened| {
+            // What was opened, whatever the path leads to by now.
+            let path = fs::read_link(format!("/proc/self/fd/{}", opened.as_raw_fd()))?;
+            protected.check_path(&path).map_err(io::Error::other)?;
+            Ok(opened)
         });
-        attached.map_err(attach_error)??;
+        let opened = opened.map_err(|source| SubpathError::Open {
+            directory: directory.to_owned(),
+            subpath: subpath.to_owned(),
+            source,
+        })?;
+        let attached = places
+            .in_engine(|| prepare(&places.dir, !*swept).and_then(|()| attach(&opened, &place)));
+        attached.and_then(|attached| attached).map_err(attach_error)?;
         *swept = true;
         Ok(Subpath { places: Arc::clone(&self.0), place })
     }
