@@ -544,3 +544,39 @@ fn joined(services: &BTreeMap<ServiceKey, ServiceDemand>) -> BTreeMap<ServiceKey
     });
     joined.collect()
 }
+
+#[cfg(test)]
+mod tests {
+    use vc_protocol::Keypair;
+    use vc_protocol::node::NodeInfo;
+
+    use super::*;
+
+    #[test]
+    fn all_plan_without_a_limit_per_node_while_a_member_is_up_that_does_not_know_it() {
+        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes");
+        let node = NodeId::of(&key.public()).expect("ed25519");
+        let service: ServiceKey = "shop/web".parse().expect("a service");
+        let spec = ServiceSpec { max_replicas_per_node: 1, ..ServiceSpec::default() };
+        let record = ServiceRecord {
+            spec: spec.into(),
+            previous: None,
+            revision: 1,
+            updated: 0,
+            deployed_by: "ada".to_owned(),
+        };
+        let services = BTreeMap::from([(service.clone(), record.into())]);
+        let cluster = ClusterState { services, ..ClusterState::default() };
+        let limit = |plan: u32| {
+            let mut info = NodeInfo::for_tests("attic");
+            info.supports.plan = plan;
+            let observed = BTreeSet::from([node]);
+            let state =
+                NodeState { incarnation: 1, observed, info: Some(info), ..NodeState::default() };
+            let nodes = BTreeMap::from([(node, state)]);
+            let view = View::from_states(cluster.clone(), nodes, &KnownVersions::default());
+            view.input.services[&service].spec.max_replicas_per_node
+        };
+        assert_eq!((limit(6), limit(7)), (0, 1));
+    }
+}

@@ -37,14 +37,14 @@ after(async () => {
 })
 
 test('a view that fails to render says so, and recovers once it can render', async () => {
-  browser.expectError('Cannot read properties')
+  browser.expectError('Cannot convert undefined or null')
   await page.evaluate(() => {
     const { fakeMesh } = globalThis
     globalThis.good = fakeMesh.view
-    fakeMesh.show({ ...fakeMesh.view, services: [{ ...fakeMesh.view.services[0], service: null, project: null, rollout: null }] })
+    fakeMesh.show({ ...fakeMesh.view, nodes: [{ ...fakeMesh.view.nodes[0], labels: null }] })
   })
   await page.waitForSelector('h1:text-is("This page cannot be shown")')
-  assert.match(await page.textContent('[role="alert"]'), /Cannot read properties/)
+  assert.match(await page.textContent('[role="alert"]'), /Cannot convert undefined or null/)
   assert.equal(await page.locator('button:text-is("Reload")').count(), 1)
   await browser.screenshot(page, 'console-error')
   await page.evaluate(() => globalThis.fakeMesh.show(globalThis.good))

@@ -1,7 +1,7 @@
 //! Two versions of vc-node in one cluster: m0 and m1 are older, m2 is newer.
 
 use vc_crdt::KnownVersions;
-use vc_engine::{Engine, Mutation, report};
+use vc_engine::{Engine, report};
 use vc_placement::{RULES, plan};
 use vc_protocol::Supports;
 
@@ -249,30 +249,4 @@ fn an_older_node_that_joins_an_upgraded_cluster_holds() {
     world.change_version(index, next());
     world.converge(30_000);
     assert!(!world.holds(index));
-}
-
-#[test]
-fn a_limit_per_node_holds_while_a_member_is_up_that_does_not_know_it() {
-    let older = KnownVersions { rules: &RULES[..6], ..KnownVersions::default() };
-    let mut world = cluster(2, "a_limit_per_node_holds");
-    let mut limited = service("web", 2);
-    limited.spec.max_replicas_per_node = 1;
-    world.command(0, deploy(limited.clone()));
-    world.converge(20_000);
-    let running = |world: &World| {
-        world.running().into_iter().map(|index| running_on(world, index)).collect::<Vec<_>>()
-    };
-    assert_eq!(running(&world), [1, 1]);
-    world.knows = older;
-    world.join(resources(4000, 4096));
-    world.converge(30_000);
-    assert_eq!(world.engine(0).view().rules.version, 6);
-    world.command(0, Mutation::Scale { service: "shop/web".to_owned(), replicas: 3 });
-    world.converge(30_000);
-    assert_eq!(running(&world), [1, 1, 0], "the others keep what they have, and get no more");
-    let why = world.refused_command(0, deploy(limited));
-    assert!(why.contains("max_replicas_per_node, and vc-node on m2 does not know that"), "{why}");
-    world.change_version(2, KnownVersions::default());
-    world.converge(60_000);
-    assert_eq!(running(&world), [1, 1, 1]);
 }
