@@ -28,7 +28,7 @@ Examples:
   vc stats --no-stream --output json | jq -r '.[] | select(.memory_bytes > 1e9) | .service'
 
 CPU % is of one core, over the last seconds. MEMORY is without what the kernel can drop when it needs room. A process has
-no network of its own, nor a container with 'network_mode: host'. Nodes measure every 10 s, and every 2 s while somebody looks.")]
+no network of its own, nor a container with 'network_mode: host'. Nodes measure every 10 s, and every 2 s while they are asked.")]
 pub(crate) struct Args {
     /// Show only these services, or replicas of them: web, shop/web, web.2, or the services of a project: shop/
     #[arg(value_name = "SERVICE|INSTANCE")]

@@ -1,5 +1,5 @@
-//! What instances use. Each node measures its own at an interval and keeps the last values in memory; whoever shows those of the
-//! cluster asks the nodes. They are in no document, and decide nothing.
+//! What instances use. Each node measures its own at an interval and keeps the last values in memory; the node that shows those of
+//! the cluster asks the others. They are in no document, and decide nothing.
 
 mod gather;
 mod sampler;

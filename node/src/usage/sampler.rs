@@ -13,9 +13,9 @@ use super::Usages;
 use super::series::Series;
 use crate::clock;
 
-/// Time between two measurements that nobody asks for.
+/// Time between two measurements without a request.
 const IDLE_INTERVAL: Duration = Duration::from_secs(10);
-/// Time between two measurements while somebody looks.
+/// Time between two measurements while requests come.
 const ACTIVE_INTERVAL: Duration = Duration::from_secs(2);
 /// For how long a request makes the interval shorter.
 const ATTENTION: Duration = Duration::from_secs(15);

@@ -268,8 +268,9 @@ impl Reader<'_, '_> {
             Err(
                 MissingContent::Directory | MissingContent::Other | MissingContent::Unreadable(_),
             ) if is_of_host(path) => self.host_path(at, path, target, &options),
+            // What a volume begins with.
             Err(MissingContent::TooLarge) if !is_absolute => {
-                self.large_file(at, path, target, &options);
+                self.path_volume(at, path, Kind::File, target, &options);
             }
             // The nodes may have it as well.
             Err(why @ MissingContent::TooLarge) => at.invalid(format!(
@@ -312,11 +313,7 @@ impl Reader<'_, '_> {
         self.path_volume(at, path, kind, target, options);
     }
 
-    /// Mounts a file that is too large for a config: what a volume begins with.
-    fn large_file(&mut self, at: &At<'_>, path: &str, target: String, options: &Options<'_>) {
-        self.path_volume(at, path, Kind::File, target, options);
-    }
-
+    /// Mounts the volume that begins with what is at a path: a directory, or a file that is too large for a config.
     fn path_volume(
         &mut self,
         at: &At<'_>,

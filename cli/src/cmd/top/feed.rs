@@ -31,7 +31,7 @@ pub(super) async fn poll(app: &App, first: Session, news: Sender<News>) {
             },
         };
         let Err(error) = asked;
-        // When nobody listens any more, this future is dropped.
+        // When the display ends, this future is dropped.
         let _ = news.send(News::Lost(describe(&error))).await;
         sleep(INTERVAL).await;
     }

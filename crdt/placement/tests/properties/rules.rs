@@ -114,7 +114,7 @@ pub(crate) fn may_run(node: &Node, service: &ServiceDemand) -> bool {
         && (node.runtime == RuntimeKind::Docker || service.spec.container.mounts.is_empty())
 }
 
-/// Returns whether the node has as many GPUs as a replica takes, whoever takes them.
+/// Returns whether the node has as many GPUs as a replica takes, free or not.
 fn has_gpus(node: &Node, service: &ServiceDemand) -> bool {
     let has = node.generic_resources.get("gpu").copied().unwrap_or(0);
     service.needs.get("gpu").is_none_or(|&need| if need == ALL { has > 0 } else { need <= has })

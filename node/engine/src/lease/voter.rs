@@ -2,7 +2,7 @@
 //!
 //! It differs from PaxosLease in three ways. Promises and accepted epochs are durable before they are answered, so that epochs
 //! grow whatever restarts. While another node holds a lease, a voter promises it to none, so that a node which waits for a
-//! lease never disturbs the renewals of its holder. And a voter that has promised a higher epoch, which nobody got, joins the majority of
+//! lease never disturbs the renewals of its holder. And a voter that has promised a higher epoch, which no node got, joins the majority of
 //! a holder: it would be of no use to it otherwise when another voter dies. The epochs still grow: those who granted the lease first
 //! had promised nothing higher, so no higher epoch was granted before, nor is one while their majority holds.
 

@@ -72,7 +72,7 @@ pub(super) fn mount(
     }
 }
 
-/// Returns a mount of a directory with nothing in it, which nobody may write.
+/// Returns a mount of a directory with nothing in it, which is read-only.
 pub(super) fn empty(target: &str) -> DockerMount {
     DockerMount {
         typ: Some(MountType::TMPFS),
