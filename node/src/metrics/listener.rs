@@ -1,32 +1,21 @@
 //! Serves metrics to other hosts, to clients that have the token.
 
-use std::convert::Infallible;
 use std::net::SocketAddr;
-use std::sync::Arc;
 use std::time::Duration;
 
 use http_body_util::Full;
-use hyper::body::{Bytes, Incoming};
-use hyper::header::{ACCEPT, AUTHORIZATION, CONTENT_TYPE, WWW_AUTHENTICATE};
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
+use hyper::body::Bytes;
+use hyper::header::{AUTHORIZATION, HeaderValue, WWW_AUTHENTICATE};
 use hyper::{Method, Request, Response, StatusCode};
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
-use vc_console::{CheckReadiness, MetricsFormat, WriteMetrics};
+use tokio::net::TcpListener;
+use tokio::time::sleep;
+use vc_console::{CheckReadiness, Limits, WriteMetrics, of_process, plain, serve_http};
 
 use super::MetricsToken;
 
-/// Concurrent connections; more wait in the accept backlog.
-const MAX_CONNECTIONS: usize = 32;
-/// Time limit for the head of a request, and for an idle connection: longer than the usual interval between two scrapes.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(75);
-/// Time limit for a connection. Prometheus connects again.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(600);
-/// Pause after a failed accept, for example without a free file descriptor.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Bounds of connections: an idle one may last longer than the usual interval between two scrapes. Prometheus connects again.
+const LIMITS: Limits =
+    Limits { connections: 32, head: Duration::from_secs(75), age: Duration::from_secs(600) };
 /// Pause until it is tried again to listen.
 const BIND_INTERVAL: Duration = Duration::from_secs(5);
 
@@ -62,33 +51,7 @@ impl MetricsListener {
             sleep(BIND_INTERVAL).await;
         };
         tracing::info!(url = %format_args!("http://{address}/metrics"), "metrics started");
-        let this = Arc::new(self);
-        let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-        loop {
-            // The semaphore is never closed.
-            let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { continue };
-            let Ok((stream, _)) = listener.accept().await else {
-                sleep(ACCEPT_BACKOFF).await;
-                continue;
-            };
-            let this = Arc::clone(&this);
-            tokio::spawn(async move {
-                // Timeouts and protocol errors only close the connection.
-                let _ = timeout(MAX_CONNECTION_AGE, this.serve_connection(stream)).await;
-                drop(permit);
-            });
-        }
-    }
-
-    async fn serve_connection(&self, stream: TcpStream) -> hyper::Result<()> {
-        let service = service_fn(|request: Request<Incoming>| async move {
-            Ok::<_, Infallible>(self.respond(&request))
-        });
-        http1::Builder::new()
-            .timer(TokioTimer::new())
-            .header_read_timeout(HEADER_TIMEOUT)
-            .serve_connection(TokioIo::new(stream), service)
-            .await
+        match serve_http(listener, LIMITS, move |request| self.respond(request)).await {}
     }
 
     fn respond<B>(&self, request: &Request<B>) -> Response<Full<Bytes>> {
@@ -96,39 +59,20 @@ impl MetricsListener {
         let path = request.uri().path();
         // Whether the process lives is no secret.
         if path != "/healthz" && !self.token.allows(header(AUTHORIZATION)) {
-            let why = "The token in metrics.token of the node's data directory is missing.\n";
+            let why = "The token in metrics.token of the node's data directory is missing.";
             let mut response = plain(StatusCode::UNAUTHORIZED, why);
-            let scheme = hyper::header::HeaderValue::from_static("Bearer");
+            let scheme = HeaderValue::from_static("Bearer");
             response.headers_mut().insert(WWW_AUTHENTICATE, scheme);
             return response;
         }
         if ![Method::GET, Method::HEAD].contains(request.method()) {
-            return plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported.\n");
+            return plain(StatusCode::METHOD_NOT_ALLOWED, "Only GET and HEAD are supported.");
         }
-        match path {
-            "/metrics" => {
-                let format = MetricsFormat::accepted(header(ACCEPT).unwrap_or_default());
-                let mut response = Response::new(Full::from((self.metrics)(format)));
-                let kind = hyper::header::HeaderValue::from_static(format.content_type());
-                response.headers_mut().insert(CONTENT_TYPE, kind);
-                response
-            }
-            "/healthz" => plain(StatusCode::OK, "ok\n"),
-            "/readyz" => match (self.readiness)() {
-                None => plain(StatusCode::OK, "ok\n"),
-                Some(problem) => plain(StatusCode::SERVICE_UNAVAILABLE, &format!("{problem}\n")),
-            },
-            _ => plain(StatusCode::NOT_FOUND, "Only /metrics, /healthz and /readyz are here.\n"),
-        }
+        let found = of_process(request, Some(&self.metrics), Some(&self.readiness));
+        let missing =
+            || plain(StatusCode::NOT_FOUND, "Only /metrics, /healthz and /readyz are here.");
+        found.unwrap_or_else(missing)
     }
-}
-
-fn plain(status: StatusCode, text: &str) -> Response<Full<Bytes>> {
-    let mut response = Response::new(Full::from(text.to_owned()));
-    *response.status_mut() = status;
-    let kind = hyper::header::HeaderValue::from_static("text/plain; charset=utf-8");
-    response.headers_mut().insert(CONTENT_TYPE, kind);
-    response
 }
 
 #[cfg(test)]

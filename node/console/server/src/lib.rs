@@ -7,33 +7,25 @@
 //! for any other host name are rejected, to prevent DNS rebinding. A node serves its metrics here, too, to every program on the host.
 
 mod files;
+mod http;
 mod response;
 #[cfg(test)]
 mod tests;
 
-use std::convert::Infallible;
 use std::io;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use hyper::Method;
-use hyper::server::conn::http1;
-use hyper::service::service_fn;
-use hyper_util::rt::{TokioIo, TokioTimer};
-use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::Semaphore;
-use tokio::time::{sleep, timeout};
+use tokio::net::TcpListener;
 
 use files::Files;
+pub use http::{Limits, serve_http};
+pub use response::{of_process, plain};
 
-/// Concurrent connections; more wait in the accept backlog.
-const MAX_CONNECTIONS: usize = 256;
-/// Time limit for the head of a request, and for an idle connection.
-const HEADER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Time limit for a connection, even one whose client reads slowly. Browsers reconnect.
-const MAX_CONNECTION_AGE: Duration = Duration::from_secs(300);
-/// Pause after a failed accept, for example without a free file descriptor.
-const ACCEPT_BACKOFF: Duration = Duration::from_millis(100);
+/// Bounds of connections. Browsers reconnect.
+const LIMITS: Limits =
+    Limits { connections: 256, head: Duration::from_secs(10), age: Duration::from_secs(300) };
 
 /// A path that redirects to a secret link once, and is not found from then on.
 ///
@@ -130,32 +122,6 @@ async fn serve_files(listener: TcpListener, files: Files, extras: Extras) -> io:
         Ok(address) => address.port(),
         Err(error) => return error,
     };
-    let server = Arc::new(Server { port, files, extras });
-    let permits = Arc::new(Semaphore::new(MAX_CONNECTIONS));
-    loop {
-        // The semaphore is never closed.
-        let Ok(permit) = Arc::clone(&permits).acquire_owned().await else { continue };
-        let Ok((stream, _)) = listener.accept().await else {
-            sleep(ACCEPT_BACKOFF).await;
-            continue;
-        };
-        let server = Arc::clone(&server);
-        tokio::spawn(async move {
-            // Timeouts and protocol errors only close the connection.
-            let _ = timeout(MAX_CONNECTION_AGE, serve_connection(stream, &server)).await;
-            drop(permit);
-        });
-    }
-}
-
-async fn serve_connection(stream: TcpStream, server: &Server) -> hyper::Result<()> {
-    let service =
-        service_fn(
-            |request| async move { Ok::<_, Infallible>(response::respond(server, &request)) },
-        );
-    http1::Builder::new()
-        .timer(TokioTimer::new())
-        .header_read_timeout(HEADER_TIMEOUT)
-        .serve_connection(TokioIo::new(stream), service)
-        .await
+    let server = Server { port, files, extras };
+    match serve_http(listener, LIMITS, move |request| response::respond(&server, request)).await {}
 }

@@ -7,7 +7,7 @@ use hyper::http::uri::Authority;
 use hyper::{Method, Request, Response, StatusCode};
 
 use crate::files::{Files, content_type};
-use crate::{MetricsFormat, Server};
+use crate::{CheckReadiness, Extras, MetricsFormat, Server, WriteMetrics};
 
 /// The response of a binary that was compiled before the console was built.
 const NOT_BUILT: &str = "This program was built without the console.\n\
@@ -76,7 +76,9 @@ fn route<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
         set(response.headers_mut(), header::ALLOW, "GET, HEAD");
         return response;
     }
-    if let Some(response) = of_process(server, request).filter(|_| site == Site::Console) {
+    let Extras { metrics, readiness, .. } = &server.extras;
+    let of_process = of_process(request, metrics.as_ref(), readiness.as_ref());
+    if let Some(response) = of_process.filter(|_| site == Site::Console) {
         return response;
     }
     if (server.files)("index.html").is_none() {
@@ -88,20 +90,23 @@ fn route<B>(server: &Server, request: &Request<B>) -> Response<Full<Bytes>> {
     }
 }
 
-/// Serves what this process says of itself: its metrics, that it lives, and whether it can do its work. `None` for other paths.
-fn of_process<B>(server: &Server, request: &Request<B>) -> Option<Response<Full<Bytes>>> {
-    let extras = &server.extras;
+/// Returns what this process says of itself: its metrics, that it lives, and whether it can do its work. `None` for other paths.
+pub fn of_process<B>(
+    request: &Request<B>,
+    metrics: Option<&WriteMetrics>,
+    readiness: Option<&CheckReadiness>,
+) -> Option<Response<Full<Bytes>>> {
     match request.uri().path() {
         "/metrics" => {
             let accept = request.headers().get(header::ACCEPT).and_then(|it| it.to_str().ok());
             let format = MetricsFormat::accepted(accept.unwrap_or_default());
-            let mut response = Response::new(Full::from(extras.metrics.as_ref()?(format)));
+            let mut response = Response::new(Full::from(metrics?(format)));
             set(response.headers_mut(), header::CONTENT_TYPE, format.content_type());
             set(response.headers_mut(), header::CACHE_CONTROL, "no-store");
             Some(response)
         }
-        "/healthz" => extras.readiness.as_ref().map(|_| plain(StatusCode::OK, "ok")),
-        "/readyz" => Some(match extras.readiness.as_ref()?() {
+        "/healthz" => readiness.map(|_| plain(StatusCode::OK, "ok")),
+        "/readyz" => Some(match readiness?() {
             None => plain(StatusCode::OK, "ok"),
             Some(problem) => plain(StatusCode::SERVICE_UNAVAILABLE, &problem),
         }),
@@ -188,7 +193,8 @@ fn if_none_match(headers: &HeaderMap, etag: &str) -> bool {
 }
 
 /// Returns a response of one line of plain text.
-fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
+/// Returns a response of one line of text.
+pub fn plain(status: StatusCode, line: &str) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::from(format!("{line}\n")));
     *response.status_mut() = status;
     set(response.headers_mut(), header::CONTENT_TYPE, content_type("line.txt"));

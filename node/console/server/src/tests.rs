@@ -220,7 +220,7 @@ async fn a_one_time_link_redirects_once() {
 async fn a_connection_over_the_limit_is_served_when_another_closes() {
     let port = start(built).await;
     let mut idle = Vec::new();
-    for _ in 0..crate::MAX_CONNECTIONS {
+    for _ in 0..crate::LIMITS.connections {
         idle.push(TcpStream::connect(("127.0.0.1", port)).await.expect("connected"));
     }
     let host = format!("127.0.0.1:{port}");
