@@ -107,8 +107,17 @@ impl Host {
         let instance = InstanceId { slot, digest: spec.digest() };
         let (id, spec) = (instance.clone(), Box::new(spec));
         self.runtime.perform(RuntimeAction::Start { id, spec, epoch: None });
-        let attached = self.runtime.exec(&instance, &attaching(tty)).await;
-        (instance, attached.expect("it waits"))
+        // As `vc run` does: asks again until the container is there.
+        let attached = async {
+            loop {
+                match self.runtime.exec(&instance, &attaching(tty)).await {
+                    Err(RuntimeError::NotWaiting(_)) => tokio::task::yield_now().await,
+                    attached => return attached.expect("it starts"),
+                }
+            }
+        };
+        let attached = timeout(TIMEOUT, attached).await.expect("in time");
+        (instance, attached)
     }
 
     async fn exec(&self, request: &ExecRequest) -> Exec {
