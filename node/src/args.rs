@@ -145,9 +145,25 @@ pub enum LogFormat {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+#[path = "../../tests/harness/documented.rs"]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use super::*;
     use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_lines_of_the_documentation_are_accepted() {
+        let all = documented::commands("vc-node");
+        assert!(all.len() > 9, "{}", all.len());
+        for (page, words) in all {
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{page}: {words:?}: {error}");
+            }
+        }
+    }
 
     #[test]
     fn the_command_line_definition_is_valid() {

@@ -15,6 +15,7 @@ mod client_addresses;
 mod containers;
 mod dns;
 mod docker_failure;
+mod documents;
 mod engines;
 mod example_shop;
 mod host_failure;

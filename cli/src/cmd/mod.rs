@@ -195,6 +195,11 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
 }
 
 #[cfg(test)]
+#[allow(clippy::expect_used, reason = "tests")]
+#[path = "../../../tests/harness/documented.rs"]
+mod documented;
+
+#[cfg(test)]
 mod tests {
     use clap::CommandFactory as _;
 
@@ -281,6 +286,17 @@ mod tests {
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_command_lines_of_the_documentation_are_accepted() {
+        let all = documented::commands("vc");
+        assert!(all.len() > 100, "{}", all.len());
+        for (page, words) in all {
+            if let Err(error) = Cli::try_parse_from(&words) {
+                panic!("{page}: {words:?}: {error}");
             }
         }
     }
