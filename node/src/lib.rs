@@ -43,6 +43,7 @@ mod previous_runtime;
 pub mod proxy;
 mod readiness;
 mod restart;
+pub mod restore;
 mod run;
 mod seal;
 mod secrets;

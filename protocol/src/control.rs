@@ -278,6 +278,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// Downloads the cluster document with its secrets and configs, for a backup. After [`Reply::Ready`] both sides send the frames of
+    /// [`crate::exec`], the JSON of a [`ClusterContent`](crate::backup::ClusterContent) as standard output. Admin.
+    Backup,
     /// Uploads an archive, in tar or compressed with zstd, with which a volume begins that no node has yet. After [`Reply::Ready`] the
     /// client sends it in frames of bytes, the last of them empty; then the node answers [`Reply::Done`] or [`Reply::Error`]. Deployer.
     ImportVolume {

@@ -8,6 +8,7 @@
 mod address;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod change;
 pub mod control;
 pub mod error;

@@ -1,6 +1,7 @@
 //! The command line and its commands, one file each; each file defines its arguments and `run`.
 
 mod audit;
+mod backup;
 mod completions;
 mod compose_files;
 mod console;
@@ -133,6 +134,8 @@ pub(crate) enum Command {
     Project(projects::Args),
     /// List and remove named volumes
     Volume(volume::Args),
+    /// Back the cluster up to a file, and check such files
+    Backup(backup::Args),
     /// Push images to the cluster and list them
     Image(image::Args),
     /// Open the console in a browser
@@ -183,6 +186,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Rollback(args) => args.run(app).await,
         Command::Project(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,
+        Command::Backup(args) => args.run(app).await,
         Command::Image(args) => args.run(app).await,
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
@@ -271,6 +275,11 @@ mod tests {
             "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
+            "vc backup cluster.vcb",
+            "vc backup cluster.vcb --volumes",
+            "vc backup cluster.vcb --volumes=shop/db,wiki --passphrase-file p --force",
+            "vc backup --verify cluster.vcb",
+            "vc backup verify cluster.vcb --passphrase-file -",
             "vc services",
             "vc voters",
             "vc voters ls --output json",
@@ -323,6 +332,8 @@ mod tests {
             "vc voters force",
             "vc voters add attic --no-wait --timeout 1s",
             "vc image",
+            "vc backup",
+            "vc backup --verify cluster.vcb --force",
             "vc image push",
             "vc logs web --replica 0",
             "vc token create",

@@ -1,0 +1,155 @@
+//! A cluster is backed up to a file, and founded anew from it.
+
+use std::path::Path;
+
+use crate::harness::cluster::Cluster;
+use crate::harness::{DEADLINE, until};
+
+const SECRET: &str = "seventeen-grey-herons";
+const COMPOSE: &str = "
+name: shop
+services:
+  web:
+    image: sleep
+    command: [sleep, '900']
+    environment: {PASSWORD: hunter2}
+    stop_grace_period: 1s
+  bank: {image: 'bank:1', secrets: [password]}
+secrets:
+  password: {file: ./password}
+";
+
+/// Returns the names in a directory.
+fn names(dir: &Path) -> Vec<String> {
+    let entries = std::fs::read_dir(dir).expect("listed").map(|it| it.expect("an entry"));
+    entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
+}
+
+/// Returns whether a file contains a text.
+fn contains(path: &str, text: &str) -> bool {
+    let bytes = std::fs::read(path).expect("a file");
+    bytes.windows(text.len()).any(|it| it == text.as_bytes())
+}
+
+#[test]
+fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes_and_tokens() {
+    let mut cluster = Cluster::of(2);
+    cluster.file("password", SECRET);
+    let compose = cluster.file("shop.yaml", COMPOSE);
+    cluster.vc(0, &["deploy", &compose]).done();
+    cluster.vc(0, &["scale", "web=2"]).done();
+    cluster.vc(0, &["project", "allow", "shop", "host-paths=/srv/x"]).done();
+    let ann = cluster.limited_token(0, "ann", "deployer", &["--project", "shop"]);
+    let eve = cluster.user_token(0, "eve", "admin");
+    cluster.vc(0, &["token", "revoke", "--user", "eve", "-y"]);
+    let passphrase = cluster.file("passphrase", "correct horse\n");
+    let file = cluster.path("cluster.vcb").display().to_string();
+    let with = ["--passphrase-file", passphrase.as_str()];
+
+    // Through the node that is no voter, too; nobody but an admin, and nobody without a passphrase.
+    let backup = [&["backup", file.as_str()], with.as_slice()].concat();
+    cluster.vc_as(&ann, 0, &backup).refused_with("needs admin");
+    cluster.vc(0, &["backup", &file]).refused_with("--passphrase-file");
+    assert!(!Path::new(&file).exists());
+    let shown = cluster.vc(1, &backup).done();
+    assert!(shown.contains("2 services, 1 secrets and configs"), "{shown}");
+    cluster.vc(1, &backup).refused_with("--force");
+    for text in [SECRET, "hunter2", "shop", "ann"] {
+        assert!(!contains(&file, text), "{text} is in the file");
+    }
+    let mode = std::os::unix::fs::MetadataExt::mode(&std::fs::metadata(&file).expect("a file"));
+    assert_eq!(mode & 0o777, 0o600);
+    let audit = cluster.vc(0, &["--output", "json", "audit"]).done();
+    assert!(audit.contains("backup_taken"), "{audit}");
+
+    // Nothing is left of what cannot be restored.
+    let wrong = cluster.file("wrong", "another horse");
+    let mut bytes = std::fs::read(&file).expect("a file");
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    let damaged = cluster.path("damaged").display().to_string();
+    std::fs::write(&damaged, &bytes).expect("written");
+    let mut fresh = cluster.outsider("r1");
+    let restore = |file, passphrase| ["restore", file, "--passphrase-file", passphrase];
+    for (how, why) in [
+        (restore(&file, &wrong), "the passphrase is not that of"),
+        (restore(&damaged, &passphrase), "is damaged"),
+        (restore(&passphrase, &passphrase), "is no backup"),
+    ] {
+        fresh.attempt(&how).refused_with(why);
+        assert_eq!(names(&fresh.dir), [""; 0], "{why}");
+    }
+    cluster.vc(0, &["backup", "verify", &damaged]).refused_with("is damaged");
+    let verified = cluster.vc(0, &[&["backup", "verify", file.as_str()], with.as_slice()].concat());
+    assert!(verified.done().contains("2 services"));
+
+    // All nodes are lost.
+    cluster.nodes.iter_mut().for_each(|node| node.cut_power());
+    fresh.start(&restore(&file, &passphrase));
+    let admin = fresh.dir.join("admin.token").display().to_string();
+    let tokens = fresh.dir.join("user-tokens");
+    fresh.attempt(&restore(&file, &passphrase)).refused_with("belongs to a cluster already");
+    cluster.nodes.push(fresh);
+    let rows = |words: &[&str]| {
+        let output = cluster.vc_as(&admin, 2, &[&["--output", "json"], words].concat());
+        output.json().as_array().expect("rows").clone()
+    };
+    until("the services run again", DEADLINE, || {
+        let all = rows(&["ps", "web"]);
+        let running = all.iter().filter(|it| it["state"] == "running").count();
+        if running == 2 { Ok(()) } else { Err(all) }
+    });
+    assert_eq!(rows(&["nodes"]).len(), 1);
+    assert_eq!(rows(&["services"]).len(), 2);
+    let projects = rows(&["project", "ls"]);
+    assert!(format!("{projects:?}").contains("/srv/x"), "{projects:?}");
+    let shown = cluster.vc_as(&admin, 2, &["inspect", "web", "--show-values"]).done();
+    assert!(shown.contains("hunter2"), "{shown}");
+
+    // The secret has its content, under the version that the service mounts.
+    let again = cluster.path("again.vcb").display().to_string();
+    let words = [&["backup", again.as_str()], with.as_slice()].concat();
+    let shown = cluster.vc_as(&admin, 2, &words).done();
+    assert!(shown.contains("2 services, 1 secrets and configs"), "{shown}");
+
+    // Users have their rights by new tokens: old ones are of another cluster, and who was revoked gets none.
+    let new = names(&tokens);
+    assert!(new.len() == 1 && new[0].starts_with("ann-"), "{new:?}");
+    let new = tokens.join(&new[0]).display().to_string();
+    cluster.vc_as(&new, 2, &["scale", "web=1"]).done();
+    cluster.vc_as(&new, 2, &["nodes"]).done();
+    cluster.vc_as(&new, 2, &["drain", "r1"]).refused_with("needs admin");
+    for old in [&ann, &eve] {
+        cluster.vc_as(old, 2, &["services"]).refused_with("another cluster");
+    }
+
+    // A node of the old cluster comes back: neither has anything of the other.
+    cluster.nodes[0].start(&["run"]);
+    until("the old cluster is as it was", DEADLINE, || {
+        let output = cluster.vc(0, &["--output", "json", "inspect", "web"]);
+        if output.code == Some(0) { Ok(()) } else { Err(output.err) }
+    });
+    assert_eq!(rows(&["nodes"]).len(), 1);
+    let ids = [0, 2].map(|at| {
+        let token =
+            if at == 0 { cluster.nodes[0].dir.join("admin.token") } else { admin.clone().into() };
+        let token = token.display().to_string();
+        let status = cluster.vc_as(&token, at, &["--output", "json", "status"]).json();
+        status["cluster"].as_str().expect("an id").to_owned()
+    });
+    assert_ne!(ids[0], ids[1]);
+
+    // Others join as always.
+    let token = cluster.vc_as(&admin, 2, &["token", "create", "--node"]).done();
+    let mut second = cluster.outsider("r2");
+    second.start(&["join", token.trim()]);
+    cluster.nodes.push(second);
+    until("the other node is there", DEADLINE, || {
+        let rows = rows(&["nodes"]);
+        if rows.len() == 2 && rows.iter().all(|it| it["state"] == "up") {
+            Ok(())
+        } else {
+            Err(rows)
+        }
+    });
+}
