@@ -4,6 +4,7 @@ mod api;
 pub mod args;
 mod audit;
 mod auth;
+mod backups;
 pub mod bandwidth;
 mod clock;
 mod commands;

@@ -24,12 +24,12 @@ pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    BatchedLine, ComposeProject, EventLevel, EventRow, HostPort, ImageRow, InstanceRow, JobRow,
-    LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
-    PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState,
-    ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow,
-    TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport,
-    VoterRow,
+    BackupRow, BatchedLine, ComposeProject, EventLevel, EventRow, ExportRow, HostPort, ImageRow,
+    InstanceRow, JobRow, LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow,
+    NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout,
+    RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind,
+    SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow,
+    VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.

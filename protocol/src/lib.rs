@@ -46,5 +46,5 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
 pub use stored::Stored;
-pub use time::{Lamport, Millis, in_words};
+pub use time::{DurationError, Lamport, Millis, in_words, parse_duration};
 pub use version::{ProtocolVersions, Supports};

@@ -25,6 +25,58 @@ fn names(dir: &Path) -> Vec<String> {
     entries.map(|it| it.file_name().to_string_lossy().into_owned()).collect()
 }
 
+#[test]
+fn a_node_backs_the_cluster_up_by_its_settings_and_says_when_that_fails() {
+    let mut cluster = Cluster::of(2);
+    let dir = cluster.path("backups");
+    let passphrase = cluster.file("passphrase", "correct horse");
+    let options = |dir: &str| {
+        let words = ["--backup-dir", dir, "--backup-passphrase-file", &passphrase];
+        let more = ["--backup-every", "1s", "--backup-keep", "2"];
+        [words, more].concat().iter().map(ToString::to_string).collect::<Vec<_>>()
+    };
+    let given = options(&dir.display().to_string());
+    let given: Vec<&str> = given.iter().map(String::as_str).collect();
+    cluster.nodes[1].stop();
+    let half = ["--backup-dir", "/tmp", "--unset", "backup-passphrase-file"];
+    assert!(cluster.nodes[1].attempt_rerun(&half).failed().contains("--backup-passphrase-file"));
+    // As a disk that is not mounted.
+    cluster.nodes[1].rerun(&given);
+    until("the other node says that it failed", DEADLINE, || {
+        let rows = cluster.rows(0, &["backup", "ls"]);
+        let problem = rows.first().map(|row| row["problem"].to_string()).unwrap_or_default();
+        if problem.contains("cannot read") { Ok(()) } else { Err(rows) }
+    });
+    let status = cluster.vc(0, &["status"]).out;
+    assert!(status.contains("backups on n2: the last backup failed: cannot read"), "{status}");
+
+    // It goes on with the settings that it remembers, and keeps two.
+    std::fs::create_dir(&dir).expect("made");
+    let other = dir.join("other.vcb");
+    std::fs::write(&other, "of somebody else").expect("written");
+    let first = until("there is one", DEADLINE, || {
+        names(&dir).into_iter().find(|it| it.starts_with("vc-") && it.ends_with(".vcb")).ok_or(())
+    });
+    until("it was replaced by later ones, and two are kept", DEADLINE, || {
+        let all = names(&dir);
+        let kept = all.iter().filter(|it| it.starts_with("vc-")).count();
+        if !all.contains(&first.0) && kept == 2 { Ok(()) } else { Err(all) }
+    });
+    assert!(other.exists());
+    until("nothing is wrong", DEADLINE, || {
+        let rows = cluster.rows(0, &["backup", "ls"]);
+        if rows.first().is_some_and(|it| it["problem"] == "" && it["node_name"] == "n2") {
+            Ok(())
+        } else {
+            Err(rows)
+        }
+    });
+    cluster.nodes[1].stop();
+    let newest = names(&dir).into_iter().filter(|it| it.starts_with("vc-")).max().expect("one");
+    let newest = dir.join(newest).display().to_string();
+    cluster.vc(0, &["backup", "verify", &newest, "--passphrase-file", &passphrase]).done();
+}
+
 /// Returns whether a file contains a text.
 fn contains(path: &str, text: &str) -> bool {
     let bytes = std::fs::read(path).expect("a file");
@@ -33,7 +85,9 @@ fn contains(path: &str, text: &str) -> bool {
 
 #[test]
 fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes_and_tokens() {
-    let mut cluster = Cluster::of(2);
+    let mut cluster = Cluster::found();
+    cluster.join(0, &["worker"]);
+    cluster.all_up();
     cluster.file("password", SECRET);
     let compose = cluster.file("shop.yaml", COMPOSE);
     cluster.vc(0, &["deploy", &compose]).done();
@@ -41,18 +95,18 @@ fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes
     cluster.vc(0, &["project", "allow", "shop", "host-paths=/srv/x"]).done();
     let ann = cluster.limited_token(0, "ann", "deployer", &["--project", "shop"]);
     let eve = cluster.user_token(0, "eve", "admin");
-    cluster.vc(0, &["token", "revoke", "--user", "eve", "-y"]);
+    cluster.vc(0, &["token", "revoke", "--user", "eve"]).done();
     let passphrase = cluster.file("passphrase", "correct horse\n");
     let file = cluster.path("cluster.vcb").display().to_string();
     let with = ["--passphrase-file", passphrase.as_str()];
 
-    // Through the node that is no voter, too; nobody but an admin, and nobody without a passphrase.
+    // Through a worker, which has no secrets, too; nobody but an admin, and nobody without a passphrase.
     let backup = [&["backup", file.as_str()], with.as_slice()].concat();
     cluster.vc_as(&ann, 0, &backup).refused_with("needs admin");
     cluster.vc(0, &["backup", &file]).refused_with("--passphrase-file");
     assert!(!Path::new(&file).exists());
     let shown = cluster.vc(1, &backup).done();
-    assert!(shown.contains("2 services, 1 secrets and configs"), "{shown}");
+    assert!(shown.contains("2 services, 1 secret or config"), "{shown}");
     cluster.vc(1, &backup).refused_with("--force");
     for text in [SECRET, "hunter2", "shop", "ann"] {
         assert!(!contains(&file, text), "{text} is in the file");
@@ -90,18 +144,18 @@ fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes
     let tokens = fresh.dir.join("user-tokens");
     fresh.attempt(&restore(&file, &passphrase)).refused_with("belongs to a cluster already");
     cluster.nodes.push(fresh);
-    let rows = |words: &[&str]| {
+    let rows = |cluster: &Cluster, words: &[&str]| {
         let output = cluster.vc_as(&admin, 2, &[&["--output", "json"], words].concat());
         output.json().as_array().expect("rows").clone()
     };
     until("the services run again", DEADLINE, || {
-        let all = rows(&["ps", "web"]);
+        let all = rows(&cluster, &["ps", "web"]);
         let running = all.iter().filter(|it| it["state"] == "running").count();
         if running == 2 { Ok(()) } else { Err(all) }
     });
-    assert_eq!(rows(&["nodes"]).len(), 1);
-    assert_eq!(rows(&["services"]).len(), 2);
-    let projects = rows(&["project", "ls"]);
+    assert_eq!(rows(&cluster, &["nodes"]).len(), 1);
+    assert_eq!(rows(&cluster, &["services"]).len(), 2);
+    let projects = rows(&cluster, &["project", "ls"]);
     assert!(format!("{projects:?}").contains("/srv/x"), "{projects:?}");
     let shown = cluster.vc_as(&admin, 2, &["inspect", "web", "--show-values"]).done();
     assert!(shown.contains("hunter2"), "{shown}");
@@ -110,7 +164,7 @@ fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes
     let again = cluster.path("again.vcb").display().to_string();
     let words = [&["backup", again.as_str()], with.as_slice()].concat();
     let shown = cluster.vc_as(&admin, 2, &words).done();
-    assert!(shown.contains("2 services, 1 secrets and configs"), "{shown}");
+    assert!(shown.contains("2 services, 1 secret or config"), "{shown}");
 
     // Users have their rights by new tokens: old ones are of another cluster, and who was revoked gets none.
     let new = names(&tokens);
@@ -129,7 +183,7 @@ fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes
         let output = cluster.vc(0, &["--output", "json", "inspect", "web"]);
         if output.code == Some(0) { Ok(()) } else { Err(output.err) }
     });
-    assert_eq!(rows(&["nodes"]).len(), 1);
+    assert_eq!(rows(&cluster, &["nodes"]).len(), 1);
     let ids = [0, 2].map(|at| {
         let token =
             if at == 0 { cluster.nodes[0].dir.join("admin.token") } else { admin.clone().into() };
@@ -145,7 +199,7 @@ fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes
     second.start(&["join", token.trim()]);
     cluster.nodes.push(second);
     until("the other node is there", DEADLINE, || {
-        let rows = rows(&["nodes"]);
+        let rows = rows(&cluster, &["nodes"]);
         if rows.len() == 2 && rows.iter().all(|it| it["state"] == "up") {
             Ok(())
         } else {

@@ -5,9 +5,11 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use tokio::task::spawn_blocking;
 use vc_backup::{BackupFile, BackupSummary, Passphrase, Progress, Selection, take};
+use vc_client::expect_reply;
+use vc_protocol::control::{BackupRow, Request};
 use vc_protocol::{ApiError, ErrorCode};
 
-use crate::app::App;
+use crate::app::{App, now};
 use crate::error::{Error, Result, Stop, SystemError};
 use crate::render::{self, note};
 
@@ -38,6 +40,8 @@ pub(crate) struct Args {
 enum Command {
     /// Check a backup, without a cluster: its checksum, its passphrase and its content
     Verify(Verify),
+    /// List the nodes that back the cluster up by their settings, and their newest backups
+    Ls(Ls),
 }
 
 #[derive(Debug, clap::Args)]
@@ -87,9 +91,26 @@ struct Verify {
     passphrase: PassphraseArgs,
 }
 
+/// Arguments of `vc backup ls`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc backup ls
+  vc backup ls --output json
+
+A node makes backups after 'vc-node run --backup-dir DIR --backup-passphrase-file FILE'. 'vc status' says when one failed or is overdue.")]
+struct Ls {}
+
 impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
         match (self.command, self.create.file) {
+            (Some(Command::Ls(Ls {})), _) => {
+                let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
+                let now = now();
+                let rows: Vec<BackupRow> =
+                    rows.iter().filter_map(|row| BackupRow::of(row, now)).collect();
+                app.out.show(&rows[..], render::backups)
+            }
             (Some(Command::Verify(Verify { file, passphrase })), _) => {
                 verify(app, file, passphrase).await
             }

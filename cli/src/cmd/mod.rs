@@ -280,6 +280,7 @@ mod tests {
             "vc backup cluster.vcb --volumes=shop/db,wiki --passphrase-file p --force",
             "vc backup --verify cluster.vcb",
             "vc backup verify cluster.vcb --passphrase-file -",
+            "vc backup ls",
             "vc services",
             "vc voters",
             "vc voters ls --output json",

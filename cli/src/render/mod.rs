@@ -22,7 +22,7 @@ use vc_client::text::one_line;
 use vc_protocol::control::Change;
 use vc_protocol::{ApiError, Millis};
 
-pub(crate) use backup::backup;
+pub(crate) use backup::{backup, backups};
 pub(crate) use detail::inspect;
 pub(crate) use jobs::{jobs, runs};
 pub(crate) use lists::{

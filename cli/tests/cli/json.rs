@@ -8,11 +8,12 @@ use serde_json::Value;
 use vc_backup::{BackupSummary, Header, VolumeEntry};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, JobRow, LogRow, LogStream,
-    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
-    ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
-    SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    BackupRow, Change, EventLevel, EventRow, ExportRow, FileCount, ImageRow, InstanceRow, JobRow,
+    LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
+    ProjectRow, ReplicaRow, ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail,
+    ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport,
+    TrustRow, UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow,
+    VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Keypair, ServiceKey};
@@ -336,6 +337,22 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         included: false,
         problem: String::new(),
     };
+    let backup_row = BackupRow {
+        node: node_id(1),
+        node_name: String::new(),
+        up: true,
+        every: 0,
+        taken: 0,
+        size: 0,
+        problem: String::new(),
+    };
+    let export = ExportRow {
+        project: "shop".parse().expect("a name"),
+        file: None,
+        text: String::new(),
+        supply: vec![],
+        inexact: vec![],
+    };
     let header = Header {
         cluster: ClusterId::of(&key).expect("ed25519"),
         taken: 0,
@@ -383,6 +400,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("AuditCheck", fields(&check)),
         ("BackupSummary", fields(&backup)),
         ("VolumeEntry", fields(&backup.volumes[0])),
+        ("BackupRow", fields(&backup_row)),
+        ("ExportRow", fields(&export)),
         ("UploadPlan", fields(&UploadPlan { services: vec![], uploads: vec![] })),
         ("UploadDiff", fields(&upload)),
     ])
@@ -437,6 +456,8 @@ fn every_row_has_an_example() {
         ("AuditCheck", examples::<AuditCheck>("AuditCheck").len()),
         ("BackupSummary", examples::<BackupSummary>("BackupSummary").len()),
         ("VolumeEntry", examples::<VolumeEntry>("VolumeEntry").len()),
+        ("BackupRow", examples::<BackupRow>("BackupRow").len()),
+        ("ExportRow", examples::<ExportRow>("ExportRow").len()),
         ("UploadPlan", examples::<UploadPlan>("UploadPlan").len()),
         ("UploadDiff", examples::<UploadDiff>("UploadDiff").len()),
     ];
