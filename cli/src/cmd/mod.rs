@@ -10,6 +10,7 @@ mod deploy;
 mod drain;
 mod events;
 mod exec;
+mod export;
 mod history;
 mod image;
 mod inspect;
@@ -116,6 +117,8 @@ pub(crate) enum Command {
     Events(events::Args),
     /// Run a command once, on a node that has room for it
     Run(run::Args),
+    /// Write what is deployed as Compose files
+    Export(export::Args),
     /// Run a command in an instance
     Exec(exec::Args),
     /// Copy files to or from an instance
@@ -174,6 +177,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Audit(args) => args.run(app).await,
         Command::Events(args) => args.run(app).await,
         Command::Cp(args) => args.run(app).await,
+        Command::Export(args) => args.run(app).await,
         Command::Exec(args) => args.run(app).await,
         Command::Drain(args) => args.run(app).await,
         Command::Undrain(args) => args.run(app).await,
@@ -275,6 +279,9 @@ mod tests {
             "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
+            "vc export shop",
+            "vc export shop/web db --directory ./exported --force",
+            "vc export -d ./exported",
             "vc backup cluster.vcb",
             "vc backup cluster.vcb --volumes",
             "vc backup cluster.vcb --volumes=shop/db,wiki --passphrase-file p --force",
