@@ -122,11 +122,11 @@ impl Backups {
                             wait
                         }
                         None => match self.make().await {
-                            Ok(()) => {
+                            Ok(taken) => {
                                 problem.clear();
-                                // Also where what was written is not there, by whatever takes it away.
-                                sleep(MIN_PAUSE).await;
-                                continue;
+                                newest = Some(taken);
+                                // Also where it took longer than the period, or is taken away at once.
+                                MIN_PAUSE
                             }
                             Err(error) => {
                                 problem = error.message;
@@ -171,14 +171,14 @@ impl Backups {
     }
 
     /// Makes a backup on a thread of its own, which the disk may hold up.
-    async fn make(&self) -> Result<(), ApiError> {
+    async fn make(&self) -> Result<Kept, ApiError> {
         let (this, runtime) = (self.clone(), Handle::current());
         let making = spawn_blocking(move || runtime.block_on(this.make_here()));
         making.await.map_err(|_| stopping())?
     }
 
-    /// Makes a backup, and deletes those that are not to be kept.
-    async fn make_here(&self) -> Result<(), ApiError> {
+    /// Makes a backup, and deletes those that are not to be kept. Returns it.
+    async fn make_here(&self) -> Result<Kept, ApiError> {
         remove_parts(&self.schedule.dir);
         let passphrase = Passphrase::from_file(&self.schedule.passphrase)?;
         let path = self.schedule.dir.join(name(clock::now()));
@@ -197,7 +197,7 @@ impl Backups {
                 tracing::warn!(%error, path = %kept.path.display(), "cannot delete an old backup");
             }
         }
-        Ok(())
+        Ok(Kept { path, taken: summary.header.taken, size: summary.size })
     }
 
     /// Opens a session with this node.

@@ -32,7 +32,7 @@ fn a_node_backs_the_cluster_up_by_its_settings_and_says_when_that_fails() {
     let passphrase = cluster.file("passphrase", "correct horse");
     let options = |dir: &str| {
         let words = ["--backup-dir", dir, "--backup-passphrase-file", &passphrase];
-        let more = ["--backup-every", "1s", "--backup-keep", "2"];
+        let more = ["--backup-every", "4s", "--backup-keep", "2"];
         [words, more].concat().iter().map(ToString::to_string).collect::<Vec<_>>()
     };
     let given = options(&dir.display().to_string());
