@@ -18,7 +18,7 @@ services:
     user: "1000:1000"
     healthcheck: {test: [CMD, curl, -f, "http://localhost/"], interval: 1m30s, timeout: 500ms, retries: 3, start_period: 0s}
     stop_grace_period: 1m
-    depends_on: {db: {condition: service_healthy}, import: {condition: service_completed_successfully}}
+    depends_on: {db: {condition: service_started}, api: {condition: service_healthy}, import: {condition: service_completed_successfully}}
     networks: {default: {}, front: {aliases: [www, shop.local]}, back: {}}
     ports:
       - "8080:80"
@@ -65,12 +65,16 @@ services:
       placement: {constraints: [node.labels.disk == ssd, "node.name != attic"], max_replicas_per_node: 2}
       restart_policy: {condition: on-failure, delay: 3s, max_attempts: 5}
       update_config: {parallelism: 2, order: stop-first, delay: 2s, monitor: 100ms, failure_action: pause}
-    x-vc: {on_partition: exclusive, placement: spread, lost_after: 5m, replace: false, stop_on_client_after: 10s, reconcile: best_score, host_paths: [/var/run/docker.sock]}
+    x-vc: {on_partition: exclusive, placement: spread, lost_after: 5m, host_paths: [/var/run/docker.sock]}
   db:
     image: registry.example:5000/db@sha256:0123456789012345678901234567890123456789012345678901234567890123
     volumes: ['data:/data', 'share:/share']
-    network_mode: service:import
+    network_mode: service:api
     healthcheck: {disable: true}
+  api:
+    image: api
+    healthcheck: {test: wget -q localhost, start_interval: 1s}
+    x-vc: {on_partition: available, stop_on_client_after: 10s, reconcile: best_score, replace: false, publish: none}
   import:
     image: import
     deploy: {mode: replicated-job, replicas: 20}
@@ -101,7 +105,10 @@ configs:
 
 fn parsed(text: &str) -> Vec<Exported> {
     let env = BTreeMap::new();
-    let open = |_: &str| Ok(Entry::File { content: b"x".to_vec(), mode: 0o444 });
+    let open = |path: &str| match path.starts_with("/srv") {
+        true => Ok(Entry::Directory),
+        false => Ok(Entry::File { content: b"x".to_vec(), mode: 0o444 }),
+    };
     let read = |_: &str| Err(io::ErrorKind::NotFound.into());
     let context =
         Context { project: None, node: None, directory: None, env: &env, read: &read, open: &open };
@@ -161,9 +168,11 @@ fn what_a_deployment_adds_is_a_comment_and_what_no_file_says_is_named() {
 
 #[test]
 fn directories_of_the_file_are_volumes_by_their_names_and_shipped_files_are_to_be_supplied() {
-    let text = "name: shop\nservices: {web: {image: 'web:1', volumes: ['/srv/app:/app']}}";
+    let text = "name: shop\nservices: {web: {image: 'web:1', volumes: ['/srv/app:/app', './motd:/etc/motd']}}";
     let services = parsed(text);
-    let Export { text, inexact, .. } = export(&shop(), &services);
+    let Export { text, supply, inexact } = export(&shop(), &services);
     assert_eq!(inexact, [], "{text}");
     assert!(!text.contains("/srv/app"), "{text}");
+    let paths: Vec<&str> = supply.iter().map(|(_, path)| path.as_str()).collect();
+    assert_eq!(paths, ["./motd"]);
 }

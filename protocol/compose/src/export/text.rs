@@ -96,10 +96,9 @@ fn scalar(text: &str) -> String {
     // A number is written as one only where it reads as the same text again.
     let begins_as_number = text.starts_with(|c: char| c.is_ascii_digit() || c == '.');
     let is_number = text.parse::<u64>().is_ok_and(|number| number.to_string() == text);
-    let is_word = begins_as_number
-        && text.chars().any(|c| {
-            c.is_ascii_alphabetic() && !matches!(c, 'e' | 'E' | 'x' | 'o' | 'X' | 'O' | 'b' | 'B')
-        });
+    // A letter that no notation of numbers has.
+    let is_digit = |c: char| c.is_ascii_hexdigit() || matches!(c, 'o' | 'O' | 'x' | 'X');
+    let is_word = text.chars().any(|c| c.is_ascii_alphabetic() && !is_digit(c));
     match is_plain && !is_other && (!begins_as_number || is_number || is_word) {
         true => text.to_owned(),
         false => quoted(text),
@@ -134,7 +133,7 @@ mod tests {
 
     #[test]
     fn texts_that_would_be_something_else_are_quoted() {
-        for plain in ["web", "nginx/web", "/data", "80", "1m30s", "a-b", "1.2.3.4a"] {
+        for plain in ["web", "nginx/web", "/data", "80", "1m30s", "a-b", "20G"] {
             assert_eq!(scalar(plain), plain);
         }
         for other in [
