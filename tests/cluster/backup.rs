@@ -1,6 +1,12 @@
 //! A cluster is backed up to a file, and founded anew from it.
 
+use std::fs::File;
+use std::io::{self, Read};
 use std::path::Path;
+use std::process::Command;
+
+use vc_backup::{BackupFile, Contents, Manifest, Passphrase, Sink, VolumeEntry, VolumeSnapshot};
+use vc_protocol::VolumeKey;
 
 use crate::harness::cluster::Cluster;
 use crate::harness::{DEADLINE, until};
@@ -75,6 +81,98 @@ fn a_node_backs_the_cluster_up_by_its_settings_and_says_when_that_fails() {
     let newest = names(&dir).into_iter().filter(|it| it.starts_with("vc-")).max().expect("one");
     let newest = dir.join(newest).display().to_string();
     cluster.vc(0, &["backup", "verify", &newest, "--passphrase-file", &passphrase]).done();
+}
+
+/// Reads what has no volumes.
+struct NoVolumes;
+
+impl Sink for NoVolumes {
+    fn begin(&mut self, _: &Contents) -> io::Result<()> {
+        Ok(())
+    }
+
+    fn volume(&mut self, _: &VolumeKey, _: &mut dyn Read) -> io::Result<()> {
+        Err(io::ErrorKind::InvalidData.into())
+    }
+}
+
+/// Writes a backup as another one, with the data of `shop/data`, and without that of `shop/cache`.
+fn with_volumes(from: &str, to: &str, archive: &[u8]) {
+    let passphrase = Passphrase::new("correct horse").expect("not empty");
+    let file = BackupFile::open(Path::new(from)).expect("a backup");
+    let Contents { manifest, cluster } = file.read(&passphrase, &mut NoVolumes).expect("read");
+    let entry = |name: &str, included| VolumeEntry {
+        volume: name.parse().expect("a volume"),
+        primary: "n1".to_owned(),
+        bytes: 5,
+        snapshot: None,
+        snapshot_taken: 0,
+        included,
+        problem: String::new(),
+    };
+    let volumes = vec![entry("shop/cache", false), entry("shop/data", true)];
+    let manifest = Manifest { volumes, ..manifest };
+    let file = File::create(to).expect("a file");
+    let mut writer =
+        vc_backup::Writer::begin(file, &passphrase, &manifest, &cluster).expect("begun");
+    let snapshot = VolumeSnapshot { snapshot: "7-1".to_owned(), taken: 1, bytes: 5 };
+    let key = "shop/data".parse().expect("a volume");
+    let mut volume = writer.volume(&key, &snapshot).expect("begun");
+    volume.append(archive).expect("appended");
+    volume.finish().expect("appended");
+    writer.finish().expect("written");
+}
+
+#[test]
+fn volumes_are_restored_whole_or_nothing_is_and_services_wait_for_those_that_are_missing() {
+    let mut cluster = Cluster::found();
+    let compose = "
+name: shop
+services:
+  db: {image: 'db:1', volumes: ['data:/data']}
+  cache: {image: 'db:1', volumes: ['cache:/data'], deploy: {replicas: 2}}
+volumes: {data: {}, cache: {}}
+";
+    let compose = cluster.file("shop.yaml", compose);
+    cluster.vc(0, &["deploy", &compose, "--force"]).done();
+    let passphrase = cluster.file("passphrase", "correct horse");
+    let file = cluster.path("cluster.vcb").display().to_string();
+    cluster.vc(0, &["backup", &file, "--passphrase-file", &passphrase]).done();
+    let tree = cluster.path("tree");
+    std::fs::create_dir(&tree).expect("made");
+    std::fs::write(tree.join("state"), "kept\n").expect("written");
+    let tar = Command::new("tar").arg("-C").arg(&tree).args(["-cf", "-", "."]).output();
+    let archive = tar.expect("tar runs").stdout;
+    let full = cluster.path("full.vcb").display().to_string();
+    let restore = ["restore", full.as_str(), "--passphrase-file", passphrase.as_str()];
+
+    // An archive that is not whole, in a file that is.
+    let mut fresh = cluster.outsider("r1");
+    with_volumes(&file, &full, &archive[..1200]);
+    fresh.attempt(&restore).refused_with("shop/data");
+    assert_eq!(names(&fresh.dir), [""; 0]);
+
+    with_volumes(&file, &full, &archive);
+    let words = ["backup", "verify", &full, "--passphrase-file", &passphrase];
+    let shown = cluster.vc(0, &words);
+    assert!(shown.err.contains("the data of volume shop/cache is not in it"), "{}", shown.err);
+    assert!(shown.done().contains("the data of 1 of 2 volumes"));
+    cluster.nodes[0].cut_power();
+    fresh.start(&restore);
+    let snapshots = fresh.dir.join("volumes/shop/data/snapshots");
+    let all = names(&snapshots);
+    assert!(all.len() == 1 && all[0].starts_with("0-"), "{all:?}");
+    let state = std::fs::read_to_string(snapshots.join(&all[0]).join("data/state"));
+    assert_eq!(state.expect("a file"), "kept\n");
+    assert!(fresh.log().contains("vc scale shop/cache=2"), "{}", fresh.log());
+    let admin = fresh.dir.join("admin.token").display().to_string();
+    cluster.nodes.push(fresh);
+    let rows = cluster.vc_as(&admin, 1, &["--output", "json", "services"]).json();
+    let replicas = |name: &str| {
+        let mut rows = rows.as_array().expect("rows").iter();
+        rows.find(|row| row["service"] == name).expect("a service")["replicas"].clone()
+    };
+    assert_eq!((replicas("shop/db"), replicas("shop/cache")), (1.into(), 0.into()));
 }
 
 /// Returns whether a file contains a text.
