@@ -10,6 +10,7 @@
 
 mod cluster_document;
 mod document;
+mod founding;
 mod held;
 mod history;
 mod known;
@@ -28,6 +29,7 @@ mod voters;
 mod writes;
 
 pub use document::{DocumentError, Schema, SchemaChange};
+pub use founding::{Entries, EntriesError};
 pub use held::Held;
 pub use history::{ParseVersionKeyError, VersionKey, VersionRecord};
 pub use known::KnownVersions;

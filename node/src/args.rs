@@ -19,6 +19,7 @@ Examples:
   vc token create --node > join.token                create a join token, on a member
   vc-node join --token-file join.token --name attic  join that cluster with another node
   vc-node join --token-file join.token --role witness    only vote: the third beside two servers
+  vc-node restore cluster.vcb                        found a cluster anew from a backup, when all nodes are lost
   vc-node run                                        start again after a restart, with the same settings
   vc-node run --data-dir ./n1                        with the settings that are remembered in ./n1"
 )]
@@ -69,6 +70,8 @@ Examples:
         #[arg(long)]
         yes: bool,
     },
+    /// Found a cluster anew from a file of 'vc backup', and run its first node
+    Restore(crate::restore::Args),
     /// Make this host a node that systemd runs
     Setup(crate::setup::Args),
     /// Write a new admin token to DIR/admin.token, on a server whose node may run
@@ -106,6 +109,7 @@ impl Command {
             | Self::Join { options, .. }
             | Self::Run { options, .. }
             | Self::HoldSockets(options) => options.log_format,
+            Self::Restore(args) => args.options.log_format,
             Self::AdminToken(_) | Self::Watchdog(_) | Self::Setup(_) | Self::Man { .. } => {
                 LogFormat::Text
             }

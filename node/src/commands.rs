@@ -16,7 +16,8 @@ use crate::run::run;
 use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::{
-    data_dir, duplicate, join, join_token, node_info, previous_runtime, setup, socket_holder,
+    data_dir, duplicate, join, join_token, node_info, previous_runtime, restore, setup,
+    socket_holder,
 };
 use vc_store::{Store, StoreError};
 
@@ -98,6 +99,14 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let settings =
                 change(dir, remembered, (&unset, given, yes), &membership, &store).await?;
             run(dir, settings, membership, peers, store, false).await
+        }
+        Command::Restore(args) => {
+            let dir = args.options.data_dir.clone();
+            restore::restore(args).await?;
+            let store = open(&dir)?;
+            let (membership, peers) = identity::load(&dir)?;
+            let settings = named(settings::load(&dir)?.unwrap_or_default());
+            run(&dir, settings, membership, peers, store, false).await
         }
         Command::AdminToken(DataDir { data_dir }) => admin_token(&data_dir),
         // It waits for other processes alone.
@@ -207,7 +216,7 @@ fn replica(membership: &Membership, store: &Store) -> Result<Replica, ReadDocume
 }
 
 /// Gives a node without a name one, which stays when the host's name changes.
-fn named(mut settings: Settings) -> Settings {
+pub(crate) fn named(mut settings: Settings) -> Settings {
     settings.name.get_or_insert_with(node_info::default_name);
     settings
 }

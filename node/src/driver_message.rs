@@ -4,6 +4,7 @@ use tokio::sync::oneshot;
 use vc_engine::{Input, Mutation};
 use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
+use vc_protocol::node::ScheduledBackups;
 use vc_protocol::{ApiError, Multiaddr, Name, NodeId};
 
 /// Messages that may wait for the driver; senders wait when the queue is full.
@@ -41,6 +42,8 @@ pub(crate) enum DriverMessage {
     WatchdogProblem(Option<String>),
     /// Why containers of this node cannot resolve services; `None` if they can.
     DnsProblem(Option<String>),
+    /// The backups that this node makes.
+    Backups(ScheduledBackups),
     /// Two processes have one identity.
     Duplicate(DuplicateFound),
 }

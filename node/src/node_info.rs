@@ -49,6 +49,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         epoch: 0,
         mdns: !settings.no_mdns,
         dns_problem: String::new(),
+        backups: None,
         witness: settings.is_witness(),
         supports: KnownVersions::default().supports(),
     }

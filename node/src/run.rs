@@ -21,6 +21,7 @@ use vc_runtime::{self as runtime, Runtime};
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
 use crate::audit::{self, Audit, AuditLogs, Recorder};
 use crate::auth::{AuthMetrics, AuthServer, TokenVerifier};
+use crate::backups::{Backups, Schedule};
 use crate::bandwidth::Bandwidth;
 use crate::disk::Reserve;
 use crate::dns::{self, DnsServer};
@@ -81,6 +82,7 @@ pub(crate) async fn run(
     let (mut network, handles) =
         Network::listen(config, Arc::clone(&membership), gater.clone(), driver.clone()).await?;
     let addresses = network.ready().await?;
+    let schedule = Schedule::of(&settings, membership.root.is_some())?;
     // Not before: settings that it cannot start with are not remembered, and without a free port there is no cluster.
     settings::save(dir, &settings)?;
     if init {
@@ -280,6 +282,11 @@ pub(crate) async fn run(
         members: handles.controls.members.clone(),
     };
     tasks.spawn(events.run());
+    if let Some(schedule) = schedule {
+        let (membership, driver) = (Arc::clone(&membership), driver.clone());
+        let addresses = settings.own_addresses();
+        tasks.spawn(Backups { schedule, membership, addresses, driver }.run());
+    }
     let copies = Supervisor {
         volumes: volumes.clone(),
         dir: dir.to_owned(),

@@ -32,11 +32,18 @@ Asks on a terminal what it was not told. It can be repeated: a host that is a no
 Examples:
   vc-node setup                                      ask what is needed
   vc-node setup --new                                create a cluster with this host
+  vc-node setup --restore cluster.vcb                found a cluster anew from a backup
   vc-node setup --token-file join.token --name attic join a cluster, with a token from 'vc token create --node'")]
 pub struct Args {
     /// Create a new cluster
-    #[arg(long, conflicts_with = "token_file")]
+    #[arg(long, conflicts_with_all = ["token_file", "restore"])]
     new: bool,
+    /// Found a cluster anew from this file of 'vc backup'
+    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    restore: Option<PathBuf>,
+    /// File whose first line is the passphrase of that file [default: ask on the terminal]
+    #[arg(long, value_name = "FILE", requires = "restore")]
+    passphrase_file: Option<PathBuf>,
     /// Join the cluster of the token in this file; - for standard input
     #[arg(long, value_name = "FILE")]
     token_file: Option<PathBuf>,
@@ -53,6 +60,8 @@ enum Start {
     /// It is one.
     Member,
     New,
+    /// From a backup.
+    Restore(PathBuf),
     /// With the token in the file that was named.
     JoinFile,
     /// With a token that was typed.
@@ -70,11 +79,15 @@ pub(crate) fn run(args: &Args, given: Vec<OsString>) -> anyhow::Result<()> {
     let (command, token) = match &start {
         Start::Member => ("", None),
         Start::New => ("init", None),
+        Start::Restore(_) => ("restore", None),
         Start::JoinFile => ("join", None),
         Start::Join(token) => ("join", Some(token.as_str())),
     };
     if !command.is_empty() {
-        let words = words(command, given, token.is_some());
+        let mut words = words(command, given, token.is_some());
+        if let Start::Restore(file) = &start {
+            words.push(file.into());
+        }
         run_until_ready(&words, token)?;
     }
     let unit = write_unit(args)?;
@@ -86,7 +99,7 @@ pub(crate) fn run(args: &Args, given: Vec<OsString>) -> anyhow::Result<()> {
     ))?;
     let token = dir.join("admin.token");
     match start {
-        Start::New => say(&format!(
+        Start::New | Start::Restore(_) => say(&format!(
             "next:\n  vc --token {0} nodes\n  vc --token {0} token create --node > join.token    for 'vc-node setup --token-file join.token' on another host",
             token.display()
         )),
@@ -98,14 +111,17 @@ pub(crate) fn run(args: &Args, given: Vec<OsString>) -> anyhow::Result<()> {
 fn decide(args: &Args) -> anyhow::Result<Start> {
     if identity::is_member(&args.options.data_dir) {
         ensure!(
-            !args.new && args.token_file.is_none(),
-            "{} belongs to a cluster already: leave --new and --token-file out, or name another --data-dir",
+            !args.new && args.token_file.is_none() && args.restore.is_none(),
+            "{} belongs to a cluster already: leave --new, --restore and --token-file out, or name another --data-dir",
             args.options.data_dir.display()
         );
         return Ok(Start::Member);
     }
     if args.new {
         return Ok(Start::New);
+    }
+    if let Some(file) = &args.restore {
+        return Ok(Start::Restore(file.clone()));
     }
     if args.token_file.is_some() {
         return Ok(Start::JoinFile);
@@ -135,8 +151,8 @@ fn words(command: &str, given: Vec<OsString>, typed_token: bool) -> Vec<OsString
     while let Some(word) = given.next() {
         match word.to_str() {
             Some("--new") => {}
-            Some("--unit-dir") => drop(given.next()),
-            Some(text) if text.starts_with("--unit-dir=") => {}
+            Some("--unit-dir" | "--restore") => drop(given.next()),
+            Some(text) if text.starts_with("--unit-dir=") || text.starts_with("--restore=") => {}
             _ => words.push(word),
         }
     }
@@ -272,6 +288,11 @@ mod tests {
         assert_eq!(
             words("init", given(&all), false),
             given(&["init", "--name", "attic", "--memory=4g"])
+        );
+        let all = ["vc-node", "setup", "--restore", "b", "--passphrase-file", "p"];
+        assert_eq!(
+            words("restore", given(&all), false),
+            given(&["restore", "--passphrase-file", "p"])
         );
         assert_eq!(
             words("join", given(&["vc-node", "setup", "--unit-dir=/x"]), true),

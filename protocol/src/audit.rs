@@ -89,6 +89,8 @@ pub enum AuditAction {
     VolumeCreated,
     /// A snapshot of a volume was downloaded, or files of it.
     VolumeExported,
+    /// The cluster was backed up, with its secrets.
+    BackupTaken,
     /// Logs of a service were read.
     LogsRead,
     /// A session began to send HTTP requests to a service.

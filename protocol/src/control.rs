@@ -24,12 +24,12 @@ pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    BatchedLine, ComposeProject, EventLevel, EventRow, HostPort, ImageRow, InstanceRow, JobRow,
-    LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
-    PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState,
-    ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow,
-    TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport,
-    VoterRow,
+    BackupRow, BatchedLine, ComposeProject, EventLevel, EventRow, ExportRow, HostPort, ImageRow,
+    InstanceRow, JobRow, LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow,
+    NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout,
+    RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind,
+    SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow,
+    VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -278,6 +278,9 @@ pub enum Request {
         #[serde(default, skip_serializing_if = "Option::is_none")]
         path: Option<String>,
     },
+    /// Downloads the cluster document with its secrets and configs, for a backup. After [`Reply::Ready`] both sides send the frames of
+    /// [`crate::exec`], the JSON of a [`ClusterContent`](crate::backup::ClusterContent) as standard output. Admin.
+    Backup,
     /// Uploads an archive, in tar or compressed with zstd, with which a volume begins that no node has yet. After [`Reply::Ready`] the
     /// client sends it in frames of bytes, the last of them empty; then the node answers [`Reply::Done`] or [`Reply::Error`]. Deployer.
     ImportVolume {

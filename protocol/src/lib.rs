@@ -8,6 +8,7 @@
 mod address;
 pub mod audit;
 pub mod auth;
+pub mod backup;
 pub mod change;
 pub mod control;
 pub mod error;
@@ -45,5 +46,5 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
 pub use stored::Stored;
-pub use time::{Lamport, Millis, in_words};
+pub use time::{DurationError, Lamport, Millis, in_words, parse_duration};
 pub use version::{ProtocolVersions, Supports};

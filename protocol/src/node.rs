@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, Resources, ServiceKey, Supports, VolumeKey};
+use crate::{Millis, Name, Resources, ServiceKey, Supports, VolumeKey, in_words};
 
 /// The static facts of a node, written into its document at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -47,6 +47,38 @@ pub struct NodeInfo {
     /// Why its containers cannot reach services by name; empty if they can.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dns_problem: String,
+    /// The backups that it makes of the cluster; `None` if it makes none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub backups: Option<ScheduledBackups>,
+}
+
+/// The backups that a node makes of the cluster to a directory, as its operator has said.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ScheduledBackups {
+    /// Time between two of them.
+    pub every: Millis,
+    /// When the newest was taken, by the node's clock; 0 if there is none.
+    pub taken: Millis,
+    /// Its size in bytes.
+    pub size: u64,
+    /// Why the last attempt failed; empty if it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub problem: String,
+}
+
+impl ScheduledBackups {
+    /// Returns what is wrong with them at a time by another clock: the last attempt failed, or none was made for two periods.
+    pub fn trouble(&self, now: Millis) -> Option<String> {
+        if !self.problem.is_empty() {
+            return Some(format!("the last backup failed: {}", self.problem));
+        }
+        let age = now.saturating_sub(self.taken);
+        if self.taken == 0 || age <= self.every.saturating_mul(2) {
+            return None;
+        }
+        let (age, every) = (in_words(age), in_words(self.every));
+        Some(format!("the newest backup is {age} old, and there should be one every {every}"))
+    }
 }
 
 fn is_zero<T: Default + PartialEq>(number: &T) -> bool {
@@ -75,6 +107,7 @@ impl NodeInfo {
             mdns: false,
             witness: false,
             dns_problem: String::new(),
+            backups: None,
         }
     }
 }

@@ -24,6 +24,44 @@ pub fn in_words(duration: Millis) -> String {
     words.join(" ")
 }
 
+/// The text is not a duration.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("'{0}' is not a duration: write 90s, 1h30m or 7d")]
+pub struct DurationError(String);
+
+/// Parses a duration: numbers with the units ms, s, m, h, d and w, as in `90s`, `1h30m` or `7d`.
+///
+/// # Errors
+/// It is none.
+pub fn parse_duration(text: &str) -> Result<Millis, DurationError> {
+    let bad = || DurationError(text.to_owned());
+    let mut millis: u64 = 0;
+    let mut rest = text.trim();
+    if rest.is_empty() {
+        return Err(bad());
+    }
+    while !rest.is_empty() {
+        let digits = rest.find(|c: char| !c.is_ascii_digit()).ok_or_else(bad)?;
+        let (number, tail) = rest.split_at(digits);
+        let end = tail.find(|c: char| c.is_ascii_digit()).unwrap_or(tail.len());
+        let (unit, tail) = tail.split_at(end);
+        let factor: u64 = match unit {
+            "ms" => 1,
+            "s" => 1000,
+            "m" => 60_000,
+            "h" => 3_600_000,
+            "d" => 86_400_000,
+            "w" => 7 * 86_400_000,
+            _ => return Err(bad()),
+        };
+        let number: u64 = number.parse().map_err(|_| bad())?;
+        millis =
+            number.checked_mul(factor).and_then(|part| millis.checked_add(part)).ok_or_else(bad)?;
+        rest = tail;
+    }
+    Ok(millis)
+}
+
 #[cfg(test)]
 mod tests {
     use super::in_words;

@@ -11,6 +11,7 @@
 mod harness;
 
 mod audit;
+mod backup;
 mod byzantine_member;
 mod clocks;
 mod concurrency;

@@ -1,6 +1,7 @@
 //! The command line and its commands, one file each; each file defines its arguments and `run`.
 
 mod audit;
+mod backup;
 mod completions;
 mod compose_files;
 mod console;
@@ -9,6 +10,7 @@ mod deploy;
 mod drain;
 mod events;
 mod exec;
+mod export;
 mod history;
 mod image;
 mod inspect;
@@ -115,6 +117,8 @@ pub(crate) enum Command {
     Events(events::Args),
     /// Run a command once, on a node that has room for it
     Run(run::Args),
+    /// Write what is deployed as Compose files
+    Export(export::Args),
     /// Run a command in an instance
     Exec(exec::Args),
     /// Copy files to or from an instance
@@ -133,6 +137,8 @@ pub(crate) enum Command {
     Project(projects::Args),
     /// List and remove named volumes
     Volume(volume::Args),
+    /// Back the cluster up to a file, and check such files
+    Backup(backup::Args),
     /// Push images to the cluster and list them
     Image(image::Args),
     /// Open the console in a browser
@@ -171,6 +177,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Audit(args) => args.run(app).await,
         Command::Events(args) => args.run(app).await,
         Command::Cp(args) => args.run(app).await,
+        Command::Export(args) => args.run(app).await,
         Command::Exec(args) => args.run(app).await,
         Command::Drain(args) => args.run(app).await,
         Command::Undrain(args) => args.run(app).await,
@@ -183,6 +190,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Rollback(args) => args.run(app).await,
         Command::Project(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,
+        Command::Backup(args) => args.run(app).await,
         Command::Image(args) => args.run(app).await,
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
@@ -276,6 +284,15 @@ mod tests {
             "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
+            "vc export shop",
+            "vc export shop/web db --directory ./exported --force",
+            "vc export -d ./exported",
+            "vc backup cluster.vcb",
+            "vc backup cluster.vcb --volumes",
+            "vc backup cluster.vcb --volumes=shop/db,wiki --passphrase-file p --force",
+            "vc backup --verify cluster.vcb",
+            "vc backup verify cluster.vcb --passphrase-file -",
+            "vc backup ls",
             "vc services",
             "vc voters",
             "vc voters ls --output json",
@@ -339,6 +356,8 @@ mod tests {
             "vc voters force",
             "vc voters add attic --no-wait --timeout 1s",
             "vc image",
+            "vc backup",
+            "vc backup --verify cluster.vcb --force",
             "vc image push",
             "vc logs web --replica 0",
             "vc token create",

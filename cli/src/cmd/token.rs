@@ -6,10 +6,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use vc_protocol::control::{Request, TokenRequest, TokenSubject};
 use vc_protocol::token::{NodeRole, UserLimits, UserRole};
-use vc_protocol::{Millis, Name};
+use vc_protocol::{DurationError, Millis, Name};
 
 use crate::app::App;
-use crate::args::{DurationError, duration};
+use crate::args::duration;
 use crate::error::{Error, Result};
 use crate::render;
 use vc_client::expect_reply;

@@ -64,6 +64,7 @@ pub(crate) fn node(n: u8, name: &str, state: NodeStatus) -> NodeRow {
         unreachable: vec![],
         clock_offset_ms: 0,
         left: 0,
+        backups: None,
     }
 }
 

@@ -1,5 +1,6 @@
 //! Prints results: tables and lines, or JSON.
 
+mod backup;
 mod detail;
 #[cfg(test)]
 pub(crate) mod golden;
@@ -21,6 +22,7 @@ use vc_client::text::one_line;
 use vc_protocol::control::Change;
 use vc_protocol::{ApiError, Millis};
 
+pub(crate) use backup::{backup, backups};
 pub(crate) use detail::inspect;
 pub(crate) use jobs::{jobs, runs};
 pub(crate) use lists::{

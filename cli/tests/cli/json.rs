@@ -5,16 +5,18 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vc_backup::{BackupSummary, Header, VolumeEntry};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, JobRow, LogRow, LogStream,
-    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
-    ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
-    SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    BackupRow, Change, EventLevel, EventRow, ExportRow, FileCount, ImageRow, InstanceRow, JobRow,
+    LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
+    ProjectRow, ReplicaRow, ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail,
+    ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport,
+    TrustRow, UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow,
+    VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
-use vc_protocol::{ApiError, ErrorCode, ServiceKey};
+use vc_protocol::{ApiError, ClusterId, ErrorCode, Keypair, ServiceKey};
 
 use crate::Home;
 use crate::node::{Node, OURS, instance_row, member, node_id, node_row, usage_row};
@@ -325,6 +327,46 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         last: None,
     };
     let diff = ServiceDiff { service: service(), created: true, changes: vec![] };
+    let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes").public();
+    let entry = VolumeEntry {
+        volume: "shop/data".parse().expect("a volume"),
+        primary: String::new(),
+        bytes: 0,
+        snapshot: None,
+        snapshot_taken: 0,
+        included: false,
+        problem: String::new(),
+    };
+    let backup_row = BackupRow {
+        node: node_id(1),
+        node_name: String::new(),
+        up: true,
+        every: 0,
+        taken: 0,
+        size: 0,
+        problem: String::new(),
+    };
+    let export = ExportRow {
+        project: "shop".parse().expect("a name"),
+        file: None,
+        text: String::new(),
+        supply: vec![],
+        inexact: vec![],
+    };
+    let header = Header {
+        cluster: ClusterId::of(&key).expect("ed25519"),
+        taken: 0,
+        node: String::new(),
+        version: String::new(),
+    };
+    let backup = BackupSummary {
+        file: String::new(),
+        size: 0,
+        header,
+        services: 0,
+        files: 0,
+        volumes: vec![entry],
+    };
     BTreeMap::from([
         ("ServiceRow", fields(&service_row())),
         ("Rollout", fields(&Rollout::default())),
@@ -356,6 +398,10 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("AuditRow", fields(&audit)),
         ("ChangeRef", fields(&change)),
         ("AuditCheck", fields(&check)),
+        ("BackupSummary", fields(&backup)),
+        ("VolumeEntry", fields(&backup.volumes[0])),
+        ("BackupRow", fields(&backup_row)),
+        ("ExportRow", fields(&export)),
         ("UploadPlan", fields(&UploadPlan { services: vec![], uploads: vec![] })),
         ("UploadDiff", fields(&upload)),
     ])
@@ -408,6 +454,10 @@ fn every_row_has_an_example() {
         ("AuditRow", examples::<AuditRow>("AuditRow").len()),
         ("ChangeRef", examples::<ChangeRef>("ChangeRef").len()),
         ("AuditCheck", examples::<AuditCheck>("AuditCheck").len()),
+        ("BackupSummary", examples::<BackupSummary>("BackupSummary").len()),
+        ("VolumeEntry", examples::<VolumeEntry>("VolumeEntry").len()),
+        ("BackupRow", examples::<BackupRow>("BackupRow").len()),
+        ("ExportRow", examples::<ExportRow>("ExportRow").len()),
         ("UploadPlan", examples::<UploadPlan>("UploadPlan").len()),
         ("UploadDiff", examples::<UploadDiff>("UploadDiff").len()),
     ];

@@ -324,6 +324,7 @@ pub fn node_row(n: u8, name: &str) -> NodeRow {
         unreachable: vec![],
         clock_offset_ms: 0,
         left: 0,
+        backups: None,
     }
 }
 

@@ -27,6 +27,26 @@ const MAX_GROWTH: usize = 8 << 20;
 /// Size of keys and values in one change of a checkpoint, in bytes; a larger entry has a change of its own.
 const PART: usize = 256 << 10;
 
+/// Splits edits into those of several changes.
+pub(super) fn split(edits: impl IntoIterator<Item = Edit>) -> Vec<Vec<Edit>> {
+    let mut parts: Vec<Vec<Edit>> = Vec::new();
+    let mut size = 0;
+    for edit in edits {
+        let added = edit.key.len() + edit.value.as_ref().map_or(0, String::len);
+        match parts.last_mut() {
+            Some(part) if size + added <= PART => {
+                size += added;
+                part.push(edit);
+            }
+            _ => {
+                size = added;
+                parts.push(vec![edit]);
+            }
+        }
+    }
+    parts
+}
+
 /// A later generation of the cluster document, until its checkpoint is complete.
 pub(super) struct Upcoming {
     generation: u64,
@@ -220,23 +240,11 @@ impl Replica {
         if self.cluster.is_held() {
             return Err(DocumentError::Held);
         }
-        let mut parts: Vec<Vec<Edit>> = Vec::new();
-        let mut size = 0;
-        for ((map, key), value) in self.cluster.entries() {
-            let Some(value) = value else { return Err(DocumentError::NotAString { map, key }) };
-            let added = key.len() + value.len();
-            let edit = Edit { map, key, value: Some(value) };
-            match parts.last_mut() {
-                Some(part) if size + added <= PART => {
-                    size += added;
-                    part.push(edit);
-                }
-                _ => {
-                    size = added;
-                    parts.push(vec![edit]);
-                }
-            }
-        }
+        let edits = self.cluster.entries().into_iter().map(|((map, key), value)| match value {
+            Some(value) => Ok(Edit { map, key, value: Some(value) }),
+            None => Err(DocumentError::NotAString { map, key }),
+        });
+        let parts = split(edits.collect::<Result<Vec<Edit>, DocumentError>>()?);
         if parts.is_empty() {
             return Ok(None);
         }

@@ -7,6 +7,7 @@ use vc_protocol::change::{
     Actor, Batch, ChangeBody, Checkpoint, DocumentId, SignedChange, Subject, next_generation,
 };
 
+use super::checkpoint::split;
 use super::{NodeDocument, Replica};
 use vc_protocol::planted::{PlantedBug, is_planted};
 
@@ -52,7 +53,38 @@ impl Replica {
             return Err(DocumentError::Unreadable { map: edit.map, key: edit.key.clone() });
         }
         let actor = self.actor(may_reuse, nonce);
-        let Some(written) = self.cluster.write(&actor, &edits, now)? else { return Ok(None) };
+        self.write_edits(actor, &edits, by, now)
+    }
+
+    /// Writes the content with which a cluster begins whose only member is this node. Its document is empty.
+    ///
+    /// # Errors
+    /// Automerge cannot write the document.
+    pub fn found(
+        &mut self,
+        content: &ClusterState,
+        by: &Subject,
+        now: Millis,
+        nonce: u64,
+    ) -> Result<Vec<SignedChange>, DocumentError> {
+        // No member is of an older version.
+        self.cluster.upgrade(self.knows.cluster.version())?;
+        let actor = self.actor(false, nonce);
+        let mut changes = Vec::new();
+        for edits in split(self.cluster_state.edits(content)) {
+            changes.extend(self.write_edits(actor, &edits, Some(by.clone()), now)?);
+        }
+        Ok(changes)
+    }
+
+    fn write_edits(
+        &mut self,
+        actor: Actor,
+        edits: &[Edit],
+        by: Option<Subject>,
+        now: Millis,
+    ) -> Result<Option<SignedChange>, DocumentError> {
+        let Some(written) = self.cluster.write(&actor, edits, now)? else { return Ok(None) };
         let generation = self.generation();
         let actors = self.progress.versions.cluster.entry(generation).or_default();
         check_sequence(last(actors, &actor), &written)?;

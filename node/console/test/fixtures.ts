@@ -42,6 +42,7 @@ function node(name: NodeName, more: Partial<NodeRow>): NodeRow {
     unreachable: [],
     clock_offset_ms: 0,
     left: 0,
+    backups: null,
     ...more,
   }
 }

@@ -46,6 +46,9 @@ pub(crate) fn problems(
         if row.clock_offset_ms != 0 {
             problems.push(clock_problem(row));
         }
+        if let Some(trouble) = row.backups.as_ref().and_then(|it| it.trouble(now)) {
+            problems.push(format!("backups on {}: {trouble}", row.name));
+        }
     }
     let is_problem = |row: &&InstanceRow| {
         let waits = row.state == InstanceState::Pending && !row.reason.is_empty();
@@ -355,6 +358,7 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
 #[cfg(test)]
 mod tests {
     use vc_crdt::{ClusterState, KnownVersions, NodeState};
+    use vc_protocol::node::ScheduledBackups;
     use vc_protocol::{ClusterId, Keypair, NodeId};
 
     use super::*;
@@ -366,6 +370,21 @@ mod tests {
         let (node, cluster) = (NodeId::of(&key), ClusterId::of(&key));
         let (node, cluster) = (node.expect("ed25519"), cluster.expect("ed25519"));
         let mut info = NodeInfo::for_tests("attic");
+        let backups = |taken, problem: &str| {
+            let problem = problem.to_owned();
+            ScheduledBackups { every: 3_600_000, taken, size: 1, problem }
+        };
+        for (taken, problem, expected) in [
+            (1, "the disk is full", Some("the last backup failed: the disk is full")),
+            (1, "", Some("the newest backup is 3 h old, and there should be one every 1 h")),
+            (3 * 3_600_000, "", None),
+            (u64::MAX, "", None),
+            (0, "", None),
+        ] {
+            let trouble = backups(taken, problem).trouble(3 * 3_600_000 + 1);
+            assert_eq!(trouble.as_deref(), expected, "{taken} {problem}");
+        }
+        info.backups = Some(backups(1, "the disk is full"));
         info.dns_problem = "'iptables' not found on this host: install iptables".to_owned();
         let state = NodeState {
             incarnation: 1,
@@ -377,6 +396,8 @@ mod tests {
         let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
         let status = report::status(&view, None, &BTreeMap::new(), cluster, node, 1);
         let expected = "node attic: its containers cannot resolve services: 'iptables' not found on this host: install iptables";
+        assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
+        let expected = "backups on attic: the last backup failed: the disk is full";
         assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
     }
 }

@@ -433,6 +433,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
             unreachable: if up { unreachable(view, id) } else { Vec::new() },
             clock_offset_ms,
             left: 0,
+            backups: info.and_then(|info| info.backups.clone()),
         }
     };
     let gone = |(&id, info): (&NodeId, &Option<NodeInfo>)| NodeRow {
@@ -464,6 +465,7 @@ pub fn nodes(view: &View, vitals: &BTreeMap<NodeId, Vitals>) -> Vec<NodeRow> {
         unreachable: Vec::new(),
         clock_offset_ms: 0,
         left: view.cluster.left.get(&id).copied().unwrap_or(0),
+        backups: None,
     };
     let mut rows: Vec<_> = view.nodes.iter().map(row).chain(view.left.iter().map(gone)).collect();
     let key = |row: &NodeRow| (row.state == NodeStatus::Left, row.name.clone(), row.id);

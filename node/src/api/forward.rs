@@ -135,7 +135,9 @@ impl Forwarder {
             match reply {
                 Reply::KeepAlive | Reply::Note(_) => {}
                 Reply::Files(list) if list.more => {}
-                Reply::Ready if matches!(request, Request::ExportVolume { .. }) => {
+                Reply::Ready
+                    if matches!(request, Request::ExportVolume { .. } | Request::Backup) =>
+                {
                     let name = self.snapshot.borrow().view.name(member);
                     let down = exec::node_down(self.snapshot.clone(), member);
                     let relayed = exec::relay(client, server, down, &name).await;

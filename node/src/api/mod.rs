@@ -6,6 +6,7 @@
 //! [`Request`]: vc_protocol::control::Request
 
 mod adopt;
+mod backup;
 mod cluster;
 mod compose;
 mod directories;
@@ -36,5 +37,6 @@ mod watch;
 
 pub(crate) use cluster::Cluster;
 pub(crate) use forward::Forwarder;
+pub(crate) use new_volumes::FIRST_EPOCH;
 pub(crate) use plan::Planner;
 pub use service::ControlService;

@@ -19,7 +19,7 @@ use crate::auth::privileges::check_copy;
 use crate::clock;
 
 /// The epoch of a first snapshot: before the first lease, so that the first node that writes the volume begins with it.
-pub(super) const FIRST_EPOCH: Epoch = 0;
+pub(crate) const FIRST_EPOCH: Epoch = 0;
 
 /// Whether services that are to run may mount a volume that is made.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -94,6 +94,8 @@ fn needs(request: &Request) -> Needs {
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
+        // It has the secrets.
+        | Request::Backup
         | Request::AllowProject { .. }
         | Request::DenyProject { .. }
         | Request::RotateTrust { .. }
@@ -225,6 +227,7 @@ mod tests {
             )
             .to_owned(),
             r#""tokens""#.to_owned(),
+            r#""backup""#.to_owned(),
             r#""set_voter","node":"n1","votes":true"#.to_owned(),
             r#""force_voters","nodes":["n1"]"#.to_owned(),
             r#""revoke_token","token":"a""#.to_owned(),

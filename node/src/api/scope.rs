@@ -96,6 +96,7 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Leave { .. }
         | Request::Adopt { .. }
         | Request::CreateToken(_)
+        | Request::Backup
         | Request::Tokens
         | Request::Audit(_)
         | Request::AllowProject { .. }
@@ -251,6 +252,7 @@ mod tests {
             | Request::Leave { .. }
             | Request::Adopt { .. }
             | Request::CreateToken(_)
+            | Request::Backup
             | Request::Audit(_)
             | Request::Tokens
             | Request::AllowProject { .. }
@@ -348,6 +350,7 @@ mod tests {
             json!({"op": "adopt", "node": "n1"}),
             json!({"op": "create_token", "subject": {"user": {"name": "eve", "role": "viewer"}}, "ttl_ms": 1000}),
             json!({"op": "tokens"}),
+            json!({"op": "backup"}),
             json!({"op": "audit"}),
             json!({"op": "projects"}),
             json!({"op": "allow_project", "project": project, "policy": {"devices": true}}),
@@ -418,7 +421,7 @@ mod tests {
                 assert_eq!(request, before, "a full name stays as it is");
             }
         }
-        assert_eq!(ops.len(), 66, "an example of each request: {ops:?}");
+        assert_eq!(ops.len(), 67, "an example of each request: {ops:?}");
     }
 
     #[test]

@@ -199,6 +199,8 @@ impl ControlService {
                 return exported.map(|()| Next::Request);
             }
 
+            Request::Backup => return self.backup(user, frames).await.map(|()| Next::Request),
+
             // Single replies.
             Request::Services => Ok(self.services(user)),
             Request::Instances { service, usage } => {

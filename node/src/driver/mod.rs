@@ -259,6 +259,12 @@ impl Driver {
                     self.step(Input::Info(self.context.info.clone())).await;
                 }
             }
+            DriverMessage::Backups(state) => {
+                if self.context.info.backups.as_ref() != Some(&state) {
+                    self.context.info.backups = Some(state);
+                    self.step(Input::Info(self.context.info.clone())).await;
+                }
+            }
             DriverMessage::Duplicate(found) => self.found_duplicate(found),
         }
     }

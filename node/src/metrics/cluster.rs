@@ -95,6 +95,10 @@ impl Collector for ClusterCollector {
             write(encoder, name, help, Some(&unit), of_nodes(value))?;
         }
 
+        for (name, help, unit, value) in backups() {
+            write(encoder, name, help, unit.as_ref(), of_nodes(value))?;
+        }
+
         let of_services = |value: fn(&ServiceRow) -> u32| {
             let labels = |row: &ServiceRow| ServiceLabels {
                 project: row.project.to_string(),
@@ -178,6 +182,28 @@ fn resources() -> [Resource; 8] {
         ),
         ("node_disk_used", "What of that disk is in use", Unit::Bytes, |it| {
             reported(it, it.disk_used)
+        }),
+    ]
+}
+
+/// A gauge of the nodes that make backups: its name, help, unit and value.
+type OfBackups = (&'static str, &'static str, Option<Unit>, fn(&NodeRow) -> Option<f64>);
+
+/// Returns the gauges of scheduled backups.
+#[expect(clippy::cast_precision_loss, reason = "metrics")]
+fn backups() -> [OfBackups; 3] {
+    [
+        (
+            "last_backup_timestamp",
+            "When the newest backup that the node has made of the cluster was taken; 0 if there is none",
+            Some(Unit::Seconds),
+            |it| it.backups.as_ref().map(|it| it.taken as f64 / 1000.0),
+        ),
+        ("backup_interval", "Time between two backups on the node", Some(Unit::Seconds), |it| {
+            it.backups.as_ref().map(|it| it.every as f64 / 1000.0)
+        }),
+        ("backup_failed", "1 after the last attempt at a backup has failed", None, |it| {
+            it.backups.as_ref().map(|it| f64::from(u8::from(!it.problem.is_empty())))
         }),
     ]
 }

@@ -5,6 +5,8 @@ use std::fmt;
 
 use clap::ValueEnum as _;
 
+use vc_protocol::in_words;
+
 use super::values::{RoleChoice, RuntimeChoice, Setting, Settings};
 
 /// A setting that changes. Displayed as `cpus: 4 -> 1.5`.
@@ -78,6 +80,14 @@ impl Settings {
             Setting::Memory => self.memory.map(size),
             Setting::VolumeBandwidth => self.volume_bandwidth.map(size),
             Setting::Metrics => self.metrics.map(|it| it.to_string()),
+            Setting::BackupDir => self.backup_dir.as_ref().map(|it| it.display().to_string()),
+            Setting::BackupPassphraseFile => {
+                self.backup_passphrase_file.as_ref().map(|it| it.display().to_string())
+            }
+            Setting::BackupEvery => self.backup_every.map(in_words),
+            Setting::BackupKeep => self.backup_keep.map(|it| it.to_string()),
+            Setting::BackupMaxAge => self.backup_max_age.map(in_words),
+            Setting::BackupVolumes => self.backup_volumes.then(|| "set".to_owned()),
             Setting::NoMdns => self.no_mdns.then(|| "set".to_owned()),
             Setting::NoConsole => self.no_console.then(|| "set".to_owned()),
         }

@@ -76,6 +76,12 @@ mod tests {
   "memory_bytes": 2147483648,
   "volume_bandwidth": 52428800,
   "metrics": "0.0.0.0:9477",
+  "backup_dir": "/mnt/usb/vc",
+  "backup_passphrase_file": "/root/passphrase",
+  "backup_every_ms": 43200000,
+  "backup_keep": 14,
+  "backup_max_age_ms": 7776000000,
+  "backup_volumes": true,
   "no_mdns": true,
   "no_console": false,
   "rack": {

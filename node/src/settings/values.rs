@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
 
 use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
@@ -9,7 +10,10 @@ use serde::{Deserialize, Serialize};
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::validate::{MAX_RESOURCES, is_resource_kind};
 use vc_protocol::token::NodeRole;
-use vc_protocol::{DEFAULT_PORT, Multiaddr, Name, ParseResourceError, parse_cpus, parse_memory};
+use vc_protocol::{
+    DEFAULT_PORT, DurationError, Multiaddr, Name, ParseResourceError, parse_cpus, parse_duration,
+    parse_memory,
+};
 use vc_runtime::docker::NetworkPool;
 
 /// The settings of a node. What is not said has its default, which is not remembered.
@@ -79,6 +83,30 @@ pub struct Settings {
     #[arg(long, value_name = "IP:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Back the cluster up to this directory, which has to exist, again and again; needs --backup-passphrase-file
+    #[arg(long, value_name = "DIR", value_parser = parse_path)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_dir: Option<PathBuf>,
+    /// File whose first line is the passphrase of these backups
+    #[arg(long, value_name = "FILE", value_parser = parse_path)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_passphrase_file: Option<PathBuf>,
+    /// Time between two of them, as in 12h or 7d [default: 1d]
+    #[arg(long, value_name = "DURATION", value_parser = parse_period)]
+    #[serde(rename = "backup_every_ms", skip_serializing_if = "Option::is_none")]
+    pub backup_every: Option<u64>,
+    /// How many of them to keep [default: 7]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..))]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_keep: Option<u32>,
+    /// Keep none that is older, but the newest, as in 90d [default: no bound]
+    #[arg(long, value_name = "DURATION", value_parser = parse_period)]
+    #[serde(rename = "backup_max_age_ms", skip_serializing_if = "Option::is_none")]
+    pub backup_max_age: Option<u64>,
+    /// Back up the data of all volumes, too
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub backup_volumes: bool,
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
@@ -109,6 +137,12 @@ pub enum Setting {
     Memory,
     VolumeBandwidth,
     Metrics,
+    BackupDir,
+    BackupPassphraseFile,
+    BackupEvery,
+    BackupKeep,
+    BackupMaxAge,
+    BackupVolumes,
     NoMdns,
     NoConsole,
 }
@@ -185,6 +219,30 @@ fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
     match parse_memory(text.strip_suffix("/s").unwrap_or(text))? {
         bytes if bytes < MIN_BANDWIDTH => Err(BandwidthError::TooLittle(text.to_owned())),
         bytes => Ok(bytes),
+    }
+}
+
+/// Returns a path that means the same in another working directory: it is remembered.
+fn parse_path(text: &str) -> std::io::Result<PathBuf> {
+    std::path::absolute(text)
+}
+
+/// The least time between two backups, in milliseconds.
+const MIN_PERIOD: u64 = 1000;
+
+/// Why an argument is no period of backups.
+#[derive(Debug, thiserror::Error)]
+enum PeriodError {
+    #[error(transparent)]
+    Duration(#[from] DurationError),
+    #[error("'{0}' is too little: give at least 1s")]
+    TooLittle(String),
+}
+
+fn parse_period(text: &str) -> Result<u64, PeriodError> {
+    match parse_duration(text)? {
+        millis if millis < MIN_PERIOD => Err(PeriodError::TooLittle(text.to_owned())),
+        millis => Ok(millis),
     }
 }
 
@@ -284,6 +342,12 @@ impl Settings {
                 Setting::Memory => kept.memory = None,
                 Setting::VolumeBandwidth => kept.volume_bandwidth = None,
                 Setting::Metrics => kept.metrics = None,
+                Setting::BackupDir => kept.backup_dir = None,
+                Setting::BackupPassphraseFile => kept.backup_passphrase_file = None,
+                Setting::BackupEvery => kept.backup_every = None,
+                Setting::BackupKeep => kept.backup_keep = None,
+                Setting::BackupMaxAge => kept.backup_max_age = None,
+                Setting::BackupVolumes => kept.backup_volumes = false,
                 Setting::NoMdns => kept.no_mdns = false,
                 Setting::NoConsole => kept.no_console = false,
             }
@@ -303,6 +367,12 @@ impl Settings {
             memory: given.memory.or(kept.memory),
             volume_bandwidth: given.volume_bandwidth.or(kept.volume_bandwidth),
             metrics: given.metrics.or(kept.metrics),
+            backup_dir: given.backup_dir.or(kept.backup_dir),
+            backup_passphrase_file: given.backup_passphrase_file.or(kept.backup_passphrase_file),
+            backup_every: given.backup_every.or(kept.backup_every),
+            backup_keep: given.backup_keep.or(kept.backup_keep),
+            backup_max_age: given.backup_max_age.or(kept.backup_max_age),
+            backup_volumes: given.backup_volumes || kept.backup_volumes,
             no_mdns: given.no_mdns || kept.no_mdns,
             no_console: given.no_console || kept.no_console,
             unknown: kept.unknown,

@@ -17,6 +17,7 @@ mod directories;
 mod duration;
 mod env_file;
 mod environment;
+mod export;
 mod extends;
 mod extension;
 mod files;
@@ -51,6 +52,7 @@ mod yaml;
 use std::collections::{BTreeMap, BTreeSet};
 
 pub use env_file::{EnvFileError, parse_env_file};
+pub use export::{Export, Exported, export};
 pub use model::{
     Build, ComposeError, Context, Entry, MAX_CONTENT_BYTES, MAX_CONTENTS_BYTES, MAX_FILE_BYTES,
     MAX_SERVICES, Project, Source, Upload,

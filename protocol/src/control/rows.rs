@@ -6,6 +6,7 @@ use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
 use crate::instance::InstanceState;
+use crate::node::ScheduledBackups;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceMode, ServiceSpec};
 use crate::{Lamport, Millis, Name, NodeId, ServiceKey, Stored, VolumeKey};
 
@@ -697,6 +698,59 @@ pub struct NodeRow {
     /// When it left the cluster, in milliseconds since the Unix epoch; 0 if it has not.
     #[serde(default)]
     pub left: Millis,
+    /// The backups that it makes of the cluster; `None` if it makes none.
+    #[serde(default)]
+    pub backups: Option<ScheduledBackups>,
+}
+
+/// A project as a Compose file, as `vc export` prints it.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ExportRow {
+    /// The project.
+    pub project: Name,
+    /// Where the file was written.
+    pub file: Option<String>,
+    /// The file.
+    pub text: String,
+    /// Files that the operator has to put beside it.
+    pub supply: Vec<String>,
+    /// What the file does not say as it is deployed, one line for each service.
+    pub inexact: Vec<String>,
+}
+
+/// The backups that a node makes of the cluster.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct BackupRow {
+    /// The node.
+    pub node: NodeId,
+    /// Display name of the node.
+    pub node_name: String,
+    /// Whether it is up.
+    pub up: bool,
+    /// Time between two of them, in milliseconds.
+    pub every: Millis,
+    /// When the newest was taken, by the clock of the node; 0 if there is none.
+    pub taken: Millis,
+    /// Its size in bytes.
+    pub size: u64,
+    /// What is wrong with them; empty if nothing is.
+    pub problem: String,
+}
+
+impl BackupRow {
+    /// Returns the row of a node, at a time; `None` if it makes no backups.
+    pub fn of(row: &NodeRow, now: Millis) -> Option<Self> {
+        let backups = row.backups.as_ref()?;
+        Some(Self {
+            node: row.id,
+            node_name: row.name.clone(),
+            up: row.state == NodeStatus::Up,
+            every: backups.every,
+            taken: backups.taken,
+            size: backups.size,
+            problem: backups.trouble(now).unwrap_or_default(),
+        })
+    }
 }
 
 impl NodeRow {

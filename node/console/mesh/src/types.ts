@@ -190,6 +190,8 @@ export interface NodeRow {
   /** How far its clock is ahead of that of the node that answers; negative if it is behind, 0 below 2 s. */
   clock_offset_ms: Millis
   left: Millis
+  /** The backups that it makes of the cluster by its settings; null if it makes none. */
+  backups: { every: Millis; taken: Millis; size: number; problem?: string } | null
 }
 
 /** A summary of the cluster. */

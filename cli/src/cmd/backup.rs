@@ -1,0 +1,234 @@
+//! `vc backup`: backs the cluster up to a file, and checks such files.
+
+use std::path::{Path, PathBuf};
+
+use indicatif::ProgressBar;
+use tokio::task::spawn_blocking;
+use vc_backup::{BackupFile, BackupSummary, Passphrase, Progress, Selection, take};
+use vc_client::expect_reply;
+use vc_protocol::control::{BackupRow, Request};
+use vc_protocol::{ApiError, ErrorCode};
+
+use crate::app::{App, now};
+use crate::error::{Error, Result, Stop, SystemError};
+use crate::render::{self, note};
+
+/// Arguments of `vc backup`.
+#[derive(Debug, clap::Args)]
+#[command(
+    args_conflicts_with_subcommands = true,
+    subcommand_negates_reqs = true,
+    after_help = "\
+Examples:
+  vc backup cluster.vcb                      the services, secrets, configs, users and policies; asks for a passphrase
+  vc backup cluster.vcb --volumes            and the data of all volumes
+  vc backup cluster.vcb --volumes=shop/db,wiki --passphrase-file /root/passphrase --force
+  vc backup verify cluster.vcb               is it whole, and is this its passphrase?
+  vc-node restore cluster.vcb                found the cluster anew from it, on an empty node
+
+The file is encrypted with the passphrase, which no node learns: without it nobody reads the file, you included. It is there when it
+is whole, and not before. It has no keys of the cluster. Images are not in it. Needs a token of an admin."
+)]
+pub(crate) struct Args {
+    #[command(subcommand)]
+    command: Option<Command>,
+    #[command(flatten)]
+    create: Create,
+}
+
+#[derive(Debug, clap::Subcommand)]
+enum Command {
+    /// Check a backup, without a cluster: its checksum, its passphrase and its content
+    Verify(Verify),
+    /// List the nodes that back the cluster up by their settings, and their newest backups
+    Ls(Ls),
+}
+
+#[derive(Debug, clap::Args)]
+struct Create {
+    /// The file to write
+    #[arg(required = true)]
+    file: Option<PathBuf>,
+    /// Also the data of volumes, as of their newest snapshots: all of them, or these
+    #[arg(
+        long,
+        value_name = "VOLUME,…",
+        num_args = 0..=1,
+        require_equals = true,
+        value_delimiter = ',',
+        default_missing_value = ""
+    )]
+    volumes: Option<Vec<String>>,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+    /// Replace the file if it exists
+    #[arg(long)]
+    force: bool,
+    /// Check the file, as 'vc backup verify' does, and write nothing
+    #[arg(long, conflicts_with_all = ["volumes", "force"])]
+    verify: bool,
+}
+
+#[derive(Debug, clap::Args)]
+struct PassphraseArgs {
+    /// File whose first line is the passphrase; - for standard input [default: ask on the terminal]
+    #[arg(long, value_name = "FILE")]
+    passphrase_file: Option<PathBuf>,
+}
+
+/// Arguments of `vc backup verify`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc backup verify cluster.vcb
+  vc backup verify /mnt/usb/cluster.vcb --passphrase-file /root/passphrase
+
+Reads and decrypts all of the file, and writes nothing. Needs no token.")]
+struct Verify {
+    /// The file that 'vc backup' wrote
+    file: PathBuf,
+    #[command(flatten)]
+    passphrase: PassphraseArgs,
+}
+
+/// Arguments of `vc backup ls`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc backup ls
+  vc backup ls --output json
+
+A node makes backups after 'vc-node run --backup-dir DIR --backup-passphrase-file FILE'. 'vc status' says when one failed or is overdue.")]
+struct Ls {}
+
+impl Args {
+    pub(crate) async fn run(self, app: &App) -> Result {
+        match (self.command, self.create.file) {
+            (Some(Command::Ls(Ls {})), _) => {
+                let rows = expect_reply!(app.ask(Request::Nodes).await?, Nodes)?;
+                let now = now();
+                let rows: Vec<BackupRow> =
+                    rows.iter().filter_map(|row| BackupRow::of(row, now)).collect();
+                app.out.show(&rows[..], render::backups)
+            }
+            (Some(Command::Verify(Verify { file, passphrase })), _) => {
+                verify(app, file, passphrase).await
+            }
+            (None, Some(file)) if self.create.verify => {
+                verify(app, file, self.create.passphrase).await
+            }
+            (None, Some(file)) => {
+                let Create { volumes, passphrase, force, .. } = self.create;
+                create(app, &file, selection(volumes), passphrase, force).await
+            }
+            (None, None) => Err(Error::Usage("name the file to write")),
+        }
+    }
+}
+
+fn selection(volumes: Option<Vec<String>>) -> Selection {
+    let named =
+        volumes.map(|it| it.into_iter().filter(|name| !name.is_empty()).collect::<Vec<_>>());
+    match named {
+        None => Selection::None,
+        Some(names) if names.is_empty() => Selection::All,
+        Some(names) => Selection::Named(names),
+    }
+}
+
+impl PassphraseArgs {
+    /// Returns the passphrase; asks twice for a `new` one.
+    async fn obtain(self, new: bool) -> Result<Passphrase> {
+        let asking =
+            spawn_blocking(move || Passphrase::obtain(self.passphrase_file.as_deref(), new));
+        Ok(joined(asking.await)??)
+    }
+}
+
+fn joined<T>(result: std::result::Result<T, tokio::task::JoinError>) -> Result<T> {
+    Ok(result.map_err(std::io::Error::other).map_err(SystemError::doing("read the file"))?)
+}
+
+async fn create(
+    app: &App,
+    file: &Path,
+    selection: Selection,
+    passphrase: PassphraseArgs,
+    force: bool,
+) -> Result {
+    if !force && std::fs::symlink_metadata(file).is_ok() {
+        let message = format!("{} exists", file.display());
+        let error = ApiError::new(ErrorCode::AlreadyExists, message);
+        return Err(error.with_hint("name another file, or replace it with --force").into());
+    }
+    // Before anybody is asked anything.
+    app.credential()?;
+    let passphrase = passphrase.obtain(true).await?;
+    let connect = async || {
+        app.connect().await.map_err(|error| match error {
+            Error::Failed(error) => error,
+            Error::Stop(_) | Error::Usage(_) => ApiError::new(ErrorCode::Internal, "interrupted"),
+        })
+    };
+    let mut bar: Option<ProgressBar> = None;
+    let show = |progress: Progress<'_>| match progress {
+        Progress::Volume(volume, _) => {
+            if let Some(before) = bar.take() {
+                before.finish_and_clear();
+            }
+            bar = Some(app.out.transfer_bar(&volume.to_string(), None));
+        }
+        Progress::Bytes(bytes) => {
+            if let Some(bar) = &bar {
+                bar.inc(bytes);
+            }
+        }
+    };
+    let taken = tokio::select! {
+        taken = take(connect, &selection, passphrase, file, force, show) => taken,
+        result = tokio::signal::ctrl_c() => {
+            result.map_err(SystemError::doing("wait for signals"))?;
+            return Err(Stop::Interrupted.into());
+        }
+    };
+    if let Some(bar) = bar {
+        bar.finish_and_clear();
+    }
+    let summary = taken?;
+    warn(&summary, selection != Selection::None);
+    app.out.show(&summary, |it, _| render::backup(it))
+}
+
+async fn verify(app: &App, file: PathBuf, passphrase: PassphraseArgs) -> Result {
+    let (opened, checked) = {
+        let file = file.clone();
+        let checking = spawn_blocking(move || {
+            let opened = BackupFile::open(&file)?;
+            let checked = opened.check();
+            Ok::<_, vc_backup::BackupError>((opened, checked))
+        });
+        joined(checking.await)??
+    };
+    // What is damaged needs no passphrase.
+    checked?;
+    let passphrase = passphrase.obtain(false).await?;
+    let spinner = app.out.spinner("reading all of it");
+    let verified = spawn_blocking(move || opened.verify(&passphrase)).await;
+    spinner.finish_and_clear();
+    let summary = joined(verified)??;
+    warn(&summary, false);
+    app.out.show(&summary, |it, _| render::backup(it))
+}
+
+/// Names what a person may believe to be in it.
+fn warn(summary: &BackupSummary, asked: bool) {
+    for volume in summary.volumes.iter().filter(|it| !it.included) {
+        match volume.problem.as_str() {
+            "" if asked => {}
+            "" => note(&format!("the data of volume {} is not in it", volume.volume)),
+            problem => {
+                note(&format!("the data of volume {} is not in it: {problem}", volume.volume));
+            }
+        }
+    }
+}

@@ -1,0 +1,305 @@
+//! Backups of the cluster to a directory of this node, one after each period.
+//!
+//! A setting of one node and no document: who may have a process write to a directory of the host is whoever has that host, and
+//! there is one process on a data directory, so each backup is made once. The node makes them as `vc backup` does, through a session
+//! with itself, with a token of its own. When the next one is due follows from what is in the directory: a restart neither repeats
+//! nor forgets one, and of two nodes with one directory, such as a network file system, mostly one makes it.
+
+use std::io;
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use libp2p::multiaddr::Protocol;
+use tokio::runtime::Handle;
+use tokio::sync::mpsc;
+use tokio::task::spawn_blocking;
+use tokio::time::sleep;
+use vc_backup::{BackupFile, Passphrase, Selection, take};
+use vc_client::Candidates;
+use vc_protocol::node::ScheduledBackups;
+use vc_protocol::token::{Issuer, Scope, UserRole};
+use vc_protocol::{ApiError, ErrorCode, Millis, Multiaddr};
+
+use crate::clock;
+use crate::driver_message::DriverMessage;
+use crate::identity::Membership;
+use crate::settings::Settings;
+
+/// How the names of these files end; others in the directory are left alone.
+const EXTENSION: &str = "vcb";
+/// Time between backups, and how many are kept, where nothing is said.
+const DEFAULT_PERIOD: Millis = 24 * 3_600_000;
+const DEFAULT_KEEP: u32 = 7;
+/// The shortest pause between two backups.
+const MIN_PAUSE: Duration = Duration::from_millis(500);
+/// The longest pause before another attempt, after one that failed.
+const MAX_RETRY: Duration = Duration::from_secs(30 * 60);
+/// How long a token for one session is valid: longer than a session of a large volume.
+const TOKEN_TTL: Millis = 24 * 3_600_000;
+/// A part of a file that is older was left by a process that was killed.
+const MAX_PART_AGE: Duration = Duration::from_secs(24 * 3600);
+
+/// Why the settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum BackupSettingsError {
+    /// Nobody is there to ask.
+    #[error(
+        "--backup-dir needs --backup-passphrase-file, a file whose first line is the passphrase of the backups"
+    )]
+    NoPassphrase,
+    /// It has no key that signs tokens, and no secrets.
+    #[error("--backup-dir needs a server, and this node is a worker: give it to another node")]
+    Worker,
+}
+
+/// The schedule of this node.
+#[derive(Debug, Clone)]
+pub(crate) struct Schedule {
+    dir: PathBuf,
+    passphrase: PathBuf,
+    every: Millis,
+    keep: usize,
+    max_age: Option<Millis>,
+    selection: Selection,
+}
+
+impl Schedule {
+    /// Returns the schedule that the settings say; `None` if there is none.
+    pub(crate) fn of(
+        settings: &Settings,
+        is_server: bool,
+    ) -> Result<Option<Self>, BackupSettingsError> {
+        let Some(dir) = settings.backup_dir.clone() else { return Ok(None) };
+        if !is_server {
+            return Err(BackupSettingsError::Worker);
+        }
+        let passphrase = settings.backup_passphrase_file.clone();
+        Ok(Some(Self {
+            dir,
+            passphrase: passphrase.ok_or(BackupSettingsError::NoPassphrase)?,
+            every: settings.backup_every.unwrap_or(DEFAULT_PERIOD),
+            keep: settings.backup_keep.unwrap_or(DEFAULT_KEEP).max(1) as usize,
+            max_age: settings.backup_max_age,
+            selection: if settings.backup_volumes { Selection::All } else { Selection::None },
+        }))
+    }
+}
+
+/// A backup in the directory.
+#[derive(Debug, Clone, PartialEq, Eq)]
+struct Kept {
+    path: PathBuf,
+    taken: Millis,
+    size: u64,
+}
+
+/// Makes the backups of this node. [`run`](Self::run) it as a task.
+#[derive(Clone)]
+pub(crate) struct Backups {
+    pub(crate) schedule: Schedule,
+    pub(crate) membership: Arc<Membership>,
+    pub(crate) addresses: Vec<Multiaddr>,
+    pub(crate) driver: mpsc::Sender<DriverMessage>,
+}
+
+impl Backups {
+    /// Makes a backup whenever one is due, for ever.
+    pub(crate) async fn run(self) {
+        let (mut newest, mut problem) = (None, String::new());
+        loop {
+            let now = clock::now();
+            let pause = match self.list().await {
+                Err(error) => {
+                    problem = format!("cannot read {}: {error}", self.schedule.dir.display());
+                    self.retry()
+                }
+                Ok(all) => {
+                    newest = all.into_iter().next();
+                    match due(newest.as_ref(), self.schedule.every, now) {
+                        Some(wait) => {
+                            problem.clear();
+                            wait
+                        }
+                        None => match self.make().await {
+                            Ok(taken) => {
+                                problem.clear();
+                                newest = Some(taken);
+                                // Also where it took longer than the period, or is taken away at once.
+                                MIN_PAUSE
+                            }
+                            Err(error) => {
+                                problem = error.message;
+                                tracing::warn!(error = problem, "cannot back the cluster up");
+                                self.retry()
+                            }
+                        },
+                    }
+                }
+            };
+            let (taken, size) = newest.as_ref().map_or((0, 0), |it: &Kept| (it.taken, it.size));
+            let problem = problem.clone();
+            let state = ScheduledBackups { every: self.schedule.every, taken, size, problem };
+            if self.driver.send(DriverMessage::Backups(state)).await.is_err() {
+                return std::future::pending().await;
+            }
+            sleep(pause).await;
+        }
+    }
+
+    fn retry(&self) -> Duration {
+        Duration::from_millis(self.schedule.every / 10).clamp(Duration::from_secs(1), MAX_RETRY)
+    }
+
+    /// Lists the backups of this cluster in the directory, the newest first.
+    async fn list(&self) -> io::Result<Vec<Kept>> {
+        let (dir, cluster) = (self.schedule.dir.clone(), self.membership.cluster);
+        let listing = spawn_blocking(move || {
+            let mut all = Vec::new();
+            for path in files(&dir)? {
+                // What cannot be read is not counted, and not deleted.
+                let Ok(file) = BackupFile::open(&path) else { continue };
+                if file.header().cluster == cluster {
+                    let size = std::fs::metadata(&path)?.len();
+                    all.push(Kept { path, taken: file.header().taken, size });
+                }
+            }
+            all.sort_by(|a, b| b.taken.cmp(&a.taken).then_with(|| a.path.cmp(&b.path)));
+            Ok(all)
+        });
+        listing.await.map_err(io::Error::other)?
+    }
+
+    /// Makes a backup on a thread of its own, which the disk may hold up.
+    async fn make(&self) -> Result<Kept, ApiError> {
+        let (this, runtime) = (self.clone(), Handle::current());
+        let making = spawn_blocking(move || runtime.block_on(this.make_here()));
+        making.await.map_err(|_| stopping())?
+    }
+
+    /// Makes a backup, and deletes those that are not to be kept. Returns it.
+    async fn make_here(&self) -> Result<Kept, ApiError> {
+        remove_parts(&self.schedule.dir);
+        let passphrase = Passphrase::from_file(&self.schedule.passphrase)?;
+        let path = self.schedule.dir.join(name(clock::now()));
+        let connect = async || self.connect().await;
+        let selection = &self.schedule.selection;
+        let summary = take(connect, selection, passphrase, &path, false, |_| {}).await?;
+        let left_out = summary.volumes.iter().filter(|it| !it.problem.is_empty());
+        for volume in left_out {
+            tracing::warn!(volume = %volume.volume, why = volume.problem, "the backup lacks the data of a volume");
+        }
+        tracing::info!(path = %path.display(), bytes = summary.size, "backed the cluster up");
+        let all = self.list().await.map_err(|error| io_error(&self.schedule.dir, &error))?;
+        let surplus = surplus(&all, self.schedule.keep, self.schedule.max_age, clock::now());
+        for kept in surplus {
+            if let Err(error) = tokio::fs::remove_file(&kept.path).await {
+                tracing::warn!(%error, path = %kept.path.display(), "cannot delete an old backup");
+            }
+        }
+        Ok(Kept { path, taken: summary.header.taken, size: summary.size })
+    }
+
+    /// Opens a session with this node.
+    async fn connect(&self) -> Result<vc_client::Session, ApiError> {
+        let Membership { cluster, key, node, credentials, .. } = &*self.membership;
+        let certificate = credentials.certificate();
+        let issuer = Issuer { cluster: *cluster, key, certificate: &certificate };
+        let own = Protocol::P2p(node.peer_id());
+        let peers: Vec<Multiaddr> =
+            self.addresses.iter().map(|it| it.clone().with(own.clone())).collect();
+        let id = getrandom::u64()
+            .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+        let (scope, now) = (Scope::User(UserRole::Admin), clock::now());
+        let token = issuer
+            .issue(scope, "backup", Vec::new(), id, now, TOKEN_TTL)
+            .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
+        let connected = vc_client::connect(*cluster, &token, Candidates::only(peers)).await;
+        Ok(connected.map_err(ApiError::from)?.0)
+    }
+}
+
+fn stopping() -> ApiError {
+    ApiError::new(ErrorCode::Internal, "the node is stopping")
+}
+
+fn io_error(path: &Path, error: &io::Error) -> ApiError {
+    ApiError::new(ErrorCode::Internal, format!("cannot read {}: {error}", path.display()))
+}
+
+/// Returns for how long the next backup is not due; `None` if it is. One from the future, by a clock that was wrong, holds for one
+/// period at most.
+fn due(newest: Option<&Kept>, every: Millis, now: Millis) -> Option<Duration> {
+    let next = newest?.taken.min(now).saturating_add(every);
+    next.checked_sub(now).filter(|it| *it > 0).map(Duration::from_millis)
+}
+
+/// Returns those that are not kept, of these, the newest first: all but the newest `keep`, and those that are older than `max_age`.
+/// The newest stays.
+fn surplus(all: &[Kept], keep: usize, max_age: Option<Millis>, now: Millis) -> Vec<Kept> {
+    let is_old = |it: &Kept| max_age.is_some_and(|age| now.saturating_sub(it.taken) > age);
+    let rest = all.iter().enumerate().skip(1);
+    let surplus = rest.filter(|(index, it)| *index >= keep.max(1) || is_old(it));
+    surplus.map(|(_, it)| it.clone()).collect()
+}
+
+/// Returns the name of a file: `vc-1767225600000.vcb`.
+fn name(now: Millis) -> String {
+    format!("vc-{now}.{EXTENSION}")
+}
+
+fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
+    let paths = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
+    let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;
+    Ok(paths.into_iter().filter(|it| it.extension().is_some_and(|it| it == EXTENSION)).collect())
+}
+
+/// Removes what processes have left that were killed while they wrote.
+fn remove_parts(dir: &Path) {
+    let Ok(entries) = std::fs::read_dir(dir) else { return };
+    for entry in entries.flatten() {
+        let is_part = entry.file_name().to_string_lossy().starts_with(vc_backup::PART_PREFIX);
+        let modified = entry.metadata().and_then(|it| it.modified());
+        let age = modified.ok().and_then(|it| SystemTime::now().duration_since(it).ok());
+        if is_part && age.is_some_and(|age| age > MAX_PART_AGE) {
+            let _ = std::fs::remove_file(entry.path());
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const HOUR: Millis = 3_600_000;
+
+    fn kept(taken: Millis) -> Kept {
+        Kept { path: PathBuf::from(name(taken)), taken, size: 1 }
+    }
+
+    #[test]
+    fn a_backup_is_due_a_period_after_the_newest_whatever_happened_meanwhile() {
+        let now = 100 * HOUR;
+        assert_eq!(due(None, HOUR, now), None, "there is none");
+        assert_eq!(due(Some(&kept(now - HOUR)), HOUR, now), None);
+        assert_eq!(due(Some(&kept(now - 9 * HOUR)), HOUR, now), None, "the node was away");
+        let half = Duration::from_millis(HOUR / 2);
+        assert_eq!(due(Some(&kept(now - HOUR / 2)), HOUR, now), Some(half));
+        // The clock was wrong, or is: backups do not stop.
+        assert_eq!(due(Some(&kept(u64::MAX)), HOUR, now), Some(Duration::from_millis(HOUR)));
+    }
+
+    #[test]
+    fn the_newest_are_kept_up_to_a_number_and_an_age() {
+        let all: Vec<Kept> = [90, 80, 70, 60].map(|hours| kept(hours * HOUR)).to_vec();
+        let names = |keep, max_age, now| {
+            let surplus = surplus(&all, keep, max_age, now * HOUR);
+            surplus.iter().map(|it| it.taken / HOUR).collect::<Vec<_>>()
+        };
+        assert_eq!(names(2, None, 91), [70, 60]);
+        assert_eq!(names(9, Some(25 * HOUR), 91), [60]);
+        assert_eq!(names(2, Some(5 * HOUR), 91), [80, 70, 60]);
+        assert_eq!(names(0, Some(HOUR), 1000), [80, 70, 60], "the newest stays");
+        assert_eq!(surplus(&[], 1, None, 0), []);
+    }
+}
