@@ -61,6 +61,8 @@ pub enum AuditAction {
     UserRevoked,
     /// The policy of a project was changed.
     PolicyChanged,
+    /// A receiver of alerts was added or removed.
+    ReceiverChanged,
     /// A signing key of the cluster was added or replaced.
     TrustChanged,
     /// The voters were changed, or an admin said which nodes are to be voters.

@@ -11,6 +11,7 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{AlertFilter, AlertFormat, AlertTarget};
 use crate::audit::{AuditCheck, AuditQuery, AuditRow};
 use crate::event::EventQuery;
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
@@ -26,10 +27,10 @@ pub use files::{
 pub use rows::{
     BatchedLine, ComposeProject, EventLevel, EventRow, HostPort, ImageRow, InstanceRow, JobRow,
     LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
-    PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState,
-    ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow,
-    TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport,
-    VoterRow,
+    PlanReport, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow,
+    RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport,
+    TokenRow, TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow,
+    VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -389,6 +390,32 @@ pub enum Request {
         /// What its services may no longer use; of host paths, all at or below these.
         policy: ProjectPolicy,
     },
+    /// Lists the receivers of alerts. Admin.
+    Receivers,
+    /// Adds a receiver of alerts. Admin, whose token is not limited to projects: nodes will send requests to any address that it names,
+    /// or run a command.
+    AddReceiver {
+        /// Its name.
+        name: Name,
+        /// Where alerts go.
+        target: AlertTarget,
+        /// The form of what is sent.
+        #[serde(default)]
+        format: AlertFormat,
+        /// Which problems are sent.
+        #[serde(default)]
+        filter: AlertFilter,
+    },
+    /// Removes a receiver of alerts. Admin.
+    RemoveReceiver {
+        /// Its name.
+        name: Name,
+    },
+    /// Sends a test alert to a receiver, from the node that would send alerts to it. Admin.
+    TestReceiver {
+        /// Its name.
+        name: Name,
+    },
     /// Lists the servers, and which of them grant leases. Viewer.
     Voters,
     /// Says whether a server is to grant leases. The present voters carry it out, one change after the other. Admin.
@@ -596,6 +623,8 @@ pub enum Reply {
     Tokens(Vec<TokenRow>),
     /// The answer to [`Request::Trust`].
     Trust(TrustReport),
+    /// The answer to [`Request::Receivers`].
+    Receivers(Vec<ReceiverRow>),
     /// The answer to [`Request::Voters`].
     Voters(VoterReport),
     /// The request is accepted; what follows on the stream is described at the request.

@@ -6,6 +6,7 @@
 //! ([`auth`], [`control`], [`exec`], [`mod@file`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
 
 mod address;
+pub mod alert;
 pub mod audit;
 pub mod auth;
 pub mod change;
@@ -45,5 +46,5 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
 pub use stored::Stored;
-pub use time::{Lamport, Millis, in_words};
+pub use time::{Lamport, Millis, in_words, rfc3339};
 pub use version::{ProtocolVersions, Supports};

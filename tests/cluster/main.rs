@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alerts;
 mod audit;
 mod byzantine_member;
 mod clocks;

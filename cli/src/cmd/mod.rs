@@ -19,6 +19,7 @@ mod logs;
 mod man;
 mod node;
 mod nodes;
+mod notify;
 mod plan;
 mod project;
 mod projects;
@@ -141,6 +142,8 @@ pub(crate) enum Command {
     Token(token::Args),
     /// Show and rotate the key that signs certificates of nodes
     Trust(trust::Args),
+    /// Send alerts of problems to URLs and commands
+    Notify(notify::Args),
     /// List and change the nodes that grant leases of exclusive services
     Voters(voters::Args),
     /// Store a token for later commands
@@ -187,6 +190,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Trust(args) => args.run(app).await,
+        Command::Notify(args) => args.run(app).await,
         Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(Cli::command()),
@@ -272,6 +276,12 @@ mod tests {
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
             "vc services",
+            "vc notify ls",
+            "vc notify add ops webhook http://10.0.0.9/x --kind disk --kind volume-lag --severity critical",
+            "vc notify add chat webhook --url-file - --format slack --project shop",
+            "vc notify add pager command --format text -- page -v ops",
+            "vc notify rm ops",
+            "vc notify test ops",
             "vc voters",
             "vc voters ls --output json",
             "vc voters add attic --timeout 30s",
@@ -319,6 +329,11 @@ mod tests {
             "vc project deny Shop devices",
             "vc token create --node --project shop",
             "vc logs",
+            "vc notify add ops",
+            "vc notify add ops webhook",
+            "vc notify add ops command",
+            "vc notify add ops webhook http://a/ --kind fan",
+            "vc notify add ops webhook http://a/ --format xml",
             "vc voters add",
             "vc voters force",
             "vc voters add attic --no-wait --timeout 1s",

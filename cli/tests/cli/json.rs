@@ -5,13 +5,15 @@ use std::collections::{BTreeMap, BTreeSet};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+use vc_protocol::alert::{AlertFilter, AlertFormat};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, JobRow, LogRow, LogStream,
-    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow,
-    ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
-    SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReceiverRow,
+    ReplicaRow, ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff,
+    ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow,
+    UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow,
+    VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ErrorCode, ServiceKey};
@@ -247,6 +249,18 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     };
     let project =
         ProjectRow { project: "shop".parse().expect("a name"), services: 1, allowed: vec![] };
+    let receiver = ReceiverRow {
+        name: "ops".parse().expect("a name"),
+        kind: String::new(),
+        target: String::new(),
+        format: AlertFormat::Json,
+        filter: AlertFilter::default(),
+        sender: String::new(),
+        firing: 0,
+        problem: String::new(),
+        added_by: String::new(),
+        added: 0,
+    };
     let image = ImageRow {
         reference: String::new(),
         id: String::new(),
@@ -346,6 +360,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("SnapshotRow", fields(&snapshot)),
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
+        ("ReceiverRow", fields(&receiver)),
         ("TrustReport", fields(&trust)),
         ("TrustRow", fields(&trust.nodes[0])),
         ("VoterReport", fields(&voters)),
@@ -400,6 +415,7 @@ fn every_row_has_an_example() {
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("TrustReport", examples::<TrustReport>("TrustReport").len()),
         ("TrustRow", examples::<TrustRow>("TrustRow").len()),
+        ("ReceiverRow", examples::<ReceiverRow>("ReceiverRow").len()),
         ("VoterReport", examples::<VoterReport>("VoterReport").len()),
         ("VoterRow", examples::<VoterRow>("VoterRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
@@ -449,6 +465,9 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
             | Change::PolicyChanged { .. }
+            | Change::ReceiverAdded { .. }
+            | Change::ReceiverRemoved { .. }
+            | Change::ReceiverTested { .. }
             | Change::SigningKeyRotated { .. }
             | Change::VoterWished { .. }
             | Change::VotersForced { .. }
@@ -466,7 +485,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 33, "an example of each change");
+    assert_eq!(names.len(), 36, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -292,6 +292,16 @@ fn effect(
             let verb = if after.is_some() { "changed" } else { "removed" };
             Effect::new(A::PolicyChanged, format!("{verb} the policy of project {key}"))
         }
+        ("receivers", after) => {
+            let verb = match (before, after) {
+                (_, None) => "removed",
+                (None, Some(_)) => "added",
+                (Some(_), Some(_)) => "changed",
+            };
+            Effect::new(A::ReceiverChanged, format!("{verb} receiver {key} of alerts"))
+        }
+        // What nodes write of the alerts that they have sent.
+        ("alerts", _) => None,
         ("trust", Some(entry)) => {
             let text = match key.parse().ok()? {
                 TrustKey::Epoch(epoch) => format!("rotated the signing key (epoch {epoch})"),

@@ -5,6 +5,7 @@ mod files;
 mod find;
 mod policies;
 mod ports;
+mod receivers;
 pub(crate) mod revision;
 mod runs;
 #[cfg(test)]
@@ -19,7 +20,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vc_crdt::{
-    ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
+    ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, Receiver, RevocationKey, SealedFile,
     TokenRecord, View, VoterKey,
 };
 use vc_placement::{RULES, Rules, rebalance};
@@ -34,6 +35,7 @@ use crate::history;
 pub use error::MutationError;
 pub(crate) use files::mounted as mounted_files;
 pub use find::{FindError, find_node, find_service, find_services};
+pub use receivers::MAX_RECEIVERS;
 pub(crate) use runs::due_by_hand;
 pub use trust::NewSigningKey;
 
@@ -156,6 +158,20 @@ pub enum Mutation {
         /// What they may no longer use.
         policy: ProjectPolicy,
     },
+    /// Adds a receiver of alerts.
+    AddReceiver {
+        /// Its name.
+        name: Name,
+        /// What it is.
+        receiver: Box<Receiver>,
+    },
+    /// Removes a receiver of alerts.
+    RemoveReceiver {
+        /// Its name.
+        name: Name,
+    },
+    /// Replaces URLs of receivers by the same ones, sealed with another key.
+    ResealReceivers(BTreeMap<Name, SealedFile>),
     /// Puts a new signing key into effect.
     RotateTrust(Box<NewSigningKey>),
     /// Adds certificates of the signing key for nodes that it had none for.
@@ -228,6 +244,11 @@ impl Mutation {
             }
             _ => false,
         }
+    }
+
+    /// Returns whether members without the map of receivers cannot follow it.
+    pub(crate) fn needs_receivers(&self) -> bool {
+        matches!(self, Self::AddReceiver { .. })
     }
 
     /// Returns the cluster state after the mutation, and what it changes. Errors: the mutation is refused.
@@ -342,6 +363,14 @@ impl Mutation {
             }
             Self::DenyProject { project, policy } => {
                 vec![policies::deny(&mut state, project, policy)?]
+            }
+            Self::AddReceiver { name, receiver } => {
+                vec![receivers::add(&mut state, name, receiver)?]
+            }
+            Self::RemoveReceiver { name } => vec![receivers::remove(&mut state, name)?],
+            Self::ResealReceivers(urls) => {
+                receivers::reseal(&mut state, urls);
+                Vec::new()
             }
             Self::RotateTrust(new) => trust::rotate(view, &mut state, new, by, now)?,
             Self::Certify { key, certificates } => {

@@ -19,6 +19,7 @@ mod new_volumes;
 mod nodes;
 mod plan;
 mod projects;
+mod receivers;
 mod reports;
 mod roles;
 mod scope;

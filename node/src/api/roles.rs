@@ -90,7 +90,12 @@ fn needs(request: &Request) -> Needs {
         | Request::ForgetVolume { .. }
         | Request::MoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
-        Request::Tokens | Request::Audit(_) | Request::Adopt { .. } => (UserRole::Admin, false),
+        Request::Tokens
+        | Request::Audit(_)
+        | Request::Adopt { .. }
+        | Request::Receivers
+        // It names the node.
+        | Request::TestReceiver { .. } => (UserRole::Admin, false),
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
@@ -100,6 +105,8 @@ fn needs(request: &Request) -> Needs {
         | Request::SetVoter { .. }
         | Request::ForceVoters { .. }
         | Request::RevokeToken { .. }
+        | Request::AddReceiver { .. }
+        | Request::RemoveReceiver { .. }
         | Request::RevokeUser { .. } => (UserRole::Admin, true),
     };
     Needs { role, server }
@@ -225,6 +232,11 @@ mod tests {
             )
             .to_owned(),
             r#""tokens""#.to_owned(),
+            r#""receivers""#.to_owned(),
+            r#""add_receiver","name":"ops","target":{"type":"webhook","url":"http://127.0.0.1/"}"#
+                .to_owned(),
+            r#""remove_receiver","name":"ops""#.to_owned(),
+            r#""test_receiver","name":"ops""#.to_owned(),
             r#""set_voter","node":"n1","votes":true"#.to_owned(),
             r#""force_voters","nodes":["n1"]"#.to_owned(),
             r#""revoke_token","token":"a""#.to_owned(),

@@ -98,6 +98,10 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::CreateToken(_)
         | Request::Tokens
         | Request::Audit(_)
+        | Request::Receivers
+        | Request::AddReceiver { .. }
+        | Request::RemoveReceiver { .. }
+        | Request::TestReceiver { .. }
         | Request::AllowProject { .. }
         | Request::DenyProject { .. }
         | Request::RevokeToken { .. }
@@ -253,6 +257,10 @@ mod tests {
             | Request::CreateToken(_)
             | Request::Audit(_)
             | Request::Tokens
+            | Request::Receivers
+            | Request::AddReceiver { .. }
+            | Request::RemoveReceiver { .. }
+            | Request::TestReceiver { .. }
             | Request::AllowProject { .. }
             | Request::DenyProject { .. }
             | Request::RevokeToken { .. }

@@ -15,6 +15,7 @@ use super::plan::Planner;
 use super::services::DeployOptions;
 use super::volume_error::VolumeError;
 use super::{Cluster, adopt, roles, scope};
+use crate::alerts::AlertSender;
 use crate::audit::{Audit, AuditLogs};
 use crate::auth::User;
 use crate::events::Events;
@@ -60,6 +61,7 @@ pub struct ControlService {
     pub(crate) http: Http,
     pub(crate) volumes: Volumes,
     pub(crate) usages: Usages,
+    pub(crate) alerts: AlertSender,
 }
 
 impl ControlService {
@@ -306,6 +308,26 @@ impl ControlService {
             Request::DenyProject { project, policy } => {
                 self.cluster.mutate(user, Mutation::DenyProject { project, policy }).await
             }
+            Request::Receivers => Ok(self.receivers()),
+            Request::AddReceiver { name, target, format, filter } => {
+                self.add_receiver(user, name, (target, format, filter)).await
+            }
+            Request::RemoveReceiver { name } => {
+                self.cluster.mutate(user, Mutation::RemoveReceiver { name }).await
+            }
+            Request::TestReceiver { name } => match Self::receiver_sender(&view(), &name) {
+                Ok(at) if at == self.cluster.membership().node || user.via.is_some() => {
+                    keep_alive(frames, true, self.test_receiver(name)).await?
+                }
+                Ok(at) => {
+                    let unreachable =
+                        format!("{}, which sends to it, cannot be reached", view().name(at));
+                    let request = Request::TestReceiver { name };
+                    self.forwarder.forward_to(&[at], &unreachable, user, &request, frames).await?;
+                    return Ok(Next::Request);
+                }
+                Err(error) => Err(error),
+            },
             Request::RevokeToken { token, force } => {
                 let key = RevocationKey::Token(token);
                 self.cluster.mutate(user, Mutation::Revoke { key, force }).await

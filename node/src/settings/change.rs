@@ -78,6 +78,7 @@ impl Settings {
             Setting::Memory => self.memory.map(size),
             Setting::VolumeBandwidth => self.volume_bandwidth.map(size),
             Setting::Metrics => self.metrics.map(|it| it.to_string()),
+            Setting::AllowNotifyCommands => self.allow_notify_commands.then(|| "set".to_owned()),
             Setting::NoMdns => self.no_mdns.then(|| "set".to_owned()),
             Setting::NoConsole => self.no_console.then(|| "set".to_owned()),
         }

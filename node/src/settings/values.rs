@@ -79,6 +79,11 @@ pub struct Settings {
     #[arg(long, value_name = "IP:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
+    /// Let this node run the commands of receivers of alerts, as its own user. Admins of the cluster choose them, with 'vc notify
+    /// add NAME command'
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_notify_commands: bool,
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
@@ -109,6 +114,7 @@ pub enum Setting {
     Memory,
     VolumeBandwidth,
     Metrics,
+    AllowNotifyCommands,
     NoMdns,
     NoConsole,
 }
@@ -284,6 +290,7 @@ impl Settings {
                 Setting::Memory => kept.memory = None,
                 Setting::VolumeBandwidth => kept.volume_bandwidth = None,
                 Setting::Metrics => kept.metrics = None,
+                Setting::AllowNotifyCommands => kept.allow_notify_commands = false,
                 Setting::NoMdns => kept.no_mdns = false,
                 Setting::NoConsole => kept.no_console = false,
             }
@@ -303,6 +310,7 @@ impl Settings {
             memory: given.memory.or(kept.memory),
             volume_bandwidth: given.volume_bandwidth.or(kept.volume_bandwidth),
             metrics: given.metrics.or(kept.metrics),
+            allow_notify_commands: given.allow_notify_commands || kept.allow_notify_commands,
             no_mdns: given.no_mdns || kept.no_mdns,
             no_console: given.no_console || kept.no_console,
             unknown: kept.unknown,

@@ -256,6 +256,23 @@ pub enum Change {
         /// Display name of the node that has it.
         node_name: String,
     },
+    /// The receiver gets alerts from now on.
+    ReceiverAdded {
+        /// Its name.
+        receiver: Name,
+    },
+    /// The receiver gets no more alerts.
+    ReceiverRemoved {
+        /// Its name.
+        receiver: Name,
+    },
+    /// The receiver has confirmed a test alert.
+    ReceiverTested {
+        /// Its name.
+        receiver: Name,
+        /// Display name of the node that sent it, as it sends alerts.
+        node_name: String,
+    },
     /// The services of a project may use this without an admin from now on, and nothing else.
     PolicyChanged {
         /// The project.
@@ -373,6 +390,11 @@ impl fmt::Display for Change {
             }
             Self::PolicyChanged { project, allowed } => {
                 write!(f, "{project} may use {}", allowed.join(" "))
+            }
+            Self::ReceiverAdded { receiver } => write!(f, "{receiver} gets alerts from now on"),
+            Self::ReceiverRemoved { receiver } => write!(f, "{receiver} gets no more alerts"),
+            Self::ReceiverTested { receiver, node_name } => {
+                write!(f, "{receiver} has confirmed a test alert from {node_name}")
             }
             Self::Unknown => f.write_str("a change that this version does not know"),
         }

@@ -458,6 +458,33 @@ export interface ProjectRow {
   allowed: string[]
 }
 
+/** Which problems a receiver of alerts gets. */
+export interface AlertFilter {
+  /** Absent for all. */
+  kinds?: string[]
+  /** Absent for all. */
+  projects?: string[]
+  severity: 'info' | 'warning' | 'critical'
+}
+
+/** A receiver of alerts. */
+export interface ReceiverRow {
+  name: string
+  kind: 'webhook' | 'command'
+  /** The URL without what may be secret, or the command. */
+  target: string
+  format: 'json' | 'text' | 'slack' | 'discord'
+  filter: AlertFilter
+  /** Name of the node that sends to it; empty if none does. */
+  sender: string
+  /** How many alerts it has whose problems have not ended. */
+  firing: number
+  /** Why alerts do not reach it; empty if they do. */
+  problem: string
+  added_by: string
+  added: Millis
+}
+
 /** What deployers may let the services of a project use of their hosts. */
 export interface ProjectPolicy {
   privileged?: boolean
@@ -518,6 +545,15 @@ export type Request =
   | { op: 'clone_volume'; volume: string; snapshot: { epoch: number; number: number }; node: NodeId; to: string }
   | { op: 'adopt_volume'; volume: string; node: string; source: string }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
+  | { op: 'receivers' }
+  | {
+      op: 'add_receiver'
+      name: string
+      target: { type: 'webhook'; url: string } | { type: 'command'; command: string[] }
+      format?: ReceiverRow['format']
+      filter?: AlertFilter
+    }
+  | { op: 'remove_receiver' | 'test_receiver'; name: string }
   | { op: 'watch'; services: ServiceKey[] }
   | { op: 'events'; follow: boolean }
   | {
@@ -561,6 +597,8 @@ export type Change =
   | { change: 'volume_undeleted'; volume: string; node_name: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }
+  | { change: 'receiver_added' | 'receiver_removed'; receiver: string }
+  | { change: 'receiver_tested'; receiver: string; node_name: string }
   | { change: 'policy_changed'; project: string; allowed: string[] }
   | { change: 'files_sealed'; files: number }
   | { change: 'voter_wished'; node: string; node_name: string; votes: boolean | null }
@@ -583,6 +621,7 @@ export type Reply =
   | { reply: 'volumes'; value: VolumeRow[] }
   | { reply: 'snapshots'; value: SnapshotRow[] }
   | { reply: 'projects'; value: ProjectRow[] }
+  | { reply: 'receivers'; value: ReceiverRow[] }
   | { reply: 'nodes'; value: NodeRow[] }
   | { reply: 'status'; value: StatusReport }
   | { reply: 'token'; value: string }

@@ -57,6 +57,12 @@ export function changeLine(change: Change): string {
       return `token ${change.token} is revoked`
     case 'user_revoked':
       return `the tokens of ${change.user} are revoked`
+    case 'receiver_added':
+      return `${change.receiver} gets alerts from now on`
+    case 'receiver_removed':
+      return `${change.receiver} gets no more alerts`
+    case 'receiver_tested':
+      return `${change.receiver} has confirmed a test alert from ${change.node_name}`
     case 'policy_changed':
       return change.allowed.length > 0
         ? `${change.project} may use ${change.allowed.join(' ')}`
