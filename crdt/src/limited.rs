@@ -150,6 +150,7 @@ mod tests {
                     revision: 1,
                     updated: 1,
                     deployed_by: format!("of-{project}"),
+                    trace: None,
                 };
                 let slot: vc_protocol::Slot = format!("{key}.1").parse().expect("a slot");
                 let claim = Claim {
@@ -185,6 +186,7 @@ mod tests {
                     spec: ServiceSpec::default().into(),
                     deployed: 1,
                     deployed_by: format!("of-{project}"),
+                    trace: None,
                     complete: true,
                     failed: None,
                     rolled_back: false,

@@ -15,7 +15,9 @@ use vc_protocol::run::{DueRecord, RunRecord};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::volume::VolumeCopy;
-use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{
+    InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, TraceId, VolumeKey,
+};
 
 use crate::document::{Document, Edit};
 use crate::history::{VersionKey, VersionRecord};
@@ -40,6 +42,9 @@ pub struct ServiceRecord {
     pub updated: Millis,
     /// Name of the user that deployed it.
     pub deployed_by: String,
+    /// Names what follows from the deployment in the logs of all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceId>,
 }
 
 /// The cluster document: what users asked for.

@@ -568,6 +568,7 @@ mod tests {
             revision: 1,
             updated: 0,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let services = BTreeMap::from([(service.clone(), record.into())]);
         let cluster = ClusterState { services, ..ClusterState::default() };

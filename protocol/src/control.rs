@@ -18,7 +18,7 @@ use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent, ProjectPolicy};
 use crate::token::{NodeRole, UserLimits, UserRole};
 use crate::volume::SnapshotId;
-use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
+use crate::{ApiError, Millis, Name, NodeId, ServiceKey, TraceId, VolumeKey};
 
 pub use changes::Change;
 pub use files::{
@@ -56,6 +56,9 @@ pub enum Request {
         /// Name or id of the node whose directories new volumes begin with, where several nodes have them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data_from: Option<String>,
+        /// By which the logs of all nodes name what follows from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceId>,
     },
     /// Returns what [`Request::Deploy`] would change. Viewer; deployer with secrets, because the answer reveals whether they
     /// differ.

@@ -33,6 +33,7 @@ mod raw_api;
 mod secrets;
 mod settings;
 mod systemd;
+mod tracing;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;

@@ -465,6 +465,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
             | Change::PolicyChanged { .. }
+            | Change::Traced { .. }
             | Change::ReceiverAdded { .. }
             | Change::ReceiverRemoved { .. }
             | Change::ReceiverTested { .. }
@@ -485,7 +486,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 36, "an example of each change");
+    assert_eq!(names.len(), 37, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

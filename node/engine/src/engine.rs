@@ -607,6 +607,7 @@ impl Engine {
         for node in moved(&self.view, &view) {
             tracing::warn!(node = %node, name = view.name(node), "node is down");
         }
+        log_deployments(&self.view, &view);
         for &node in view.nodes.keys() {
             let vitals = self.vitals.entry(node).or_default();
             match view.up.contains(&node) {
@@ -651,5 +652,18 @@ impl Engine {
     /// Returns the cluster's id.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+}
+
+/// Logs the deployments that this node has learnt of, with the id that they were given.
+fn log_deployments(before: &View, after: &View) {
+    for (service, record) in &after.cluster.services {
+        let held = before.cluster.services.get(service);
+        if held.is_none_or(|held| held.revision != record.revision)
+            && let Some(trace) = record.trace
+        {
+            let (revision, by) = (record.revision, record.deployed_by.as_str());
+            tracing::info!(%trace, %service, revision, by, "deployment");
+        }
     }
 }

@@ -28,7 +28,7 @@ use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
 use vc_protocol::spec::{Deployment, NetworkMode, OnPartition, ProjectPolicy, ServiceMode};
-use vc_protocol::{Millis, Name, NodeId, ServiceKey, Supports, VolumeKey};
+use vc_protocol::{Millis, Name, NodeId, ServiceKey, Supports, TraceId, VolumeKey};
 
 use crate::history;
 
@@ -52,6 +52,8 @@ pub enum Mutation {
         files: BTreeMap<FileKey, SealedFile>,
         /// The projects that the user may see; `None` for all.
         projects: Option<BTreeSet<Name>>,
+        /// Names what follows in the logs of all nodes.
+        trace: Option<TraceId>,
     },
     /// Sets the number of replicas.
     Scale {
@@ -260,8 +262,13 @@ impl Mutation {
     ) -> Result<(ClusterState, Vec<Change>), MutationError> {
         let mut state = view.cluster.clone();
         let changes = match self {
-            Self::Deploy { deployments, files, projects } => {
+            Self::Deploy { deployments, files, projects, trace } => {
                 let changes = deploy(view, &mut state, deployments, files, by, now)?;
+                for service in changes.iter().filter_map(deployed) {
+                    if let Some(record) = state.services.get_mut(service) {
+                        record.trace = *trace;
+                    }
+                }
                 // After all of them: one service may release a port that another takes.
                 for Deployment { service, spec, .. } in deployments {
                     ports::check(&state, service, &spec.ports, projects.as_ref())?;
@@ -499,6 +506,16 @@ fn deploy(
         return Err(MutationError::DeploymentTooLarge { bytes });
     }
     Ok(changes)
+}
+
+/// Returns the service that a change puts in place.
+fn deployed(change: &Change) -> Option<&ServiceKey> {
+    match change {
+        Change::Created { service }
+        | Change::Updated { service, .. }
+        | Change::Redeployed { service } => Some(service),
+        _ => None,
+    }
 }
 
 /// Errors: a node that is up does not know what all nodes have to know of the service: where its data is, which slots it has, or where

@@ -349,6 +349,7 @@ mod tests {
             revision: 1,
             updated: 1,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let mut cluster = ClusterState::default();
         cluster.services.insert("shop/db".parse().expect("a service"), record.into());

@@ -150,7 +150,8 @@ mod tests {
             spec.container.image = image.to_owned();
             let deployed_by = "ada".to_owned();
             let (spec, previous) = (spec.into(), None);
-            let record = ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by };
+            let record =
+                ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by, trace: None };
             cluster.services.insert(key.parse().expect("a service"), record.into());
         }
         for (reference, projects) in [

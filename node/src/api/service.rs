@@ -4,11 +4,12 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use vc_crdt::RevocationKey;
 use vc_engine::{Mutation, find_service};
 use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Reply, Request};
-use vc_protocol::{ApiError, ErrorCode};
+use vc_protocol::{ApiError, ErrorCode, TraceId};
 
 use super::forward::Forwarder;
 use super::plan::Planner;
@@ -33,6 +34,14 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// How often a client that waits for an answer is sent a frame.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Returns the id by which the logs of all nodes name what a request causes.
+fn trace_of(request: &Request) -> Option<TraceId> {
+    match request {
+        Request::Deploy { trace, .. } => *trace,
+        _ => None,
+    }
+}
 
 /// What follows a request on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -93,7 +102,12 @@ impl ControlService {
                 first();
             }
             user.quota.acquire().await;
-            match self.answer(user, request, frames).await {
+            let span = tracing::info_span!(
+                "request",
+                op = roles::name(&request),
+                trace = trace_of(&request).map(tracing::field::display),
+            );
+            match self.answer(user, request, frames).instrument(span).await {
                 Ok(Next::Request) => {}
                 Ok(next) => return next,
                 Err(error) => {
@@ -213,9 +227,10 @@ impl ControlService {
                 keep_alive(frames, pull, self.diff(user, deployments, &files, &options)).await?
             }
             Request::Compose { text, project } => self.compose(user, text, project).await,
-            Request::Deploy { deployments, files, pull, force, data_from } => {
+            Request::Deploy { deployments, files, pull, force, data_from, trace } => {
                 let options = DeployOptions { pull, force, data_from };
-                keep_alive(frames, pull, self.deploy(user, deployments, &files, &options)).await?
+                let deployed = self.deploy(user, deployments, &files, &options, trace);
+                keep_alive(frames, pull, deployed).await?
             }
             Request::Scale { service, replicas, force } => {
                 self.scale(user, service, replicas, force).await

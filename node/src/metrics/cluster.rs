@@ -222,6 +222,7 @@ mod tests {
             revision: 1,
             updated: 1,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         cluster.services.insert("shop/web".parse().expect("a service"), record.into());
         let view = vc_crdt::View::from_states(cluster, nodes, &vc_crdt::KnownVersions::default());

@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, NodeId, ServiceKey, Slot, VolumeKey};
+use crate::{Name, NodeId, ServiceKey, Slot, TraceId, VolumeKey};
 
 /// One thing that a command changed, or left as it is. [`Display`](fmt::Display) gives the line for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -256,6 +256,11 @@ pub enum Change {
         /// Display name of the node that has it.
         node_name: String,
     },
+    /// What follows from a deployment has this id in the logs of all nodes.
+    Traced {
+        /// The id.
+        trace: TraceId,
+    },
     /// The receiver gets alerts from now on.
     ReceiverAdded {
         /// Its name.
@@ -391,6 +396,7 @@ impl fmt::Display for Change {
             Self::PolicyChanged { project, allowed } => {
                 write!(f, "{project} may use {}", allowed.join(" "))
             }
+            Self::Traced { trace } => write!(f, "the logs of all nodes name it {trace}"),
             Self::ReceiverAdded { receiver } => write!(f, "{receiver} gets alerts from now on"),
             Self::ReceiverRemoved { receiver } => write!(f, "{receiver} gets no more alerts"),
             Self::ReceiverTested { receiver, node_name } => {

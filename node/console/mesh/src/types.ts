@@ -533,7 +533,15 @@ export type Request =
   | { op: 'scale'; service: string; replicas: number }
   | { op: 'rebalance'; apply: boolean }
   | { op: 'plan'; deployments: Deployment[] }
-  | { op: 'diff' | 'deploy'; deployments: Deployment[]; files: FileContent[]; pull?: boolean; force?: boolean }
+  | {
+      op: 'diff' | 'deploy'
+      deployments: Deployment[]
+      files: FileContent[]
+      pull?: boolean
+      force?: boolean
+      /** 32 hexadecimal digits by which the logs of all nodes name what follows; of `deploy` alone. */
+      trace?: string
+    }
   | { op: 'compose'; text: string; project: string | null }
   | { op: 'drain'; node: string; drain: boolean }
   | { op: 'leave'; node: string; force: boolean }
@@ -597,6 +605,7 @@ export type Change =
   | { change: 'volume_undeleted'; volume: string; node_name: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }
+  | { change: 'traced'; trace: string }
   | { change: 'receiver_added' | 'receiver_removed'; receiver: string }
   | { change: 'receiver_tested'; receiver: string; node_name: string }
   | { change: 'policy_changed'; project: string; allowed: string[] }

@@ -57,6 +57,8 @@ export function changeLine(change: Change): string {
       return `token ${change.token} is revoked`
     case 'user_revoked':
       return `the tokens of ${change.user} are revoked`
+    case 'traced':
+      return `the logs of all nodes name it ${change.trace}`
     case 'receiver_added':
       return `${change.receiver} gets alerts from now on`
     case 'receiver_removed':

@@ -51,6 +51,7 @@ fn service(state: &mut ClusterState, edit: impl Fn(&mut ServiceSpec)) {
         revision: state.services.len() as u64,
         updated: 0,
         deployed_by: "ann".to_owned(),
+        trace: None,
     };
     state.services.insert(key, record.into());
 }
@@ -147,6 +148,7 @@ fn a_rollback_to_an_older_version_is_told_as_one() {
                     spec: held.spec.clone(),
                     deployed: 1,
                     deployed_by: "ann".to_owned(),
+                    trace: None,
                     complete: true,
                     failed: None,
                     rolled_back: by_rollback,

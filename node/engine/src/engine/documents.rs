@@ -212,11 +212,15 @@ impl Engine {
         if self.view.trust.epoch() > 0 && self.replica.own_certificate().is_none() {
             return Err(MutationError::NotCertified);
         }
+        let trace = match mutation {
+            Mutation::Deploy { trace, .. } => *trace,
+            _ => None,
+        };
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
         let name = by.name.clone();
         let change = self.write_cluster(&wanted, Some(by))?;
         for change in &changes {
-            tracing::info!(by = name, %change, "command");
+            tracing::info!(trace = trace.map(tracing::field::display), by = name, %change, "command");
         }
         self.dirty |= change.is_some();
         self.pending.replaced.extend(self.replica.take_dropped());
