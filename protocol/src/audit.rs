@@ -39,6 +39,8 @@ pub enum AuditAction {
     FileDeleted,
     /// An image was pushed.
     ImagePushed,
+    /// The reference of an image was removed.
+    ImageRemoved,
     /// A volume and its data were removed.
     VolumeRemoved,
     /// A volume was forgotten; its data stays.

@@ -25,12 +25,12 @@ pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    BatchedLine, ComposeProject, EventLevel, EventRow, HostPort, ImageRow, InstanceRow, JobRow,
-    LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
-    PlanReport, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow,
-    RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport,
-    TokenRow, TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow,
-    VoterReport, VoterRow,
+    BatchedLine, ComposeProject, DiskUsageRow, EventLevel, EventRow, HostPort, ImageRow,
+    InstanceRow, JobRow, LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow,
+    NodeStatus, PlacementRow, PlanReport, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState,
+    Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind,
+    SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow,
+    VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -187,6 +187,17 @@ pub enum Request {
     },
     /// Lists the images in the cluster. Viewer.
     Images,
+    /// Forgets references of pushed images that no service needs, nor a version that it can return to. Nodes delete the content in time.
+    /// Deployer.
+    RemoveImages {
+        /// The references, as [`Request::Images`] lists them.
+        references: Vec<String>,
+    },
+    /// As [`Request::RemoveImages`] for all references that nothing needs and that were pushed more than an hour ago. Deployer.
+    PruneImages {
+        /// `false` for a dry run, which answers [`Reply::Images`].
+        apply: bool,
+    },
     /// Uploads an image, which follows on the stream. Deployer.
     PushImage(ImagePush),
     /// Uploads the directory with which a volume begins that no node has yet, or that is to replace what it has. After
@@ -348,6 +359,11 @@ pub enum Request {
     },
     /// Lists nodes, including those that left. Viewer.
     Nodes,
+    /// Returns what the data of a node takes on its disk. [`Reply::KeepAlive`] may precede the answer. Viewer.
+    DiskUsage {
+        /// The node.
+        node: NodeId,
+    },
     /// Returns a summary of the cluster. Viewer.
     Status,
     /// Returns services with their instances, now and whenever they change. Viewer.
@@ -626,6 +642,8 @@ pub enum Reply {
     Tokens(Vec<TokenRow>),
     /// The answer to [`Request::Trust`].
     Trust(TrustReport),
+    /// The answer to [`Request::DiskUsage`].
+    DiskUsage(Vec<DiskUsageRow>),
     /// The answer to [`Request::Receivers`].
     Receivers(Vec<ReceiverRow>),
     /// The answer to [`Request::Voters`].

@@ -22,6 +22,7 @@ mod duplicates;
 mod durability;
 mod events;
 mod hostile;
+mod housekeeping;
 mod jobs;
 mod join;
 mod logging;

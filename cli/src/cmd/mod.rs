@@ -32,6 +32,7 @@ mod scale;
 mod services;
 mod stats;
 mod status;
+mod system;
 mod target;
 mod token;
 mod top;
@@ -134,8 +135,10 @@ pub(crate) enum Command {
     Project(projects::Args),
     /// List and remove named volumes
     Volume(volume::Args),
-    /// Push images to the cluster and list them
+    /// Push images to the cluster, list and remove them
     Image(image::Args),
+    /// Show what the data of nodes takes on their disks
+    System(system::Args),
     /// Open the console in a browser
     Console(console::Args),
     /// Create tokens for nodes and users
@@ -187,6 +190,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Project(args) => args.run(app).await,
         Command::Volume(args) => args.run(app).await,
         Command::Image(args) => args.run(app).await,
+        Command::System(args) => args.run(app).await,
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Trust(args) => args.run(app).await,
@@ -275,7 +279,11 @@ mod tests {
             "vc stats shop/web db.2 --node attic --no-stream --output json",
             "vc image push web:1 worker:1 --docker-host unix:///run/docker.sock",
             "vc image ls",
+            "vc image rm web:1 worker:1",
+            "vc image prune --dry-run",
+            "vc image prune -y",
             "vc services",
+            "vc system df --node attic",
             "vc notify ls",
             "vc notify add ops webhook http://10.0.0.9/x --kind disk --kind volume-lag --severity critical",
             "vc notify add chat webhook --url-file - --format slack --project shop",
@@ -339,6 +347,7 @@ mod tests {
             "vc voters add attic --no-wait --timeout 1s",
             "vc image",
             "vc image push",
+            "vc image rm",
             "vc logs web --replica 0",
             "vc token create",
             "vc token create --node --user ada",

@@ -6,9 +6,10 @@ use comfy_table::{Cell, Color};
 use vc_protocol::alert::AlertFilter;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, NodeStatus,
-    ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Rollout, RolloutState, ServiceRow,
-    SnapshotRow, TokenRow, TrustReport, VersionRow, VersionState, VolumeRow, VoterReport,
+    DiskUsageRow, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines,
+    NodeRow, NodeStatus, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Rollout, RolloutState,
+    ServiceRow, SnapshotRow, TokenRow, TrustReport, VersionRow, VersionState, VolumeRow,
+    VoterReport,
 };
 
 use super::Style;
@@ -346,6 +347,20 @@ pub(crate) fn projects(rows: &[ProjectRow], style: Style) -> String {
         .iter()
         .map(|row| vec![text(&row.project), number(row.services), text(row.allowed.join(" "))]);
     table(&["PROJECT", "SERVICES", "MAY USE"], cells, style)
+}
+
+/// Renders `vc system df`.
+pub(crate) fn disk_usage(rows: &[DiskUsageRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        vec![
+            text(&row.node_name),
+            text(&row.kind),
+            number(bytes(row.bytes)),
+            number(bytes(row.reclaimable)),
+            text(&row.hint),
+        ]
+    });
+    table(&["NODE", "WHAT", "SIZE", "RECLAIMABLE", "BY"], cells, style)
 }
 
 /// Renders `vc notify ls`.

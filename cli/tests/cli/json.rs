@@ -8,11 +8,11 @@ use serde_json::Value;
 use vc_protocol::alert::{AlertFilter, AlertFormat};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    Change, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, JobRow, LogRow, LogStream,
-    LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReceiverRow,
-    ReplicaRow, ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail, ServiceDiff,
-    ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow,
-    UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow,
+    Change, DiskUsageRow, EventLevel, EventRow, FileCount, ImageRow, InstanceRow, JobRow, LogRow,
+    LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow,
+    ReceiverRow, ReplicaRow, ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail,
+    ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport,
+    TrustRow, UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow,
     VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
@@ -249,6 +249,14 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     };
     let project =
         ProjectRow { project: "shop".parse().expect("a name"), services: 1, allowed: vec![] };
+    let usage = DiskUsageRow {
+        node: node_id(1),
+        node_name: String::new(),
+        kind: String::new(),
+        bytes: 0,
+        reclaimable: 0,
+        hint: String::new(),
+    };
     let receiver = ReceiverRow {
         name: "ops".parse().expect("a name"),
         kind: String::new(),
@@ -361,6 +369,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
         ("ReceiverRow", fields(&receiver)),
+        ("DiskUsageRow", fields(&usage)),
         ("TrustReport", fields(&trust)),
         ("TrustRow", fields(&trust.nodes[0])),
         ("VoterReport", fields(&voters)),
@@ -415,6 +424,7 @@ fn every_row_has_an_example() {
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("TrustReport", examples::<TrustReport>("TrustReport").len()),
         ("TrustRow", examples::<TrustRow>("TrustRow").len()),
+        ("DiskUsageRow", examples::<DiskUsageRow>("DiskUsageRow").len()),
         ("ReceiverRow", examples::<ReceiverRow>("ReceiverRow").len()),
         ("VoterReport", examples::<VoterReport>("VoterReport").len()),
         ("VoterRow", examples::<VoterRow>("VoterRow").len()),
@@ -454,6 +464,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::Adopted { .. }
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
+            | Change::ImageRemoved { .. }
             | Change::VolumeRemoved { .. }
             | Change::VolumeForgotten { .. }
             | Change::SnapshotTaken { .. }
@@ -486,7 +497,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 37, "an example of each change");
+    assert_eq!(names.len(), 38, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -252,6 +252,7 @@ fn effect(
             let id: String = image.id.chars().take(19).collect();
             Effect::new(A::ImagePushed, format!("pushed image {key} ({id})"))
         }
+        ("images", None) => Effect::new(A::ImageRemoved, format!("removed image {key}")),
         ("tombstones", Some(tombstone)) => {
             let Tombstone { forgotten, .. } = read(tombstone)?;
             let (action, verb) = match forgotten {
@@ -344,11 +345,7 @@ fn effect(
             VoterKey::Set(_) => None,
         },
         // Certificates of earlier signing keys, moves that are done, and tokens that have expired, are forgotten.
-        (
-            "scale" | "moves" | "images" | "tombstones" | "tokens" | "revocations" | "joins"
-            | "trust",
-            None,
-        )
+        ("scale" | "moves" | "tombstones" | "tokens" | "revocations" | "joins" | "trust", None)
         | ("left", None) => None,
         _ => {
             let verb = if after.is_some() { "wrote" } else { "removed" };

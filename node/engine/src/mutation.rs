@@ -3,6 +3,7 @@
 mod error;
 mod files;
 mod find;
+mod images;
 mod policies;
 mod ports;
 mod receivers;
@@ -74,6 +75,11 @@ pub enum Mutation {
         size: u64,
         /// The projects for whose services alone the reference means it; `None` for all.
         projects: Option<BTreeSet<Name>>,
+    },
+    /// Forgets references of pushed images.
+    RemoveImages {
+        /// Canonical references.
+        references: BTreeSet<String>,
     },
     /// Drains a node, or ends the drain.
     Drain {
@@ -307,6 +313,7 @@ impl Mutation {
                     _ => Change::ImagePushed { reference, id },
                 }]
             }
+            Self::RemoveImages { references } => images::remove(&mut state, references)?,
             Self::Drain { node, drain } => {
                 let node = find_node(view, node)?;
                 let node_name = view.name(node);

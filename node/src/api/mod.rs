@@ -9,6 +9,7 @@ mod adopt;
 mod cluster;
 mod compose;
 mod directories;
+mod disk_usage;
 mod events;
 mod forward;
 mod images;

@@ -50,6 +50,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Usage { .. }
         | Request::Nodes
         | Request::Status
+        | Request::DiskUsage { .. }
         | Request::Watch { .. }
         | Request::Live
         | Request::Events(_)
@@ -85,6 +86,8 @@ fn needs(request: &Request) -> Needs {
         | Request::RollbackTo { .. }
         | Request::Rebalance { .. }
         | Request::PushImage(_)
+        | Request::RemoveImages { .. }
+        | Request::PruneImages { .. }
         | Request::UploadVolume { .. }
         | Request::RemoveVolume { .. }
         | Request::ForgetVolume { .. }
@@ -169,6 +172,7 @@ mod tests {
             r#""runs","service":"web""#.to_owned(),
             r#""nodes""#.to_owned(),
             r#""status""#.to_owned(),
+            format!(r#""disk_usage","node":"{NODE}""#),
             r#""watch","services":[]"#.to_owned(),
             r#""logs","service":"web","replica":null,"follow":false,"tail":null,"since":null"#
                 .to_owned(),
@@ -192,6 +196,8 @@ mod tests {
             r#""remove","service":"web""#.to_owned(),
             r#""rollback_to","service":"web","version":2"#.to_owned(),
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
+            r#""remove_images","references":["web:1"]"#.to_owned(),
+            r#""prune_images","apply":true"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
             r#""snapshot_volume","volume":"shop/data""#.to_owned(),
             r#""forget_volume","volume":"shop/data""#.to_owned(),

@@ -98,6 +98,9 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::CreateToken(_)
         | Request::Tokens
         | Request::Audit(_)
+        | Request::DiskUsage { .. }
+        | Request::RemoveImages { .. }
+        | Request::PruneImages { .. }
         | Request::Receivers
         | Request::AddReceiver { .. }
         | Request::RemoveReceiver { .. }
@@ -257,6 +260,9 @@ mod tests {
             | Request::CreateToken(_)
             | Request::Audit(_)
             | Request::Tokens
+            | Request::DiskUsage { .. }
+            | Request::RemoveImages { .. }
+            | Request::PruneImages { .. }
             | Request::Receivers
             | Request::AddReceiver { .. }
             | Request::RemoveReceiver { .. }

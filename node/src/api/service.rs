@@ -249,6 +249,7 @@ impl ControlService {
                 self.cluster.mutate(user, Mutation::Remove(service)).await
             }
             Request::Rebalance { apply } => self.rebalance(user, apply).await,
+            Request::DiskUsage { .. } => keep_alive(frames, true, self.disk_usage()).await?,
             Request::Nodes => Ok(self.nodes()),
             Request::Status => Ok(self.status(user)),
             Request::Drain { node, drain } => {
@@ -271,6 +272,8 @@ impl ControlService {
                 Err(error) => Err(error),
             },
             Request::Images => Ok(self.images(user).await),
+            Request::RemoveImages { references } => self.remove_images(user, &references).await,
+            Request::PruneImages { apply } => self.prune_images(user, apply).await,
             Request::Volumes => Ok(self.volumes(user)),
             Request::Snapshots { volume, .. } => self.snapshots(volume).await,
             Request::UndeleteVolume { volume, .. } => self.undelete(user, volume).await,

@@ -190,6 +190,13 @@ pub enum Change {
         /// The image's id, `sha256:…`.
         id: String,
     },
+    /// The reference is forgotten; nodes delete the image in time, if nothing needs it.
+    ImageRemoved {
+        /// Canonical reference.
+        reference: String,
+        /// The image's id, `sha256:…`.
+        id: String,
+    },
     /// The volume and its data are removed.
     VolumeRemoved {
         /// The volume.
@@ -366,6 +373,7 @@ impl fmt::Display for Change {
             }
             Self::FilesSealed { files } => write!(f, "{files} secrets and configs sealed again"),
             Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
+            Self::ImageRemoved { reference, .. } => write!(f, "{reference} removed"),
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRestored { volume, from, snapshot } => {
                 write!(f, "volume {volume} restored from {from}, as snapshot {snapshot}")

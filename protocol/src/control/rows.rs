@@ -708,6 +708,23 @@ impl NodeRow {
     }
 }
 
+/// What of the disk of a node something takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsageRow {
+    /// The node.
+    pub node: NodeId,
+    /// Display name of the node.
+    pub node_name: String,
+    /// `images`, `volumes`, `snapshots`, `trash`, `instances`, `logs` or `documents`.
+    pub kind: String,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// How many of these can be freed without a loss of data.
+    pub reclaimable: u64,
+    /// What frees them, or when they are freed; empty if nothing does.
+    pub hint: String,
+}
+
 /// A receiver of alerts.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct ReceiverRow {

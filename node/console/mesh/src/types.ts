@@ -458,6 +458,18 @@ export interface ProjectRow {
   allowed: string[]
 }
 
+/** What of the disk of a node something takes. */
+export interface DiskUsageRow {
+  node: NodeId
+  node_name: string
+  kind: string
+  bytes: number
+  /** How many of these can be freed without a loss of data. */
+  reclaimable: number
+  /** What frees them, or when they are freed. */
+  hint: string
+}
+
 /** Which problems a receiver of alerts gets. */
 export interface AlertFilter {
   /** Absent for all. */
@@ -553,6 +565,9 @@ export type Request =
   | { op: 'clone_volume'; volume: string; snapshot: { epoch: number; number: number }; node: NodeId; to: string }
   | { op: 'adopt_volume'; volume: string; node: string; source: string }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
+  | { op: 'disk_usage'; node: NodeId }
+  | { op: 'remove_images'; references: string[] }
+  | { op: 'prune_images'; apply: boolean }
   | { op: 'receivers' }
   | {
       op: 'add_receiver'
@@ -586,7 +601,7 @@ export type Change =
   | { change: 'drained'; node: string; node_name: string }
   | { change: 'undrained'; node: string; node_name: string; unchanged?: boolean }
   | { change: 'left'; node: string; node_name: string; knows_key?: true; volumes?: string[]; majority_lost?: true }
-  | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
+  | { change: 'image_pushed' | 'image_unchanged' | 'image_removed'; reference: string; id: string }
   | {
       change: 'adopted'
       node: string
@@ -630,6 +645,7 @@ export type Reply =
   | { reply: 'volumes'; value: VolumeRow[] }
   | { reply: 'snapshots'; value: SnapshotRow[] }
   | { reply: 'projects'; value: ProjectRow[] }
+  | { reply: 'disk_usage'; value: DiskUsageRow[] }
   | { reply: 'receivers'; value: ReceiverRow[] }
   | { reply: 'nodes'; value: NodeRow[] }
   | { reply: 'status'; value: StatusReport }

@@ -35,6 +35,8 @@ export function changeLine(change: Change): string {
       )
     case 'image_pushed':
       return `${change.reference} pushed`
+    case 'image_removed':
+      return `${change.reference} removed`
     case 'image_unchanged':
       return `${change.reference} unchanged`
     case 'volume_restored':

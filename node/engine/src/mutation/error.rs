@@ -170,6 +170,20 @@ pub enum MutationError {
         /// What was to be denied.
         words: String,
     },
+    /// No image was pushed under this reference.
+    #[error("no image was pushed as {reference}")]
+    NoImage {
+        /// The canonical reference.
+        reference: String,
+    },
+    /// A service needs the image, or a version that it can return to.
+    #[error(
+        "the image {reference} is needed by a service, or by an earlier version that it can return to"
+    )]
+    ImageInUse {
+        /// The canonical reference.
+        reference: String,
+    },
     /// A receiver of alerts has this name.
     #[error("there is a receiver {name} already")]
     ReceiverExists {
@@ -307,6 +321,7 @@ impl MutationError {
             | Self::NoVolume(_)
             | Self::NoToken(_)
             | Self::NoReceiver { .. }
+            | Self::NoImage { .. }
             | Self::NoVersion { .. } => ErrorCode::NotFound,
             Self::NothingToDeploy
             | Self::SpecTooLarge { .. }
@@ -328,6 +343,7 @@ impl MutationError {
             | Self::VolumeStays { .. }
             | Self::TokenUsed { .. }
             | Self::NotAllowed { .. }
+            | Self::ImageInUse { .. }
             | Self::ReceiverExists { .. }
             | Self::TooManyReceivers
             | Self::LastAdmin
@@ -369,6 +385,10 @@ impl MutationError {
             Self::NodeVotes { node } => format!("run 'vc voters remove {node}' first"),
             Self::VotersDown { .. } => "name nodes that are up; see 'vc voters'".to_owned(),
             Self::NotAllowed { .. } => "see 'vc project ls'".to_owned(),
+            Self::NoImage { .. } => "see 'vc image ls'".to_owned(),
+            Self::ImageInUse { .. } => {
+                "see 'vc image ls' and 'vc history SERVICE'; remove the service first with 'vc rm'".to_owned()
+            }
             Self::NoReceiver { .. } => "see 'vc notify ls'".to_owned(),
             Self::ReceiverExists { name } => {
                 format!("take another name, or remove it first with 'vc notify rm {name}'")
