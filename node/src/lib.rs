@@ -53,6 +53,7 @@ mod setup;
 mod snapshot;
 mod socket_holder;
 mod trust;
+mod uninstall;
 mod usage;
 mod volumes;
 mod watchdog;

@@ -29,6 +29,7 @@ mod preparation;
 mod prometheus;
 mod restarts;
 mod secrets;
+mod uninstall;
 mod updates;
 mod uploads;
 mod volume_archives;
