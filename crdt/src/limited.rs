@@ -186,7 +186,6 @@ mod tests {
                     spec: ServiceSpec::default().into(),
                     deployed: 1,
                     deployed_by: format!("of-{project}"),
-                    trace: None,
                     complete: true,
                     failed: None,
                     rolled_back: false,

@@ -411,8 +411,7 @@ pub enum Request {
     },
     /// Lists the receivers of alerts. Admin.
     Receivers,
-    /// Adds a receiver of alerts. Admin, whose token is not limited to projects: nodes will send requests to any address that it names,
-    /// or run a command.
+    /// Adds a receiver of alerts. Admin: nodes will send requests to any address that it names, or run a command.
     AddReceiver {
         /// Its name.
         name: Name,

@@ -9,8 +9,7 @@ fn each_node_says_what_its_data_takes() {
     for node in ["n1", "n2"] {
         let of_node = rows.iter().filter(|row| row["node_name"] == node);
         let kinds: Vec<&str> = of_node.filter_map(|row| row["kind"].as_str()).collect();
-        let all =
-            ["images", "volumes", "trash", "snapshots", "instances", "logs", "documents"];
+        let all = ["images", "volumes", "trash", "snapshots", "instances", "logs", "documents"];
         assert_eq!(kinds, all, "{node}");
     }
     let documents = rows.iter().filter(|row| row["kind"] == "documents");

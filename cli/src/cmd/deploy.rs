@@ -157,7 +157,9 @@ impl Args {
                 false => session.change(&deploy).await?,
             };
             warn(&project);
-            let traced = trace.filter(|_| app.out.is_json()).map(|trace| Change::Traced { trace });
+            let is_change = |change: &Change| !matches!(change, Change::Unchanged { .. });
+            let is_traced = app.out.is_json() && changes.iter().any(is_change);
+            let traced = trace.filter(|_| is_traced).map(|trace| Change::Traced { trace });
             let changes: Vec<Change> = changes.into_iter().chain(traced).collect();
             if !(self.wait.wait && app.out.is_json()) {
                 app.out.changes(&changes)?;

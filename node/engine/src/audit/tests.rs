@@ -148,7 +148,6 @@ fn a_rollback_to_an_older_version_is_told_as_one() {
                     spec: held.spec.clone(),
                     deployed: 1,
                     deployed_by: "ann".to_owned(),
-                    trace: None,
                     complete: true,
                     failed: None,
                     rolled_back: by_rollback,
