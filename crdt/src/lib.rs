@@ -19,6 +19,7 @@ pub mod liveness;
 mod membership;
 mod progress;
 mod received;
+mod receivers;
 mod replica;
 mod runs;
 mod schema;
@@ -34,6 +35,7 @@ pub use held::Held;
 pub use history::{ParseVersionKeyError, VersionKey, VersionRecord};
 pub use known::KnownVersions;
 pub use received::{EntryError, Received, Rejected, UnreadableEntry};
+pub use receivers::{AlertKey, AlertRecord, ParseAlertKeyError, Receiver, ReceiverTarget};
 pub use replica::{Loaded, NewGeneration, Replica};
 pub use runs::{Run, Runs};
 pub use state::{

@@ -56,6 +56,8 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
         projects: policies,
         trust: _,
         voters: _,
+        receivers,
+        alerts,
         history,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
@@ -70,6 +72,8 @@ fn cluster(state: &mut ClusterState, projects: &BTreeSet<Name>) {
     tokens.clear();
     revocations.clear();
     joins.clear();
+    receivers.clear();
+    alerts.clear();
     policies.retain(|project, _| projects.contains(project));
     Arc::make_mut(history).retain(|key, _| of(&key.service));
 }
@@ -89,12 +93,14 @@ fn node(state: &mut NodeState, projects: &BTreeSet<Name>) {
         runs,
         due,
         ports: _,
+        unsent_alerts,
         unreachable: _,
         silent: _,
         observed: _,
         restarting: _,
     } = state;
     let of = |service: &ServiceKey| projects.contains(&service.project);
+    unsent_alerts.clear();
     holds.services.retain(of);
     faults.services.retain(|key, _| of(key));
     for left in orphans.values_mut() {
@@ -144,6 +150,7 @@ mod tests {
                     revision: 1,
                     updated: 1,
                     deployed_by: format!("of-{project}"),
+                    trace: None,
                 };
                 let slot: vc_protocol::Slot = format!("{key}.1").parse().expect("a slot");
                 let claim = Claim {

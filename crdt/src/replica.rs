@@ -21,7 +21,7 @@ use crate::known::KnownVersions;
 use crate::membership::Membership;
 use crate::progress::Progress;
 use crate::received::{Received, Rejected, UnreadableEntry};
-use crate::schema::{AUTHORITY, HISTORY, RUNS, TOKENS, VOTERS};
+use crate::schema::{ALERTS, AUTHORITY, HISTORY, RUNS, TOKENS, VOTERS};
 use crate::state::{ClusterState, NodeState};
 use crate::trust::Trust;
 
@@ -323,6 +323,11 @@ impl Replica {
     /// Returns whether the cluster document has the map of voters.
     pub fn has_voters(&self) -> bool {
         self.schema() >= VOTERS
+    }
+
+    /// Returns whether the cluster document has the maps of receivers of alerts.
+    pub fn has_receivers(&self) -> bool {
+        self.cluster.present().version() >= ALERTS
     }
 
     /// Returns what this version knows.

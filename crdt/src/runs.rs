@@ -207,6 +207,7 @@ mod tests {
             revision: 1,
             updated: NOW,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let mut cluster = ClusterState::default();
         cluster.services.insert(service.clone(), record.into());

@@ -33,6 +33,11 @@ pub(crate) const CLUSTER: Schema = Schema(&[
         maps: &["voters"],
         bytes: Some(include_bytes!("schema/cluster-5.change")),
     },
+    SchemaChange {
+        version: ALERTS,
+        maps: &["receivers", "alerts"],
+        bytes: Some(include_bytes!("schema/cluster-6.change")),
+    },
 ]);
 
 /// The version that has the maps of tokens and revocations.
@@ -46,6 +51,9 @@ pub(crate) const HISTORY: u32 = 4;
 
 /// The version that has the map of the voters that grant leases.
 pub(crate) const VOTERS: u32 = 5;
+
+/// The version that has the maps of receivers of alerts, and of what was sent to them.
+pub(crate) const ALERTS: u32 = 7;
 
 /// The node documents.
 pub(crate) const NODE: Schema = Schema(&[
@@ -80,7 +88,7 @@ pub(crate) mod tests {
         bytes: Some(include_bytes!("schema/test-2.change")),
     };
     /// The version of a schema that is not released.
-    pub(crate) const NEXT: u32 = RUNS + 1;
+    pub(crate) const NEXT: u32 = ALERTS + 1;
 
     /// A kind of document that a newer version has given a second map.
     pub(crate) const NEWER: Schema = Schema(&[FIRST, SECOND]);

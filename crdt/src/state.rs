@@ -15,11 +15,14 @@ use vc_protocol::run::{DueRecord, RunRecord};
 use vc_protocol::spec::{FileId, FileKind, ProjectPolicy, ServiceSpec};
 use vc_protocol::token::{Scope, UserLimits};
 use vc_protocol::volume::VolumeCopy;
-use vc_protocol::{InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, VolumeKey};
+use vc_protocol::{
+    InstanceId, Lamport, Millis, Name, NodeId, ServiceKey, Slot, Stored, TraceId, VolumeKey,
+};
 
 use crate::document::{Document, Edit};
 use crate::history::{VersionKey, VersionRecord};
 use crate::received::{EntryError, UnreadableEntry};
+use crate::receivers::{AlertKey, AlertRecord, Receiver};
 use crate::trust::{TrustEntry, TrustKey};
 use crate::voters::{self, VoterEntry, VoterKey};
 
@@ -39,6 +42,9 @@ pub struct ServiceRecord {
     pub updated: Millis,
     /// Name of the user that deployed it.
     pub deployed_by: String,
+    /// Names what follows from the deployment in the logs of all nodes.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub trace: Option<TraceId>,
 }
 
 /// The cluster document: what users asked for.
@@ -72,6 +78,10 @@ pub struct ClusterState {
     pub trust: BTreeMap<TrustKey, TrustEntry>,
     /// The voters that grant leases, and what people want of them. Since schema 5.
     pub voters: BTreeMap<VoterKey, VoterEntry>,
+    /// Receivers of alerts, by their names. Since schema 7.
+    pub receivers: BTreeMap<Name, Stored<Receiver>>,
+    /// The alerts that receivers have, and whose end they do not have. Since schema 7.
+    pub alerts: BTreeMap<AlertKey, Stored<AlertRecord>>,
     /// Versions of services that later ones have replaced; shared, as views are cloned often. Since schema 4.
     pub history: Arc<BTreeMap<VersionKey, Stored<VersionRecord>>>,
 }
@@ -344,6 +354,8 @@ pub struct NodeState {
     pub due: BTreeMap<Slot, DueRecord>,
     /// Ports that it cannot publish (`8080/tcp`), with the reason.
     pub ports: BTreeMap<String, String>,
+    /// Receivers of alerts that it cannot reach as the node that sends to them, with the reason.
+    pub unsent_alerts: BTreeMap<Name, String>,
     /// Accusations: nodes that it cannot reach, with the incarnation at that time.
     pub unreachable: BTreeMap<NodeId, u64>,
     /// For how long those nodes have been silent that it accuses, as far as services ask for it.
@@ -383,6 +395,8 @@ impl ClusterState {
             projects: reader.map("projects"),
             trust: reader.map("trust"),
             voters: reader.map("voters"),
+            receivers: reader.map("receivers"),
+            alerts: reader.map("alerts"),
             history: Arc::new(reader.map("history")),
         };
         (state, reader.unreadable)
@@ -406,6 +420,8 @@ impl ClusterState {
         diff("projects", &self.projects, &desired.projects, &mut edits);
         diff("trust", &self.trust, &desired.trust, &mut edits);
         diff("voters", &self.voters, &desired.voters, &mut edits);
+        diff("receivers", &self.receivers, &desired.receivers, &mut edits);
+        diff("alerts", &self.alerts, &desired.alerts, &mut edits);
         if !Arc::ptr_eq(&self.history, &desired.history) {
             diff("history", &self.history, &desired.history, &mut edits);
         }
@@ -479,6 +495,7 @@ impl NodeState {
             due: reader.map("due"),
             ports: reader.map("ports"),
             restarting: reader.entry("self", "restarting"),
+            unsent_alerts: reader.entry("self", "unsent_alerts").unwrap_or_default(),
         };
         (state, reader.unreadable)
     }
@@ -496,6 +513,10 @@ impl NodeState {
                 ("orphans".to_owned(), (!state.orphans.is_empty()).then(|| json(&state.orphans))),
                 ("silent".to_owned(), (!state.silent.is_empty()).then(|| json(&state.silent))),
                 ("restarting".to_owned(), state.restarting.as_ref().map(json)),
+                (
+                    "unsent_alerts".to_owned(),
+                    (!state.unsent_alerts.is_empty()).then(|| json(&state.unsent_alerts)),
+                ),
             ])
         };
         let before = facts(self);

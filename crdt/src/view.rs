@@ -18,7 +18,7 @@ use crate::known::KnownVersions;
 use crate::liveness;
 use crate::replica::Replica;
 use crate::runs::Runs;
-use crate::schema::{HISTORY, RUNS, VOTERS};
+use crate::schema::{ALERTS, HISTORY, RUNS, VOTERS};
 use crate::state::{ClusterState, MoveOrder, NodeState, ServiceRecord, VolumeRecord};
 use crate::trust::Trust;
 
@@ -57,6 +57,8 @@ pub struct View {
     pub has_voters: bool,
     /// Whether the documents of nodes can hold runs.
     pub has_runs: bool,
+    /// Whether the cluster document can hold receivers of alerts.
+    pub has_receivers: bool,
 }
 
 /// How the last update of a service ended.
@@ -76,7 +78,8 @@ impl View {
         let (servers, trust) = (replica.servers().collect(), replica.trust());
         let (has_history, has_voters) = (replica.has_history(), replica.has_voters());
         let (held, has_runs) = (replica.held(), replica.has_runs());
-        Self { held, servers, trust, has_history, has_voters, has_runs, ..view }
+        let has_receivers = replica.has_receivers();
+        Self { held, servers, trust, has_history, has_voters, has_runs, has_receivers, ..view }
     }
 
     /// Returns the view of these documents, by what this version knows and without what only the members' certificates say.
@@ -190,6 +193,7 @@ impl View {
             has_history,
             has_voters,
             has_runs,
+            has_receivers: schema >= ALERTS,
         }
     }
 
@@ -564,6 +568,7 @@ mod tests {
             revision: 1,
             updated: 0,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let services = BTreeMap::from([(service.clone(), record.into())]);
         let cluster = ClusterState { services, ..ClusterState::default() };

@@ -74,6 +74,8 @@ Examples:
     Restore(crate::restore::Args),
     /// Make this host a node that systemd runs
     Setup(crate::setup::Args),
+    /// Remove a node from this host, with all that it has here
+    Uninstall(crate::uninstall::Args),
     /// Write a new admin token to DIR/admin.token, on a server whose node may run
     #[command(after_help = "\
 Examples:
@@ -110,9 +112,11 @@ impl Command {
             | Self::Run { options, .. }
             | Self::HoldSockets(options) => options.log_format,
             Self::Restore(args) => args.options.log_format,
-            Self::AdminToken(_) | Self::Watchdog(_) | Self::Setup(_) | Self::Man { .. } => {
-                LogFormat::Text
-            }
+            Self::AdminToken(_)
+            | Self::Watchdog(_)
+            | Self::Setup(_)
+            | Self::Uninstall(_)
+            | Self::Man { .. } => LogFormat::Text,
         }
     }
 }

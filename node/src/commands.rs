@@ -17,7 +17,7 @@ use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::{
     data_dir, duplicate, join, join_token, node_info, previous_runtime, restore, setup,
-    socket_holder,
+    socket_holder, uninstall,
 };
 use vc_store::{Store, StoreError};
 
@@ -111,6 +111,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
         Command::AdminToken(DataDir { data_dir }) => admin_token(&data_dir),
         // It waits for other processes alone.
         Command::Setup(args) => setup::run(&args, std::env::args_os().collect()),
+        Command::Uninstall(args) => uninstall::run(&args).await,
         Command::Man { directory } => {
             let mut command = Cli::command().disable_help_subcommand(true);
             command.build();

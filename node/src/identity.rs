@@ -20,6 +20,7 @@ use vc_protocol::token::{
     Certificate, Issuer, NodeRole, Scope, Signer, TokenError, UserRole, verify_certificate,
 };
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
+use vc_runtime::Identity;
 
 use crate::credentials::Credentials;
 use crate::seal::{FileKeys, Seal};
@@ -30,6 +31,8 @@ const SIGNING_KEYS: &str = "signing.keys";
 const FILES_KEY: &str = "files.key";
 const WEBRTC: &str = "webrtc.pem";
 const MEMBERSHIP: &str = "membership.json";
+/// Says who the node was, once it has left its cluster.
+const LEFT: &str = "left.json";
 /// Name of the file that `init` writes the first admin token to.
 const ADMIN_TOKEN: &str = "admin.token";
 /// Lifetime of that token: one year.
@@ -309,11 +312,43 @@ pub(crate) fn save(
 
 /// Deletes the keys and the membership of a node that has left the cluster.
 pub(crate) fn delete(dir: &Path) -> Result<(), IdentityError> {
+    // What 'vc-node uninstall' needs to find what it has left on its host.
+    if let Ok(identity) = former(dir) {
+        let json = serde_json::to_vec(&LeftFile { cluster: identity.cluster, node: identity.node });
+        let path = dir.join(LEFT);
+        let written = json
+            .map_err(io::Error::other)
+            .and_then(|json| vc_atomic_file::write(&path, &json, 0o600));
+        written.map_err(|source| IdentityError::Write { path, source })?;
+    }
     // The membership first: without it, what a crash leaves is no member's directory.
     for name in [MEMBERSHIP, CLUSTER_KEY, SIGNING_KEYS, FILES_KEY, NODE_KEY] {
         remove(&dir.join(name))?;
     }
     Ok(())
+}
+
+/// Who a node was that has left its cluster.
+#[derive(Serialize, Deserialize)]
+struct LeftFile {
+    cluster: ClusterId,
+    node: NodeId,
+}
+
+/// Returns whose data directory it is, also after the node has left its cluster.
+///
+/// # Errors
+/// It is none of a node, or is damaged.
+pub(crate) fn former(dir: &Path) -> Result<Identity, IdentityError> {
+    let path = dir.join(LEFT);
+    if is_member(dir) {
+        let (membership, _) = load(dir)?;
+        return Ok(Identity { cluster: membership.cluster, node: membership.node });
+    }
+    let text = read(&path)?.ok_or_else(|| IdentityError::NotAMember(dir.to_owned()))?;
+    let LeftFile { cluster, node } =
+        serde_json::from_str(&text).map_err(|error| damaged(&path, &error))?;
+    Ok(Identity { cluster, node })
 }
 
 /// Deletes a file. Returns whether there was one.

@@ -77,6 +77,22 @@ pub(crate) async fn remove_chain(table: &str, chain: &str) {
     }
 }
 
+/// Removes a chain with all jumps to it; there may be none. Logs why it cannot.
+pub(crate) async fn remove_chain_and_jumps(table: &str, chain: &str) {
+    let Ok(listed) = iptables(table, &["-S"]).await else { return };
+    let jump = format!("-j {chain}");
+    for rule in listed.lines().filter(|rule| rule.ends_with(&jump)) {
+        let Some(rule) = rule.strip_prefix("-A ") else { continue };
+        let words: Vec<&str> = ["-D"].into_iter().chain(rule.split(' ')).collect();
+        if let Err(error) = iptables(table, &words).await {
+            tracing::warn!(table, chain, %error, "cannot remove a jump to a chain");
+        }
+    }
+    if listed.lines().any(|line| line.strip_prefix("-N ") == Some(chain)) {
+        remove_chain(table, chain).await;
+    }
+}
+
 async fn run(
     program: &'static str,
     arguments: &[&str],

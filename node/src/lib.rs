@@ -1,5 +1,6 @@
 //! The node: performs what the engine ([`vc_engine`]) decides, over libp2p, Docker and the disk.
 
+mod alerts;
 mod api;
 pub mod args;
 mod audit;
@@ -54,6 +55,7 @@ mod setup;
 mod snapshot;
 mod socket_holder;
 mod trust;
+mod uninstall;
 mod usage;
 mod volumes;
 mod watchdog;

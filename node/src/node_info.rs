@@ -48,6 +48,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         addresses,
         epoch: 0,
         mdns: !settings.no_mdns,
+        notify_commands: settings.allow_notify_commands,
         dns_problem: String::new(),
         backups: None,
         witness: settings.is_witness(),

@@ -18,6 +18,7 @@ use vc_protocol::{Multiaddr, NodeId};
 use vc_runtime::images::Images;
 use vc_runtime::{self as runtime, Runtime};
 
+use crate::alerts::{self, AlertSender};
 use crate::api::{Cluster, ControlService, Forwarder, Planner};
 use crate::audit::{self, Audit, AuditLogs, Recorder};
 use crate::auth::{AuthMetrics, AuthServer, TokenVerifier};
@@ -147,6 +148,8 @@ pub(crate) async fn run(
     let lease_streams = MessageStreams::new(handles.controls.members.clone(), LEASE_PROTOCOL);
     let (driver_metrics, auth_metrics) = (DriverMetrics::new(), AuthMetrics::default());
     let (failovers, served_images) = (FailoverMetrics::new(), images.clone());
+    let (deliveries, to_deliver) = mpsc::channel(alerts::DELIVERIES);
+    let allows_commands = settings.allow_notify_commands;
     let parts = DriverContext {
         membership: Arc::clone(&membership),
         info: node_info::info(&settings, addresses.clone()),
@@ -160,6 +163,7 @@ pub(crate) async fn run(
         gater: gater.clone(),
         audit: audit.clone(),
         reserve: Reserve::new(dir),
+        alerts: deliveries,
         metrics: driver_metrics.clone(),
     };
     let (engine, mut snapshot) = Driver::new(parts, store, events, watchdog.inherited().await)?;
@@ -203,6 +207,7 @@ pub(crate) async fn run(
     let audit_logs = AuditLogs::new(audit.clone(), own, verifier.clone(), members);
     let (event_log, events) = Events::new();
     let usages = Usages::new(membership.node, handles.controls.members.clone());
+    let alerts = AlertSender::new(Arc::clone(&membership), snapshot.clone(), allows_commands);
     let api = ControlService {
         cluster: Cluster::new(Arc::clone(&membership), snapshot.clone(), driver.clone()),
         forwarder: Forwarder::new(
@@ -221,6 +226,7 @@ pub(crate) async fn run(
         http: Http::new(router.clone(), snapshot.clone()),
         volumes: volumes.clone(),
         usages: usages.clone(),
+        alerts: alerts.clone(),
     };
     let members = handles.controls.members.clone();
     let admitted = Admitted::default();
@@ -245,6 +251,7 @@ pub(crate) async fn run(
     let mut tasks = tokio::task::JoinSet::new();
     tasks.spawn(network.run());
     tasks.spawn(engine.run());
+    tasks.spawn(alerts.run(to_deliver, driver.clone()));
     tasks.spawn(recorder.run());
     tasks.spawn(audit_logs.serve(handles.streams.audit));
     tasks.spawn(auth.serve(handles.streams.auth, move |user, frames| {

@@ -12,9 +12,9 @@ use chacha20poly1305::{KeyInit as _, XChaCha20Poly1305, XNonce};
 use data_encoding::{BASE64, HEXLOWER};
 use hmac::{Hmac, Mac as _};
 use sha2::Sha256;
-use vc_crdt::{FileKey, SealedFile};
+use vc_crdt::{FileKey, Receiver, ReceiverTarget, SealedFile};
 use vc_protocol::spec::FileId;
-use vc_protocol::{ClusterId, Keypair, Name};
+use vc_protocol::{ClusterId, Keypair, Name, Stored};
 
 /// Bytes of a nonce: 192 bits do not repeat when drawn at random.
 const NONCE: usize = 24;
@@ -102,15 +102,28 @@ impl Seal {
         key: &FileKey,
         content: &[u8],
     ) -> Result<SealedFile, SealError> {
+        self.seal_at(&place(cluster, key), content)
+    }
+
+    fn seal_at(&self, place: &str, content: &[u8]) -> Result<SealedFile, SealError> {
         let mut nonce = [0; NONCE];
         getrandom::fill(&mut nonce)?;
-        let place = place(cluster, key);
         let payload = Payload { msg: content, aad: place.as_bytes() };
         let sealed = self
             .cipher()
             .encrypt(&XNonce::from(nonce), payload)
             .map_err(|_| SealError::TooLarge)?;
         Ok(SealedFile { sealed: BASE64.encode(&[&nonce[..], &sealed].concat()) })
+    }
+
+    /// Encrypts the URL of a receiver of alerts.
+    pub(crate) fn seal_url(
+        &self,
+        cluster: ClusterId,
+        receiver: &Name,
+        url: &str,
+    ) -> Result<SealedFile, SealError> {
+        self.seal_at(&url_place(cluster, receiver), url.as_bytes())
     }
 
     /// Decrypts a file; `None` when it was sealed with another key or for another place, or is damaged.
@@ -120,9 +133,12 @@ impl Seal {
         key: &FileKey,
         file: &SealedFile,
     ) -> Option<Vec<u8>> {
+        self.open_at(&place(cluster, key), file)
+    }
+
+    fn open_at(&self, place: &str, file: &SealedFile) -> Option<Vec<u8>> {
         let bytes = BASE64.decode(file.sealed.as_bytes()).ok()?;
         let (nonce, sealed) = bytes.split_first_chunk::<NONCE>()?;
-        let place = place(cluster, key);
         let payload = Payload { msg: sealed, aad: place.as_bytes() };
         self.cipher().decrypt(&XNonce::from(*nonce), payload).ok()
     }
@@ -162,6 +178,38 @@ impl FileKeys {
     ) -> Option<Vec<u8>> {
         let mut keys = self.present.iter().chain(&self.earlier);
         keys.find_map(|seal| seal.open(cluster, key, file))
+    }
+
+    /// Decrypts the URL of a receiver of alerts, whichever key it was sealed with.
+    pub(crate) fn open_url(
+        &self,
+        cluster: ClusterId,
+        receiver: &Name,
+        url: &SealedFile,
+    ) -> Option<String> {
+        let place = url_place(cluster, receiver);
+        let mut keys = self.present.iter().chain(&self.earlier);
+        String::from_utf8(keys.find_map(|seal| seal.open_at(&place, url))?).ok()
+    }
+
+    /// Seals the URLs of receivers again that were sealed with an earlier key.
+    pub(crate) fn reseal_urls(
+        &self,
+        cluster: ClusterId,
+        receivers: &BTreeMap<Name, Stored<Receiver>>,
+    ) -> Result<BTreeMap<Name, SealedFile>, SealError> {
+        let mut resealed = BTreeMap::new();
+        let Some(present) = &self.present else { return Ok(resealed) };
+        for (name, receiver) in receivers {
+            let ReceiverTarget::Webhook { url, .. } = &receiver.target else { continue };
+            if present.open_at(&url_place(cluster, name), url).is_some() {
+                continue;
+            }
+            if let Some(opened) = self.open_url(cluster, name, url) {
+                resealed.insert(name.clone(), present.seal_url(cluster, name, &opened)?);
+            }
+        }
+        Ok(resealed)
     }
 
     /// Returns the version of a content: that of an equal file in `files`, or a new one. So a rotation replaces no instance.
@@ -210,6 +258,11 @@ impl FileKeys {
         }
         Ok(all)
     }
+}
+
+/// Returns the associated data that binds a URL to its receiver. The keys of files have four parts.
+fn url_place(cluster: ClusterId, receiver: &Name) -> String {
+    format!("{cluster}/receiver/{receiver}")
 }
 
 /// Returns the associated data that binds a file to its place.

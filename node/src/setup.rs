@@ -16,7 +16,7 @@ use crate::identity;
 
 /// The unit, as in the Debian package.
 const UNIT: &str = include_str!("../../packaging/vc-node.service");
-const UNIT_NAME: &str = "vc-node.service";
+pub(crate) const UNIT_NAME: &str = "vc-node.service";
 /// Where packages have it.
 const PACKAGED: [&str; 2] =
     ["/usr/lib/systemd/system/vc-node.service", "/lib/systemd/system/vc-node.service"];
@@ -92,7 +92,9 @@ pub(crate) fn run(args: &Args, given: Vec<OsString>) -> anyhow::Result<()> {
     }
     let unit = write_unit(args)?;
     for words in [&["daemon-reload"][..], &["enable", "--now", UNIT_NAME]] {
-        systemctl(words)?;
+        systemctl(words).context(
+            "the node is set up, and systemd does not run it: have what supervises this host run 'vc-node run'",
+        )?;
     }
     say(&format!(
         "{unit} runs the node: see 'systemctl status vc-node' and 'journalctl -u vc-node'"
@@ -244,20 +246,22 @@ fn unit(program: &Path, dir: &Path) -> anyhow::Result<String> {
     Ok(text)
 }
 
-fn systemctl(words: &[&str]) -> anyhow::Result<()> {
+/// Runs systemctl.
+///
+/// # Errors
+/// It is missing, or fails.
+pub(crate) fn systemctl(words: &[&str]) -> anyhow::Result<()> {
     let run = Command::new("systemctl").args(words).status();
     let why = match run {
         Ok(status) if status.success() => return Ok(()),
         Ok(_) => "it says why above".to_owned(),
         Err(error) => error.to_string(),
     };
-    bail!(
-        "'systemctl {}' failed ({why}): the node is set up; have what supervises this host run 'vc-node run'",
-        words.join(" ")
-    )
+    bail!("'systemctl {}' failed ({why})", words.join(" "))
 }
 
-fn ask(question: &str) -> anyhow::Result<String> {
+/// Asks on the terminal, and returns the answer.
+pub(crate) fn ask(question: &str) -> anyhow::Result<String> {
     let mut answer = String::new();
     let read = io::stderr()
         .write_all(question.as_bytes())
@@ -269,7 +273,8 @@ fn ask(question: &str) -> anyhow::Result<String> {
     Ok(answer.trim().to_owned())
 }
 
-fn say(text: &str) -> anyhow::Result<()> {
+/// Writes a line to standard output.
+pub(crate) fn say(text: &str) -> anyhow::Result<()> {
     writeln!(io::stdout(), "{text}").context("cannot write")
 }
 

@@ -178,6 +178,10 @@ impl SigningKeys {
             tracing::warn!(%error, "cannot issue certificates of the new signing key: retrying");
             return false;
         }
+        if let Err(error) = self.reseal_urls(&view).await {
+            tracing::warn!(%error, "cannot seal URLs of receivers with the new key: retrying");
+            return false;
+        }
         // The server that has rotated the key does it at once: this is for what is left.
         let is_server = |node: &&NodeId| view.trust.members.get(node) == Some(&NodeRole::Server);
         if view.up.iter().find(is_server) != Some(&own) || *sealed == view.cluster.files {
@@ -193,6 +197,14 @@ impl SigningKeys {
                 false
             }
         }
+    }
+
+    /// Seals the URLs of receivers of alerts that are sealed with an earlier key. Of several servers that do, one entry stays.
+    async fn reseal_urls(&self, view: &View) -> Result<(), UpdateError> {
+        let (cluster, receivers) = (self.membership.cluster, &view.cluster.receivers);
+        let urls = self.membership.file_keys().map(|keys| keys.reseal_urls(cluster, receivers));
+        let urls = urls.transpose()?.unwrap_or_default();
+        if urls.is_empty() { Ok(()) } else { self.mutate(Mutation::ResealReceivers(urls)).await }
     }
 
     /// Seals the files that are sealed with an earlier key.

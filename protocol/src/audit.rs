@@ -39,6 +39,8 @@ pub enum AuditAction {
     FileDeleted,
     /// An image was pushed.
     ImagePushed,
+    /// The reference of an image was removed.
+    ImageRemoved,
     /// A volume and its data were removed.
     VolumeRemoved,
     /// A volume was forgotten; its data stays.
@@ -61,6 +63,8 @@ pub enum AuditAction {
     UserRevoked,
     /// The policy of a project was changed.
     PolicyChanged,
+    /// A receiver of alerts was added or removed.
+    ReceiverChanged,
     /// A signing key of the cluster was added or replaced.
     TrustChanged,
     /// The voters were changed, or an admin said which nodes are to be voters.

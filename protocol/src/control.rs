@@ -11,25 +11,26 @@ mod rows;
 
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{AlertFilter, AlertFormat, AlertTarget};
 use crate::audit::{AuditCheck, AuditQuery, AuditRow};
 use crate::event::EventQuery;
 use crate::http::{FetchRequest, ResponseHead, SocketRequest};
 use crate::spec::{Deployment, FileContent, ProjectPolicy};
 use crate::token::{NodeRole, UserLimits, UserRole};
 use crate::volume::SnapshotId;
-use crate::{ApiError, Millis, Name, NodeId, ServiceKey, VolumeKey};
+use crate::{ApiError, Millis, Name, NodeId, ServiceKey, TraceId, VolumeKey};
 
 pub use changes::Change;
 pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
 pub use rows::{
-    BackupRow, BatchedLine, ComposeProject, EventLevel, EventRow, ExportRow, HostPort, ImageRow,
-    InstanceRow, JobRow, LiveUpdate, LogBatch, LogRow, LogStream, LostLines, MoveRow, NodeRow,
-    NodeStatus, PlacementRow, PlanReport, ProjectRow, ReplicaRow, ReplicaState, Rollout,
-    RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind,
-    SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UsageRow, VersionRow,
-    VersionState, VolumeRow, VoterReport, VoterRow,
+    BackupRow, BatchedLine, ComposeProject, DiskUsageRow, EventLevel, EventRow, ExportRow,
+    HostPort, ImageRow, InstanceRow, JobRow, LiveUpdate, LogBatch, LogRow, LogStream, LostLines,
+    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReceiverRow, ReplicaRow,
+    ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
+    SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
+    UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -55,6 +56,9 @@ pub enum Request {
         /// Name or id of the node whose directories new volumes begin with, where several nodes have them.
         #[serde(default, skip_serializing_if = "Option::is_none")]
         data_from: Option<String>,
+        /// By which the logs of all nodes name what follows from it.
+        #[serde(default, skip_serializing_if = "Option::is_none")]
+        trace: Option<TraceId>,
     },
     /// Returns what [`Request::Deploy`] would change. Viewer; deployer with secrets, because the answer reveals whether they
     /// differ.
@@ -183,6 +187,17 @@ pub enum Request {
     },
     /// Lists the images in the cluster. Viewer.
     Images,
+    /// Forgets references of pushed images that no service needs, nor a version that it can return to. Nodes delete the content in time.
+    /// Deployer.
+    RemoveImages {
+        /// The references, as [`Request::Images`] lists them.
+        references: Vec<String>,
+    },
+    /// As [`Request::RemoveImages`] for all references that nothing needs and that were pushed more than an hour ago. Deployer.
+    PruneImages {
+        /// `false` for a dry run, which answers [`Reply::Images`].
+        apply: bool,
+    },
     /// Uploads an image, which follows on the stream. Deployer.
     PushImage(ImagePush),
     /// Uploads the directory with which a volume begins that no node has yet, or that is to replace what it has. After
@@ -347,6 +362,11 @@ pub enum Request {
     },
     /// Lists nodes, including those that left. Viewer.
     Nodes,
+    /// Returns what the data of a node takes on its disk. [`Reply::KeepAlive`] may precede the answer. Viewer.
+    DiskUsage {
+        /// The node.
+        node: NodeId,
+    },
     /// Returns a summary of the cluster. Viewer.
     Status,
     /// Returns services with their instances, now and whenever they change. Viewer.
@@ -391,6 +411,31 @@ pub enum Request {
         project: Name,
         /// What its services may no longer use; of host paths, all at or below these.
         policy: ProjectPolicy,
+    },
+    /// Lists the receivers of alerts. Admin.
+    Receivers,
+    /// Adds a receiver of alerts. Admin: nodes will send requests to any address that it names, or run a command.
+    AddReceiver {
+        /// Its name.
+        name: Name,
+        /// Where alerts go.
+        target: AlertTarget,
+        /// The form of what is sent.
+        #[serde(default)]
+        format: AlertFormat,
+        /// Which problems are sent.
+        #[serde(default)]
+        filter: AlertFilter,
+    },
+    /// Removes a receiver of alerts. Admin.
+    RemoveReceiver {
+        /// Its name.
+        name: Name,
+    },
+    /// Sends a test alert to a receiver, from the node that would send alerts to it. Admin.
+    TestReceiver {
+        /// Its name.
+        name: Name,
     },
     /// Lists the servers, and which of them grant leases. Viewer.
     Voters,
@@ -599,6 +644,10 @@ pub enum Reply {
     Tokens(Vec<TokenRow>),
     /// The answer to [`Request::Trust`].
     Trust(TrustReport),
+    /// The answer to [`Request::DiskUsage`].
+    DiskUsage(Vec<DiskUsageRow>),
+    /// The answer to [`Request::Receivers`].
+    Receivers(Vec<ReceiverRow>),
     /// The answer to [`Request::Voters`].
     Voters(VoterReport),
     /// The request is accepted; what follows on the stream is described at the request.

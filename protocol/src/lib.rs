@@ -6,6 +6,7 @@
 //! ([`auth`], [`control`], [`exec`], [`mod@file`], [`log`], [`image`]); JWT for credentials ([`token`]). `docs/formats.md` describes them.
 
 mod address;
+pub mod alert;
 pub mod audit;
 pub mod auth;
 pub mod backup;
@@ -33,6 +34,7 @@ pub mod spec;
 mod stored;
 mod time;
 pub mod token;
+mod trace;
 mod version;
 pub mod volume;
 pub mod wire;
@@ -46,5 +48,6 @@ pub use libp2p_identity::{Keypair, PeerId};
 pub use multiaddr::Multiaddr;
 pub use resources::{ParseResourceError, Resources, parse_cpus, parse_memory};
 pub use stored::Stored;
-pub use time::{DurationError, Lamport, Millis, in_words, parse_duration};
+pub use time::{DurationError, Lamport, Millis, in_words, parse_duration, rfc3339};
+pub use trace::{ParseTraceIdError, TraceId};
 pub use version::{ProtocolVersions, Supports};

@@ -44,6 +44,9 @@ pub struct NodeInfo {
     /// Whether it votes and runs nothing. Its document has a runtime error too, for members that do not know this.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub witness: bool,
+    /// Whether it may run the commands of receivers of alerts.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub notify_commands: bool,
     /// Why its containers cannot reach services by name; empty if they can.
     #[serde(default, skip_serializing_if = "String::is_empty")]
     pub dns_problem: String,
@@ -106,6 +109,7 @@ impl NodeInfo {
             epoch: 0,
             mdns: false,
             witness: false,
+            notify_commands: false,
             dns_problem: String::new(),
             backups: None,
         }

@@ -1,11 +1,19 @@
 //! Time.
 
+use jiff::Timestamp;
+
 /// Milliseconds; as a point in time, since the Unix epoch. All durations and times in the workspace use this unit.
 pub type Millis = u64;
 
 /// A Lamport timestamp (Lamport 1978): one more than the highest that the node has seen in any document. It orders what
 /// depends on each other, whatever the clocks of the nodes say; of two that are equal neither has seen the other.
 pub type Lamport = u64;
+
+/// Returns a point in time as RFC 3339 writes it, in UTC: `2026-11-30T06:38:00.5Z`. Times that no calendar has are those of the epoch.
+pub fn rfc3339(time: Millis) -> String {
+    let time = i64::try_from(time).ok().and_then(|it| Timestamp::from_millisecond(it).ok());
+    time.unwrap_or_default().to_string()
+}
 
 /// Returns a duration for people, in its two largest units: `40 s`, `10 min`, `1 h 30 min`, `1 s 500 ms`.
 pub fn in_words(duration: Millis) -> String {
@@ -64,7 +72,13 @@ pub fn parse_duration(text: &str) -> Result<Millis, DurationError> {
 
 #[cfg(test)]
 mod tests {
-    use super::in_words;
+    use super::{Millis, in_words, rfc3339};
+
+    #[test]
+    fn times_are_written_in_utc() {
+        assert_eq!(rfc3339(1_796_020_680_500), "2026-11-30T06:38:00.5Z");
+        assert_eq!(rfc3339(Millis::MAX), "1970-01-01T00:00:00Z");
+    }
 
     #[test]
     fn durations_are_written_in_their_two_largest_units() {

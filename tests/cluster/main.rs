@@ -10,6 +10,7 @@
 #[path = "../harness/mod.rs"]
 mod harness;
 
+mod alerts;
 mod audit;
 mod backup;
 mod byzantine_member;
@@ -22,6 +23,7 @@ mod duplicates;
 mod durability;
 mod events;
 mod hostile;
+mod housekeeping;
 mod jobs;
 mod join;
 mod logging;
@@ -33,6 +35,7 @@ mod raw_api;
 mod secrets;
 mod settings;
 mod systemd;
+mod tracing;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;

@@ -31,6 +31,7 @@ mod preparation;
 mod prometheus;
 mod restarts;
 mod secrets;
+mod uninstall;
 mod updates;
 mod uploads;
 mod volume_archives;

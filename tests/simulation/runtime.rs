@@ -153,8 +153,10 @@ impl World {
             return;
         }
         match action {
-            RuntimeAction::Start { id, spec, epoch } => self.start(index, id, &spec, epoch, true),
-            RuntimeAction::Prepare { id, spec, epoch } => {
+            RuntimeAction::Start { id, spec, epoch, .. } => {
+                self.start(index, id, &spec, epoch, true)
+            }
+            RuntimeAction::Prepare { id, spec, epoch, .. } => {
                 self.start(index, id, &spec, epoch, false);
             }
             RuntimeAction::Remove { id, .. } => {

@@ -38,7 +38,12 @@ pub fn version(mut deployment: Deployment, version: u64) -> Deployment {
 
 /// Returns the mutation that deploys a service.
 pub fn deploy(deployment: Deployment) -> Mutation {
-    Mutation::Deploy { deployments: vec![deployment], files: BTreeMap::new(), projects: None }
+    Mutation::Deploy {
+        deployments: vec![deployment],
+        files: BTreeMap::new(),
+        projects: None,
+        trace: None,
+    }
 }
 
 /// The service that runs at the times of a schedule.
@@ -76,6 +81,7 @@ pub fn any_mutation(rng: &mut Rng, nodes: usize) -> Mutation {
                     deployments: vec![one, two],
                     files: BTreeMap::new(),
                     projects: None,
+                    trace: None,
                 }
             } else {
                 deploy(one)

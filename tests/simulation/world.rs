@@ -4,6 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use tracing::Level;
 use vc_crdt::KnownVersions;
+use vc_engine::alerts::Delivery;
 use vc_engine::runtime::InstanceId;
 use vc_engine::{Clock, Durable, Engine, HISTORY, Input, Output};
 use vc_protocol::change::{Batch, DocumentId};
@@ -89,6 +90,8 @@ pub struct World {
     pub epochs: BTreeMap<Slot, (Epoch, usize)>,
     /// What instances have written to volumes.
     pub written: Written,
+    /// What receivers of alerts got, with the node that sent it. They confirm everything.
+    pub notified: Vec<(usize, Delivery)>,
     /// Until when instances write to their volumes all the time.
     pub writes_until: Millis,
     pub cluster: ClusterId,
@@ -124,6 +127,7 @@ impl World {
             history: History::default(),
             epochs: BTreeMap::new(),
             written: Written::default(),
+            notified: Vec::new(),
             writes_until: 0,
             cluster: ClusterId::of(&root.public()).expect("ed25519"),
             root,
@@ -419,6 +423,13 @@ impl World {
                     self.trace_node(index, &format!("answer to request {request}: {answer:?}"));
                     self.operators.answered(request, answer);
                     self.mark_if(self.operators.refused, Mark::Refused);
+                }
+                Output::Notify(delivery) => {
+                    self.trace_node(index, &format!("sends {delivery:?}"));
+                    let after = self.rng.within((50, 500));
+                    let confirmed = Input::Delivered(delivery.receiver.clone(), Ok(()));
+                    self.notified.push((index, delivery));
+                    self.deliver(after, index, confirmed);
                 }
                 Output::Audit(_) | Output::Rejected(..) => {}
                 Output::ViewChanged => self.check_view(index),

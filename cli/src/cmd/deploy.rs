@@ -1,8 +1,8 @@
 //! `vc deploy`: deploys the services of Compose files.
 
-use vc_protocol::control::{Reply, Request, UploadPlan};
+use vc_protocol::control::{Change, Reply, Request, UploadPlan};
 use vc_protocol::spec::Deployment;
-use vc_protocol::{ApiError, ErrorCode};
+use vc_protocol::{ApiError, ErrorCode, TraceId};
 
 use super::project::{ProjectArgs, warn};
 use super::upload::{Pending, Replacement};
@@ -150,12 +150,17 @@ impl Args {
                 }
                 upload::send(app, session, pending, &mut deployments).await?;
             }
-            let deploy = Request::Deploy { deployments, files, pull, force, data_from };
+            let trace = new_trace();
+            let deploy = Request::Deploy { deployments, files, pull, force, data_from, trace };
             let changes = match replaces {
                 true => Replacement::default().perform(app, session, &pending, &deploy).await?,
                 false => session.change(&deploy).await?,
             };
             warn(&project);
+            let is_change = |change: &Change| !matches!(change, Change::Unchanged { .. });
+            let is_traced = app.out.is_json() && changes.iter().any(is_change);
+            let traced = trace.filter(|_| is_traced).map(|trace| Change::Traced { trace });
+            let changes: Vec<Change> = changes.into_iter().chain(traced).collect();
             if !(self.wait.wait && app.out.is_json()) {
                 app.out.changes(&changes)?;
             }
@@ -168,6 +173,12 @@ impl Args {
         })
         .await
     }
+}
+
+/// Returns a new id for the logs of nodes; `None` where the system has no random numbers, which is no reason not to deploy.
+pub(super) fn new_trace() -> Option<TraceId> {
+    let mut random = [0; 16];
+    getrandom::fill(&mut random).ok().map(|()| TraceId::new(random))
 }
 
 /// Says which ports the deployment has chosen for those that the file publishes without saying where.

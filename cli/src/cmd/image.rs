@@ -5,8 +5,13 @@ use vc_protocol::control::{Change, ImagePush, Reply, Request};
 use crate::app::App;
 use crate::docker::{Docker, DockerArgs};
 use crate::error::{Error, Result, Stop, SystemError};
-use crate::render;
+use crate::render::{self, note};
+use crate::terminal::{Confirmation, confirmed};
+use vc_client::text::list;
 use vc_client::{SendStreamError, Session, SessionError, expect_reply};
+
+/// The most images that a question names.
+const MAX_NAMED: usize = 8;
 
 /// Arguments of `vc image`.
 #[derive(Debug, clap::Args)]
@@ -20,6 +25,10 @@ pub(crate) struct Args {
 enum Command {
     /// Push images of your local Docker to the cluster; needs no registry
     Push(Push),
+    /// Remove images that were pushed and that nothing needs
+    Rm(Rm),
+    /// Remove all images that were pushed and that nothing needs
+    Prune(Prune),
     /// List images that were pushed or are in use, with the nodes that have them
     Ls(Ls),
 }
@@ -28,6 +37,10 @@ impl Args {
     pub(crate) async fn run(self, app: &App) -> Result {
         match self.command {
             Command::Push(args) => args.run(app).await,
+            Command::Rm(Rm { images }) => {
+                app.change(vec![Request::RemoveImages { references: images }]).await
+            }
+            Command::Prune(args) => args.run(app).await,
             Command::Ls(args) => args.run(app).await,
         }
     }
@@ -110,6 +123,59 @@ async fn send(
         error.context(&format!("cannot push {reference}"))
     })?;
     Ok(expect_reply!(reply, Done)?)
+}
+
+/// Arguments of `vc image rm`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc image rm myapp:1 worker:1
+
+An image that a service uses, or an earlier version that 'vc rollback' can return to, is not removed. Nodes delete the content within an
+hour, and from their Docker, where they have loaded it, within seven days.")]
+struct Rm {
+    /// References, as 'vc image ls' lists them
+    #[arg(required = true, value_name = "IMAGE")]
+    images: Vec<String>,
+}
+
+/// Arguments of `vc image prune`.
+#[derive(Debug, clap::Args)]
+#[command(after_help = "\
+Examples:
+  vc image prune                             on a terminal, shows them first and asks
+  vc image prune --dry-run                   only shows them
+  vc image prune --dry-run --output json | jq -r '.[].reference'
+
+Images that a service uses, or an earlier version that 'vc rollback' can return to, stay, and those that were pushed within an hour.")]
+struct Prune {
+    /// Show what would be removed, and remove nothing
+    #[arg(long)]
+    dry_run: bool,
+    #[command(flatten)]
+    confirmation: Confirmation,
+}
+
+impl Prune {
+    async fn run(self, app: &App) -> Result {
+        if self.dry_run || self.confirmation.is_needed() {
+            let rows =
+                expect_reply!(app.ask(Request::PruneImages { apply: false }).await?, Images)?;
+            if self.dry_run {
+                return app.out.show(rows.as_slice(), render::images);
+            }
+            let references: Vec<String> = rows.into_iter().map(|row| row.reference).collect();
+            if references.is_empty() {
+                note("there is nothing to remove");
+                return Ok(());
+            }
+            if !confirmed(&format!("Remove {}?", list(references, MAX_NAMED)))? {
+                note("nothing was removed");
+                return Ok(());
+            }
+        }
+        app.change(vec![Request::PruneImages { apply: true }]).await
+    }
 }
 
 /// Arguments of `vc image ls`.

@@ -21,6 +21,7 @@ mod logs;
 mod man;
 mod node;
 mod nodes;
+mod notify;
 mod plan;
 mod project;
 mod projects;
@@ -33,6 +34,7 @@ mod scale;
 mod services;
 mod stats;
 mod status;
+mod system;
 mod target;
 mod token;
 mod top;
@@ -139,14 +141,18 @@ pub(crate) enum Command {
     Volume(volume::Args),
     /// Back the cluster up to a file, and check such files
     Backup(backup::Args),
-    /// Push images to the cluster and list them
+    /// Push images to the cluster, list and remove them
     Image(image::Args),
+    /// Show what the data of nodes takes on their disks
+    System(system::Args),
     /// Open the console in a browser
     Console(console::Args),
     /// Create tokens for nodes and users
     Token(token::Args),
     /// Show and rotate the key that signs certificates of nodes
     Trust(trust::Args),
+    /// Send alerts of problems to URLs and commands
+    Notify(notify::Args),
     /// List and change the nodes that grant leases of exclusive services
     Voters(voters::Args),
     /// Store a token for later commands
@@ -192,9 +198,11 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Volume(args) => args.run(app).await,
         Command::Backup(args) => args.run(app).await,
         Command::Image(args) => args.run(app).await,
+        Command::System(args) => args.run(app).await,
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Trust(args) => args.run(app).await,
+        Command::Notify(args) => args.run(app).await,
         Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
         Command::Completions(args) => args.run(Cli::command()),
@@ -293,7 +301,17 @@ mod tests {
             "vc backup --verify cluster.vcb",
             "vc backup verify cluster.vcb --passphrase-file -",
             "vc backup ls",
+            "vc image rm web:1 worker:1",
+            "vc image prune --dry-run",
+            "vc image prune -y",
             "vc services",
+            "vc system df --node attic",
+            "vc notify ls",
+            "vc notify add ops webhook http://10.0.0.9/x --kind disk --kind volume-lag --severity critical",
+            "vc notify add chat webhook --url-file - --format slack --project shop",
+            "vc notify add pager command --format text -- page -v ops",
+            "vc notify rm ops",
+            "vc notify test ops",
             "vc voters",
             "vc voters ls --output json",
             "vc voters add attic --timeout 30s",
@@ -352,6 +370,11 @@ mod tests {
             "vc project deny Shop devices",
             "vc token create --node --project shop",
             "vc logs",
+            "vc notify add ops",
+            "vc notify add ops webhook",
+            "vc notify add ops command",
+            "vc notify add ops webhook http://a/ --kind fan",
+            "vc notify add ops webhook http://a/ --format xml",
             "vc voters add",
             "vc voters force",
             "vc voters add attic --no-wait --timeout 1s",
@@ -359,6 +382,7 @@ mod tests {
             "vc backup",
             "vc backup --verify cluster.vcb --force",
             "vc image push",
+            "vc image rm",
             "vc logs web --replica 0",
             "vc token create",
             "vc token create --node --user ada",
@@ -388,7 +412,12 @@ mod tests {
                     check(sub, &path);
                 } else {
                     let help = sub.get_after_help().map(ToString::to_string).unwrap_or_default();
-                    assert!(help.contains(&path[..]), "{path} has no example");
+                    // An argument may come between: 'vc notify add NAME webhook'.
+                    let is_example = |line: &str| {
+                        let mut words = line.split_whitespace();
+                        path.split(' ').all(|word| words.any(|it| it == word))
+                    };
+                    assert!(help.lines().any(is_example), "{path} has no example");
                 }
             }
         }

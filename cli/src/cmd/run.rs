@@ -11,6 +11,7 @@ use vc_protocol::spec::{
 };
 use vc_protocol::{ApiError, ErrorCode, IdError, Name, ServiceKey};
 
+use super::deploy::new_trace;
 use super::exec::{check_terminal, exit_with, relay_terminal};
 use crate::app::{App, change_all};
 use crate::error::{Error, Result, Stop, SystemError};
@@ -81,6 +82,7 @@ impl Args {
             pull: false,
             force: false,
             data_from: None,
+            trace: new_trace(),
         };
         app.in_session(async |session| Ok(change_all(session, &[deploy], &mut Vec::new()).await?))
             .await?;

@@ -3,11 +3,13 @@
 use std::fmt::Write as _;
 
 use comfy_table::{Cell, Color};
+use vc_protocol::alert::AlertFilter;
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow};
 use vc_protocol::control::{
-    EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines, NodeRow, NodeStatus,
-    ProjectRow, ReplicaRow, ReplicaState, Rollout, RolloutState, ServiceRow, SnapshotRow, TokenRow,
-    TrustReport, VersionRow, VersionState, VolumeRow, VoterReport,
+    DiskUsageRow, EventLevel, EventRow, ImageRow, InstanceRow, LogRow, LogStream, LostLines,
+    NodeRow, NodeStatus, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Rollout, RolloutState,
+    ServiceRow, SnapshotRow, TokenRow, TrustReport, VersionRow, VersionState, VolumeRow,
+    VoterReport,
 };
 
 use super::Style;
@@ -345,6 +347,41 @@ pub(crate) fn projects(rows: &[ProjectRow], style: Style) -> String {
         .iter()
         .map(|row| vec![text(&row.project), number(row.services), text(row.allowed.join(" "))]);
     table(&["PROJECT", "SERVICES", "MAY USE"], cells, style)
+}
+
+/// Renders `vc system df`.
+pub(crate) fn disk_usage(rows: &[DiskUsageRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        vec![
+            text(&row.node_name),
+            text(&row.kind),
+            number(bytes(row.bytes)),
+            number(bytes(row.reclaimable)),
+            text(&row.hint),
+        ]
+    });
+    table(&["NODE", "WHAT", "SIZE", "RECLAIMABLE", "BY"], cells, style)
+}
+
+/// Renders `vc notify ls`.
+pub(crate) fn receivers(rows: &[ReceiverRow], style: Style) -> String {
+    let cells = rows.iter().map(|row| {
+        let AlertFilter { kinds, projects, severity } = &row.filter;
+        let kinds = kinds.iter().map(|it| it.as_str());
+        let projects = projects.iter().map(|it| it.as_str());
+        let only: Vec<&str> = kinds.chain(projects).chain([severity.as_str()]).collect();
+        let problem = text(&row.problem);
+        vec![
+            text(&row.name),
+            text(&row.target),
+            text(row.format.as_str()),
+            text(only.join(" ")),
+            text(&row.sender),
+            number(row.firing),
+            if row.problem.is_empty() { problem } else { problem.fg(Color::Red) },
+        ]
+    });
+    table(&["NAME", "TARGET", "FORMAT", "FILTER", "SENT BY", "FIRING", "PROBLEM"], cells, style)
 }
 
 /// Renders the table of `vc token ls`.

@@ -26,9 +26,9 @@ pub(crate) use backup::{backup, backups};
 pub(crate) use detail::inspect;
 pub(crate) use jobs::{jobs, runs};
 pub(crate) use lists::{
-    LogStyle, addresses, audit_checks, audit_line, event_line, images, instances, log_line,
-    lost_lines, nodes, projects, services, snapshots, tokens, trust, unavailable, versions,
-    volumes, voters,
+    LogStyle, addresses, audit_checks, audit_line, disk_usage, event_line, images, instances,
+    log_line, lost_lines, nodes, projects, receivers, services, snapshots, tokens, trust,
+    unavailable, versions, volumes, voters,
 };
 pub(crate) use plan::{diff, moves, plan};
 pub(crate) use qr::qr;

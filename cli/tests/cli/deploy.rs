@@ -26,13 +26,20 @@ fn a_compose_file_is_deployed() {
     child.stdin.take().expect("piped").write_all(COMPOSE.as_bytes()).expect("written");
     CommandOutput::from(child.wait_with_output().expect("ended")).ok();
     let requests = node.requests();
-    let Request::Deploy { deployments, .. } = &requests[0] else { panic!("{requests:?}") };
+    let [
+        Request::Deploy { deployments, trace: first, .. },
+        Request::Deploy { deployments: again, trace: second, .. },
+    ] = requests.as_slice()
+    else {
+        panic!("{requests:?}")
+    };
     assert_eq!(deployments[0].service.to_string(), "shop/web");
     assert_eq!(
         (deployments[0].replicas, deployments[0].spec.container.image.as_str()),
         (Some(2), "img:7")
     );
-    assert_eq!(requests[0], requests[1]);
+    assert_eq!(deployments, again);
+    assert!(first.is_some() && first != second, "each has an id of its own");
 }
 
 #[test]

@@ -6,14 +6,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_backup::{BackupSummary, Header, VolumeEntry};
+use vc_protocol::alert::{AlertFilter, AlertFormat};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
-    BackupRow, Change, EventLevel, EventRow, ExportRow, FileCount, ImageRow, InstanceRow, JobRow,
-    LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport,
-    ProjectRow, ReplicaRow, ReplicaState, Reply, Rollout, RunRow, RunState, ServiceDetail,
-    ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport,
-    TrustRow, UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow,
-    VoterReport, VoterRow,
+    BackupRow, Change, DiskUsageRow, EventLevel, EventRow, ExportRow, FileCount, ImageRow,
+    InstanceRow, JobRow, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
+    PlanReport, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Reply, Rollout, RunRow,
+    RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport,
+    TokenRow, TrustReport, TrustRow, UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow,
+    VersionState, VolumeRow, VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Keypair, ServiceKey};
@@ -249,6 +250,26 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
     };
     let project =
         ProjectRow { project: "shop".parse().expect("a name"), services: 1, allowed: vec![] };
+    let usage = DiskUsageRow {
+        node: node_id(1),
+        node_name: String::new(),
+        kind: String::new(),
+        bytes: 0,
+        reclaimable: 0,
+        hint: String::new(),
+    };
+    let receiver = ReceiverRow {
+        name: "ops".parse().expect("a name"),
+        kind: String::new(),
+        target: String::new(),
+        format: AlertFormat::Json,
+        filter: AlertFilter::default(),
+        sender: String::new(),
+        firing: 0,
+        problem: String::new(),
+        added_by: String::new(),
+        added: 0,
+    };
     let image = ImageRow {
         reference: String::new(),
         id: String::new(),
@@ -388,6 +409,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("SnapshotRow", fields(&snapshot)),
         ("TokenRow", fields(&token)),
         ("ProjectRow", fields(&project)),
+        ("ReceiverRow", fields(&receiver)),
+        ("DiskUsageRow", fields(&usage)),
         ("TrustReport", fields(&trust)),
         ("TrustRow", fields(&trust.nodes[0])),
         ("VoterReport", fields(&voters)),
@@ -446,6 +469,8 @@ fn every_row_has_an_example() {
         ("ProjectRow", examples::<ProjectRow>("ProjectRow").len()),
         ("TrustReport", examples::<TrustReport>("TrustReport").len()),
         ("TrustRow", examples::<TrustRow>("TrustRow").len()),
+        ("DiskUsageRow", examples::<DiskUsageRow>("DiskUsageRow").len()),
+        ("ReceiverRow", examples::<ReceiverRow>("ReceiverRow").len()),
         ("VoterReport", examples::<VoterReport>("VoterReport").len()),
         ("VoterRow", examples::<VoterRow>("VoterRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
@@ -488,6 +513,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::Adopted { .. }
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
+            | Change::ImageRemoved { .. }
             | Change::VolumeRemoved { .. }
             | Change::VolumeForgotten { .. }
             | Change::SnapshotTaken { .. }
@@ -499,6 +525,10 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::TokenRevoked { .. }
             | Change::UserRevoked { .. }
             | Change::PolicyChanged { .. }
+            | Change::Traced { .. }
+            | Change::ReceiverAdded { .. }
+            | Change::ReceiverRemoved { .. }
+            | Change::ReceiverTested { .. }
             | Change::SigningKeyRotated { .. }
             | Change::VoterWished { .. }
             | Change::VotersForced { .. }
@@ -516,7 +546,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 33, "an example of each change");
+    assert_eq!(names.len(), 38, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -252,6 +252,7 @@ fn effect(
             let id: String = image.id.chars().take(19).collect();
             Effect::new(A::ImagePushed, format!("pushed image {key} ({id})"))
         }
+        ("images", None) => Effect::new(A::ImageRemoved, format!("removed image {key}")),
         ("tombstones", Some(tombstone)) => {
             let Tombstone { forgotten, .. } = read(tombstone)?;
             let (action, verb) = match forgotten {
@@ -292,6 +293,16 @@ fn effect(
             let verb = if after.is_some() { "changed" } else { "removed" };
             Effect::new(A::PolicyChanged, format!("{verb} the policy of project {key}"))
         }
+        ("receivers", after) => {
+            let verb = match (before, after) {
+                (_, None) => "removed",
+                (None, Some(_)) => "added",
+                (Some(_), Some(_)) => "changed",
+            };
+            Effect::new(A::ReceiverChanged, format!("{verb} receiver {key} of alerts"))
+        }
+        // What nodes write of the alerts that they have sent.
+        ("alerts", _) => None,
         ("trust", Some(entry)) => {
             let text = match key.parse().ok()? {
                 TrustKey::Epoch(epoch) => format!("rotated the signing key (epoch {epoch})"),
@@ -334,11 +345,7 @@ fn effect(
             VoterKey::Set(_) => None,
         },
         // Certificates of earlier signing keys, moves that are done, and tokens that have expired, are forgotten.
-        (
-            "scale" | "moves" | "images" | "tombstones" | "tokens" | "revocations" | "joins"
-            | "trust",
-            None,
-        )
+        ("scale" | "moves" | "tombstones" | "tokens" | "revocations" | "joins" | "trust", None)
         | ("left", None) => None,
         _ => {
             let verb = if after.is_some() { "wrote" } else { "removed" };

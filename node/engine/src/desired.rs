@@ -6,7 +6,7 @@ use std::collections::btree_map::Entry;
 use vc_crdt::{UpdateStatus, View};
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::spec::{ContainerSpec, Dependency, Overlap, Reconcile, ServiceSpec, UpdatePolicy};
-use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot};
+use vc_protocol::{InstanceId, Millis, Name, NodeId, ServiceKey, Slot, TraceId};
 
 use crate::isolation::Isolation;
 use crate::lease::{Gate, Gates};
@@ -17,6 +17,8 @@ use crate::rollout::{Rollout, Version};
 pub(crate) struct Desired {
     pub(crate) spec: ContainerSpec,
     pub(crate) digest: String,
+    /// The deployment that it is of, in the logs of all nodes.
+    pub(crate) trace: Option<TraceId>,
     /// What its service depends on and it waits for before it starts; empty if nothing.
     pub(crate) waits_for: String,
     /// Which node it waits for, that is to stop an instance of the slot first: "waits for n1 to stop it"; empty if none.
@@ -80,6 +82,7 @@ pub(crate) fn desired(
         let wanted = Desired {
             spec: spec.container.clone(),
             digest: digest.clone(),
+            trace: view.cluster.services.get(&slot.service).and_then(|record| record.trace),
             waits_for: isolation.waits_for(spec).unwrap_or_else(|| waits_for(view, slot, spec)),
             stops_elsewhere: earlier_run(view, slot, spec)
                 .unwrap_or_else(|| stops_elsewhere(view, node, slot, spec)),

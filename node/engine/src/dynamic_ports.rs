@@ -109,7 +109,8 @@ mod tests {
     fn holding(deployment: &Deployment) -> ClusterState {
         let Deployment { service, spec, .. } = deployment.clone();
         let (previous, deployed_by) = (None, "ada".to_owned());
-        let record = ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by };
+        let record =
+            ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by, trace: None };
         let services = [(service, record.into())].into();
         ClusterState { services, ..ClusterState::default() }
     }

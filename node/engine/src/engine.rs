@@ -1,5 +1,6 @@
 //! The engine: composes the state machines of a node, merges their timeouts, and applies the commands of users.
 
+mod alerts;
 mod documents;
 
 use std::collections::{BTreeMap, BTreeSet};
@@ -14,6 +15,7 @@ use vc_protocol::volume::VolumeCopy;
 use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, VolumeKey};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
+use crate::alerts::Alerts;
 use crate::anti_entropy::{AntiEntropy, Comparison};
 use crate::audit::AuditTrail;
 use crate::failure_detector::FailureDetector;
@@ -22,6 +24,7 @@ use crate::identity::{DocumentOwner, Finding};
 use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
 use crate::isolation::Isolation;
 use crate::lease::{Effects, Guard};
+use crate::problem::Problem;
 use crate::reconcile::{Given, Reconciler};
 use crate::schedule::{Schedules, cluster_time};
 use crate::silence::SilenceReports;
@@ -61,6 +64,9 @@ pub struct Engine {
     guard: Guard,
     volumes: Volumes,
     schedules: Schedules,
+    alerts: Alerts,
+    /// Problems of this process, which no document has.
+    own_problems: Vec<Problem>,
     /// Whether the disk had invalid data at the start: there may be later changes of this node's actor than could be read.
     is_damaged: bool,
     /// A server has said that this node was removed from the cluster.
@@ -118,6 +124,7 @@ impl Engine {
             due: before.due,
             ports: BTreeMap::new(),
             restarting: None,
+            unsent_alerts: BTreeMap::new(),
         };
         let mut detector = FailureDetector::new(timing, now);
         for (&node, state) in replica.nodes().iter().filter(|&(&node, _)| node != id) {
@@ -157,6 +164,8 @@ impl Engine {
             guard,
             volumes: Volumes::default(),
             schedules: Schedules::default(),
+            alerts: Alerts::default(),
+            own_problems: Vec::new(),
             is_damaged: !rejected.is_empty(),
             removed: false,
             wall: 0,
@@ -201,6 +210,7 @@ impl Engine {
             (self.hold.poll_timeout(), "startup hold"),
             (self.guard.poll_timeout(), "leases"),
             (self.schedules.poll_timeout(), "schedules"),
+            (self.alerts.poll_timeout(), "alerts"),
         ];
         let due = timers.into_iter().filter_map(|(at, name)| Some((at?, name)));
         let due = due.chain(self.reconciler.poll_timeout()).min();
@@ -258,6 +268,8 @@ impl Engine {
             }
             Input::Fault(fault) => self.dirty |= self.reconciler.set_fault(fault),
             Input::Volume(volume, copy) => self.record_copy(volume, copy),
+            Input::Delivered(receiver, result) => self.delivered(&receiver, result, now),
+            Input::OwnProblems(problems) => self.own_problems = problems,
             Input::Adopted(volumes) => {
                 for volume in volumes {
                     let record = VolumeRecord {
@@ -311,6 +323,7 @@ impl Engine {
             tracing::debug!(late, timer, "this node is late, extending its timeouts");
             self.detector.was_late(late, now);
             self.silences.was_late(late, now);
+            self.alerts.was_late(now);
         }
     }
 
@@ -330,6 +343,9 @@ impl Engine {
         self.dirty |= self.hold.handle_timeout(now);
         self.dirty |= self.schedules.handle_timeout(now);
         self.dirty |= self.reconciler.handle_timeout(now);
+        if self.alerts.handle_timeout(now) {
+            self.send_alerts(now);
+        }
     }
 
     /// Sends a heartbeat, once this node's document is that of this run: others would count the node as up, and its claims
@@ -591,6 +607,7 @@ impl Engine {
         for node in moved(&self.view, &view) {
             tracing::warn!(node = %node, name = view.name(node), "node is down");
         }
+        log_deployments(&self.view, &view);
         for &node in view.nodes.keys() {
             let vitals = self.vitals.entry(node).or_default();
             match view.up.contains(&node) {
@@ -608,8 +625,9 @@ impl Engine {
             tracing::error!(%error, "cannot add the maps of a newer schema");
         }
         let (has_history, has_voters) = (self.replica.has_history(), self.replica.has_voters());
-        let has_runs = self.replica.has_runs();
-        self.view = Arc::new(View { has_history, has_voters, has_runs, ..view });
+        let (has_runs, has_receivers) = (self.replica.has_runs(), self.replica.has_receivers());
+        self.view = Arc::new(View { has_history, has_voters, has_runs, has_receivers, ..view });
+        self.follow_receivers(self.last_input);
     }
 
     fn publish(&mut self, changes: Vec<SignedChange>, now: Millis) {
@@ -634,5 +652,18 @@ impl Engine {
     /// Returns the cluster's id.
     pub fn cluster(&self) -> ClusterId {
         self.cluster
+    }
+}
+
+/// Logs the deployments that this node has learnt of, with the id that they were given.
+fn log_deployments(before: &View, after: &View) {
+    for (service, record) in &after.cluster.services {
+        let held = before.cluster.services.get(service);
+        if held.is_none_or(|held| held.revision != record.revision)
+            && let Some(trace) = record.trace
+        {
+            let (revision, by) = (record.revision, record.deployed_by.as_str());
+            tracing::info!(%trace, %service, revision, by, "deployment");
+        }
     }
 }

@@ -121,7 +121,8 @@ mod tests {
         let mut state = ClusterState::default();
         let record = |spec, previous| {
             let deployed_by = "tester".to_owned();
-            ServiceRecord { spec, previous, revision: 1, updated: 0, deployed_by }.into()
+            ServiceRecord { spec, previous, revision: 1, updated: 0, deployed_by, trace: None }
+                .into()
         };
         let web = record(mounting(2, "new"), Some(mounting(2, "old")));
         state.services.insert(service("shop/web"), web);

@@ -10,10 +10,12 @@ use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::lease::LeaseMessage;
 use vc_protocol::node::{NodeInfo, Usage};
 use vc_protocol::volume::VolumeCopy;
-use vc_protocol::{ClusterId, InstanceId, Keypair, Millis, NodeId, VolumeKey};
+use vc_protocol::{ClusterId, InstanceId, Keypair, Millis, Name, NodeId, VolumeKey};
 
+use crate::alerts::Delivery;
 use crate::lease::Votes;
 use crate::mutation::{Mutation, MutationError};
+use crate::problem::Problem;
 use crate::runtime::{RuntimeAction, RuntimeEvent};
 use crate::volumes::VolumeTask;
 
@@ -209,6 +211,10 @@ pub enum Input {
     Fault(Option<String>),
     /// What this node's copy of a volume is now. Sent for every copy after the start, and then when it changes.
     Volume(VolumeKey, VolumeCopy),
+    /// The delivery to this receiver ended: it has confirmed everything, or why it has not, in words that may be shown.
+    Delivered(Name, Result<(), String>),
+    /// The problems of this process that no document has: all of them, when they have changed.
+    OwnProblems(Vec<Problem>),
     /// This node has taken over the data of these volumes, which a former node has left on its host.
     Adopted(BTreeSet<VolumeKey>),
     /// This process is about to end and to be started again: announce that to the other nodes.
@@ -273,6 +279,8 @@ pub enum Output {
     Disconnect(NodeId),
     /// Answer the [`Input::Mutate`] of this number with what has changed, or why nothing has.
     Answer(u64, Result<Vec<Change>, MutationError>),
+    /// Send these alerts to a receiver, and say with [`Input::Delivered`] how that ended. None follows for the same receiver before.
+    Notify(Delivery),
     /// Stop this process: another one runs with the identity of this node. The text names it, for people.
     Stop(String),
     /// [`Engine::view`](crate::Engine::view) shows something new.

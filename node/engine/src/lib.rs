@@ -5,6 +5,7 @@
 //! time, in the simulator. When nothing comes in, [`Engine::poll_timeout`] says when to call it again.
 
 mod accusation;
+pub mod alerts;
 mod anti_entropy;
 mod audit;
 mod desired;
@@ -27,6 +28,7 @@ mod node_faults;
 mod output;
 mod partition;
 mod port_report;
+mod problem;
 mod problems;
 mod reconcile;
 pub mod report;
@@ -54,6 +56,8 @@ pub use interface::{
 pub use lease::Votes;
 pub use mutation::volumes::mounting;
 pub use mutation::{
-    FindError, Mutation, MutationError, NewSigningKey, find_node, find_service, find_services,
+    FindError, MAX_RECEIVERS, Mutation, MutationError, NewSigningKey, find_node, find_service,
+    find_services,
 };
 pub use output::remove_output;
+pub use problem::Problem;

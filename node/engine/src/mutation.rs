@@ -3,8 +3,10 @@
 mod error;
 mod files;
 mod find;
+mod images;
 mod policies;
 mod ports;
+mod receivers;
 pub(crate) mod revision;
 mod runs;
 #[cfg(test)]
@@ -19,7 +21,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use vc_crdt::{
-    ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, RevocationKey, SealedFile,
+    ClusterState, FileKey, ImageRecord, JoinRecord, MoveOrder, Receiver, RevocationKey, SealedFile,
     TokenRecord, View, VoterKey,
 };
 use vc_placement::{RULES, Rules, rebalance};
@@ -27,13 +29,14 @@ use vc_protocol::change::Subject;
 use vc_protocol::control::Change;
 use vc_protocol::lease::VoterSet;
 use vc_protocol::spec::{Deployment, NetworkMode, OnPartition, ProjectPolicy, ServiceMode};
-use vc_protocol::{Millis, Name, NodeId, ServiceKey, Supports, VolumeKey};
+use vc_protocol::{Millis, Name, NodeId, ServiceKey, Supports, TraceId, VolumeKey};
 
 use crate::history;
 
 pub use error::MutationError;
 pub(crate) use files::mounted as mounted_files;
 pub use find::{FindError, find_node, find_service, find_services};
+pub use receivers::MAX_RECEIVERS;
 pub(crate) use runs::due_by_hand;
 pub use trust::NewSigningKey;
 
@@ -50,6 +53,8 @@ pub enum Mutation {
         files: BTreeMap<FileKey, SealedFile>,
         /// The projects that the user may see; `None` for all.
         projects: Option<BTreeSet<Name>>,
+        /// Names what follows in the logs of all nodes.
+        trace: Option<TraceId>,
     },
     /// Sets the number of replicas.
     Scale {
@@ -70,6 +75,11 @@ pub enum Mutation {
         size: u64,
         /// The projects for whose services alone the reference means it; `None` for all.
         projects: Option<BTreeSet<Name>>,
+    },
+    /// Forgets references of pushed images.
+    RemoveImages {
+        /// Canonical references.
+        references: BTreeSet<String>,
     },
     /// Drains a node, or ends the drain.
     Drain {
@@ -156,6 +166,20 @@ pub enum Mutation {
         /// What they may no longer use.
         policy: ProjectPolicy,
     },
+    /// Adds a receiver of alerts.
+    AddReceiver {
+        /// Its name.
+        name: Name,
+        /// What it is.
+        receiver: Box<Receiver>,
+    },
+    /// Removes a receiver of alerts.
+    RemoveReceiver {
+        /// Its name.
+        name: Name,
+    },
+    /// Replaces URLs of receivers by the same ones, sealed with another key.
+    ResealReceivers(BTreeMap<Name, SealedFile>),
     /// Puts a new signing key into effect.
     RotateTrust(Box<NewSigningKey>),
     /// Adds certificates of the signing key for nodes that it had none for.
@@ -230,6 +254,11 @@ impl Mutation {
         }
     }
 
+    /// Returns whether members without the map of receivers cannot follow it.
+    pub(crate) fn needs_receivers(&self) -> bool {
+        matches!(self, Self::AddReceiver { .. })
+    }
+
     /// Returns the cluster state after the mutation, and what it changes. Errors: the mutation is refused.
     pub(crate) fn apply(
         &self,
@@ -239,8 +268,13 @@ impl Mutation {
     ) -> Result<(ClusterState, Vec<Change>), MutationError> {
         let mut state = view.cluster.clone();
         let changes = match self {
-            Self::Deploy { deployments, files, projects } => {
+            Self::Deploy { deployments, files, projects, trace } => {
                 let changes = deploy(view, &mut state, deployments, files, by, now)?;
+                for service in changes.iter().filter_map(deployed) {
+                    if let Some(record) = state.services.get_mut(service) {
+                        record.trace = *trace;
+                    }
+                }
                 // After all of them: one service may release a port that another takes.
                 for Deployment { service, spec, .. } in deployments {
                     ports::check(&state, service, &spec.ports, projects.as_ref())?;
@@ -279,6 +313,7 @@ impl Mutation {
                     _ => Change::ImagePushed { reference, id },
                 }]
             }
+            Self::RemoveImages { references } => images::remove(&mut state, references)?,
             Self::Drain { node, drain } => {
                 let node = find_node(view, node)?;
                 let node_name = view.name(node);
@@ -342,6 +377,14 @@ impl Mutation {
             }
             Self::DenyProject { project, policy } => {
                 vec![policies::deny(&mut state, project, policy)?]
+            }
+            Self::AddReceiver { name, receiver } => {
+                vec![receivers::add(&mut state, name, receiver)?]
+            }
+            Self::RemoveReceiver { name } => vec![receivers::remove(&mut state, name)?],
+            Self::ResealReceivers(urls) => {
+                receivers::reseal(&mut state, urls);
+                Vec::new()
             }
             Self::RotateTrust(new) => trust::rotate(view, &mut state, new, by, now)?,
             Self::Certify { key, certificates } => {
@@ -470,6 +513,16 @@ fn deploy(
         return Err(MutationError::DeploymentTooLarge { bytes });
     }
     Ok(changes)
+}
+
+/// Returns the service that a change puts in place.
+fn deployed(change: &Change) -> Option<&ServiceKey> {
+    match change {
+        Change::Created { service }
+        | Change::Updated { service, .. }
+        | Change::Redeployed { service } => Some(service),
+        _ => None,
+    }
 }
 
 /// Errors: a node that is up does not know what all nodes have to know of the service: where its data is, which slots it has, or where

@@ -2,18 +2,20 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::View;
+use vc_crdt::{Receiver, View};
+use vc_protocol::alert::ProblemKind;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, RolloutState, RunRow, RunState};
 use vc_protocol::instance::InstanceState;
 use vc_protocol::node::{NodeInfo, Orphans};
 use vc_protocol::spec::{Attribute, split_port_of_address};
-use vc_protocol::{Millis, ServiceKey, Supports};
+use vc_protocol::{Millis, Name, ServiceKey, Slot, Stored, Supports};
 
 use crate::downtime::downtime;
 use crate::interface::WallClocks;
+use crate::problem::Problem;
 use crate::rollout::Rollout;
 use crate::routes::{Clash, Routes};
-use crate::{history, job_report, volume_report, voters};
+use crate::{alerts, history, job_report, volume_report, voters};
 
 /// Returns the problems with these rows: of all, or of the nodes and of what `limited` shows, a part of the view.
 pub(crate) fn problems(
@@ -22,7 +24,7 @@ pub(crate) fn problems(
     nodes: &[NodeRow],
     instances: &[InstanceRow],
     clocks: WallClocks<'_>,
-) -> Vec<String> {
+) -> Vec<Problem> {
     let (view, now) = (limited.unwrap_or(whole), clocks.now);
     let mut problems = Vec::new();
     // Those have lines of their own.
@@ -34,17 +36,20 @@ pub(crate) fn problems(
     for row in nodes {
         if row.state == NodeStatus::Down {
             let time = downtime(row, now).map(|time| format!(" for {time}")).unwrap_or_default();
-            problems.push(format!("node {} is down{time}", row.name));
+            let text = format!("node {} is down{time}", row.name);
+            problems.push(Problem::new(ProblemKind::NodeDown, text).of_row(row));
         } else if row.restarting {
-            problems.push(format!("node {} is restarting", row.name));
+            let text = format!("node {} is restarting", row.name);
+            problems.push(Problem::new(ProblemKind::NodeRestarting, text).of_row(row));
         } else if !row.problem.is_empty() && !has_faulty_services(row) {
-            problems.push(format!("node {}: {}", row.name, row.problem));
+            let text = format!("node {}: {}", row.name, row.problem);
+            problems.push(Problem::new(ProblemKind::NodeProblem, text).of_row(row));
         }
         if row.is_disk_low() {
-            problems.push(disk_problem(row));
+            problems.push(Problem::new(ProblemKind::Disk, disk_problem(row)).of_row(row));
         }
         if row.clock_offset_ms != 0 {
-            problems.push(clock_problem(row));
+            problems.push(Problem::new(ProblemKind::Clock, clock_problem(row)).of_row(row));
         }
         if let Some(trouble) = row.backups.as_ref().and_then(|it| it.trouble(now)) {
             problems.push(format!("backups on {}: {trouble}", row.name));
@@ -61,7 +66,14 @@ pub(crate) fn problems(
     problems.extend(failed_schedules(view));
     let instances_now = instances.iter().filter(|row| !is_old(row));
     problems.extend(instances_now.filter(is_problem).map(|row| {
-        format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason)
+        let text =
+            format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason);
+        let kind = match row.node {
+            None => ProblemKind::Unplaced,
+            Some(_) => ProblemKind::Instance,
+        };
+        let slot = Slot { service: row.service.clone(), replica: row.replica };
+        Problem::new(kind, text).of_slot(&slot)
     }));
     problems.extend(same_names(nodes));
     problems.extend(ambiguous_pins(view, nodes));
@@ -70,15 +82,20 @@ pub(crate) fn problems(
     problems.extend(failed_updates(view));
     problems.extend(hanging(view, instances, now));
     problems.extend(unpublished(whole, limited));
-    problems.extend(voters::problems(whole, limited));
+    let lease = voters::problems(whole, limited);
+    problems.extend(lease.map(|text| Problem::new(ProblemKind::Lease, text)));
     problems.extend(volume_report::problems(view, clocks));
     problems.extend(held(view));
     problems.extend(older(whole));
+    problems.extend(uncertified(whole));
+    if limited.is_none() {
+        problems.extend(unsent_alerts(whole));
+    }
     problems
 }
 
 /// Returns a line for each scheduled service whose last run failed, or was left out.
-fn failed_schedules(view: &View) -> Vec<String> {
+fn failed_schedules(view: &View) -> Vec<Problem> {
     let scheduled = view.cluster.services.iter().filter(|(_, it)| it.spec.schedule.is_some());
     let last = scheduled.filter_map(|(key, _)| {
         let is_over = |row: &RunRow| {
@@ -92,7 +109,8 @@ fn failed_schedules(view: &View) -> Vec<String> {
                 RunState::Missed => "was missed",
                 _ => "may be lost",
             };
-            format!("the last run of {key} {what}: {}", last.reason)
+            let text = format!("the last run of {key} {what}: {}", last.reason);
+            Problem::new(ProblemKind::Run, text).of_service(key)
         })
     });
     last.collect()
@@ -118,7 +136,7 @@ fn clock_problem(row: &NodeRow) -> String {
 }
 
 /// Returns a line for what each former node has left on a host.
-fn orphans(view: &View) -> Vec<String> {
+fn orphans(view: &View) -> Vec<Problem> {
     let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
     let all = up.flat_map(|(&at, state)| state.orphans.iter().map(move |it| (at, it)));
     all.filter(|(_, (_, left))| left.containers > 0 || !left.volumes.is_empty())
@@ -136,7 +154,8 @@ fn orphans(view: &View) -> Vec<String> {
                 true => format!("if that node is gone for good: 'vc leave {id} --force', then 'vc node adopt {id}'"),
                 false => format!("'vc node adopt {id}' takes it over, with --stop only ends it"),
             };
-            format!("{left} of node {} ({id}) is on the host of {host}, where no node manages it: {way}", view.name(former))
+            let text = format!("{left} of node {} ({id}) is on the host of {host}, where no node manages it: {way}", view.name(former));
+            Problem::new(ProblemKind::Orphans, text).of_node(view, at).with("former", former.to_string())
         })
         .collect()
 }
@@ -157,21 +176,22 @@ fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
 }
 
 /// Returns a line for each name that several nodes have.
-fn same_names(nodes: &[NodeRow]) -> Vec<String> {
+fn same_names(nodes: &[NodeRow]) -> Vec<Problem> {
     let line = |(name, rows): (String, Vec<&NodeRow>)| {
         let ids: Vec<String> = rows.iter().map(|row| row.id.short()).collect();
         let count = rows.len();
-        format!(
+        let text = format!(
             "{count} nodes are called {name} ({}): start one with another --name, or remove one that is gone for good with \
              'vc leave ID --force'",
             ids.join(", ")
-        )
+        );
+        Problem::new(ProblemKind::Name, text).with("name", name)
     };
     shared_names(nodes).into_iter().map(line).collect()
 }
 
 /// Returns a line for each service that is pinned to a name that several nodes have.
-fn ambiguous_pins(view: &View, nodes: &[NodeRow]) -> Vec<String> {
+fn ambiguous_pins(view: &View, nodes: &[NodeRow]) -> Vec<Problem> {
     let names = shared_names(nodes);
     let pin = |service: &ServiceKey| {
         let constraints = &view.spec(service)?.constraints;
@@ -182,13 +202,14 @@ fn ambiguous_pins(view: &View, nodes: &[NodeRow]) -> Vec<String> {
     let pinned = services.filter_map(|service| Some((service, pin(service)?)));
     pinned
         .map(|(service, name)| {
-            format!("{service} is pinned to node.name == {name}, which fits several nodes: pin it to node.id")
+            let text = format!("{service} is pinned to node.name == {name}, which fits several nodes: pin it to node.id");
+            Problem::new(ProblemKind::Name, text).of_service(service)
         })
         .collect()
 }
 
 /// Returns a line for each instance that has been starting, and each update that has gone on, for too long.
-fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<String> {
+fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<Problem> {
     let minutes = |since: Millis| now.saturating_sub(since) / 60_000;
     let starts = |row: &&InstanceRow| {
         let waits = matches!(row.state, InstanceState::Starting | InstanceState::Pulling);
@@ -198,9 +219,11 @@ fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<String> {
         let (service, replica, state) = (&row.service, row.replica, row.state.as_str());
         let node = row.node_name.as_deref().unwrap_or_default();
         let minutes = minutes(row.since);
-        format!("{service}.{replica} has been {state} on {node} for {minutes} min")
+        let text = format!("{service}.{replica} has been {state} on {node} for {minutes} min");
+        let slot = Slot { service: service.clone(), replica };
+        Problem::new(ProblemKind::Instance, text).of_slot(&slot)
     };
-    let mut problems: Vec<String> = instances.iter().filter(starts).map(instance).collect();
+    let mut problems: Vec<Problem> = instances.iter().filter(starts).map(instance).collect();
     for (service, record) in &view.cluster.services {
         let is_updating = || {
             let rollout = Rollout::of(view, service);
@@ -208,17 +231,18 @@ fn hanging(view: &View, instances: &[InstanceRow], now: Millis) -> Vec<String> {
         };
         if now >= record.updated.saturating_add(LONG_UPDATE) && is_updating() {
             let minutes = minutes(record.updated);
-            problems.push(format!(
+            let text = format!(
                 "the update of {service} has not ended after {minutes} min: see 'vc ps {service}'; 'vc rollback {service}' takes \
                  it back"
-            ));
+            );
+            problems.push(Problem::new(ProblemKind::Update, text).of_service(service));
         }
     }
     problems
 }
 
 /// Returns a line for each update that failed, until the next deployment. What an instance wrote is last, where it can be removed.
-fn failed_updates(view: &View) -> Vec<String> {
+fn failed_updates(view: &View) -> Vec<Problem> {
     // The instances of a job that has failed have lines of their own.
     let services = view.cluster.services.iter().filter(|(_, it)| !it.spec.mode.is_job());
     let line = |(service, _): (&ServiceKey, _)| {
@@ -241,13 +265,15 @@ fn failed_updates(view: &View) -> Vec<String> {
                  deploy it mended"
             ),
         };
-        Some(if report.reason.is_empty() { ended } else { format!("{ended}: {}", report.reason) })
+        let reason = &report.reason;
+        let text = if reason.is_empty() { ended } else { format!("{ended}: {reason}") };
+        Some(Problem::new(ProblemKind::Update, text).of_service(service))
     };
     services.filter_map(line).collect()
 }
 
 /// Returns a line for each reason for which a node could not start services that others run instead, if they can.
-fn cannot_start(view: &View) -> Vec<String> {
+fn cannot_start(view: &View) -> Vec<Problem> {
     let mut problems = Vec::new();
     for (&node, state) in view.nodes.iter().filter(|(node, _)| view.up.contains(node)) {
         let mut by_reason: BTreeMap<&str, Vec<&ServiceKey>> = BTreeMap::new();
@@ -260,46 +286,91 @@ fn cannot_start(view: &View) -> Vec<String> {
                 1 => " and another service".to_owned(),
                 count => format!(" and {count} other services"),
             };
-            let node = view.name(node);
-            format!("node {node} could not start {}{others}: {reason}", services[0])
+            let name = view.name(node);
+            let text = format!("node {name} could not start {}{others}: {reason}", services[0]);
+            let problem = Problem::new(ProblemKind::NodeProblem, text).of_node(view, node);
+            problem.of_service(services[0])
         }));
     }
     problems
 }
 
 /// Returns a line for each node whose version keeps the others from using what they support.
-fn older(view: &View) -> Vec<String> {
-    let infos = || view.nodes.values().filter_map(|state| state.info.as_ref());
-    let newest = infos().fold(Supports::default(), |newest, NodeInfo { supports, .. }| Supports {
+fn older(view: &View) -> Vec<Problem> {
+    let infos = || view.nodes.iter().filter_map(|(&id, state)| Some((id, state.info.as_ref()?)));
+    let newest = infos().fold(Supports::default(), |newest, (_, info)| newest_of(newest, info));
+    let older = infos().filter(|(_, info)| info.supports.and(newest) != newest);
+    older
+        .map(|(id, info)| {
+            let text = format!(
+                "node {} runs vc-node {}, others a newer one: upgrade it",
+                info.name, info.version
+            );
+            Problem::new(ProblemKind::Upgrade, text).of_node(view, id)
+        })
+        .collect()
+}
+
+/// Returns what a node supports, or others do.
+fn newest_of(newest: Supports, NodeInfo { supports, .. }: &NodeInfo) -> Supports {
+    Supports {
         schema: newest.schema.max(supports.schema),
         plan: newest.plan.max(supports.plan),
         prepares: newest.prepares || supports.prepares,
         volumes: newest.volumes || supports.volumes,
         forgets: newest.forgets || supports.forgets,
-    });
-    let older = infos().filter(|info| info.supports.and(newest) != newest);
-    older
-        .map(|info| {
-            format!(
-                "node {} runs vc-node {}, others a newer one: upgrade it",
-                info.name, info.version
-            )
+    }
+}
+
+/// Returns a line for each node that is up and has no certificate of the present signing key yet.
+fn uncertified(view: &View) -> Vec<Problem> {
+    let epoch = view.trust.epoch();
+    let up = view.nodes.iter().filter(|(node, _)| view.up.contains(node));
+    let infos = up.filter_map(|(&id, state)| Some((id, state.info.as_ref()?)));
+    infos
+        .filter(|(_, info)| info.epoch < epoch)
+        .map(|(id, info)| {
+            let text = format!(
+                "node {} has no certificate of the present signing key: see 'vc trust'; a server that is up issues it",
+                info.name
+            );
+            Problem::new(ProblemKind::Certificate, text).of_node(view, id)
         })
         .collect()
 }
 
+/// Returns a line for each receiver of alerts that gets none: the node that sends to it cannot reach it, or no node may.
+fn unsent_alerts(view: &View) -> Vec<Problem> {
+    let unsent = |(name, receiver): (&Name, &Stored<Receiver>)| {
+        let text = match alerts::sender(view, name, receiver) {
+            None => format!(
+                "no node sends alerts to {name}: 'vc-node run --allow-notify-commands' on a server lets it run commands"
+            ),
+            Some(node) => {
+                let why = view.nodes.get(&node)?.unsent_alerts.get(name)?;
+                format!("alerts do not reach {name} from {}: {why}", view.name(node))
+            }
+        };
+        Some(Problem::new(ProblemKind::Notification, text).with("receiver", name.as_str()))
+    };
+    view.cluster.receivers.iter().filter_map(unsent).collect()
+}
+
 /// Returns a line for what this node holds, because its version does not know all of it.
-fn held(view: &View) -> Vec<String> {
+fn held(view: &View) -> Vec<Problem> {
     let upgrade = "this node neither starts nor stops it: upgrade vc-node here";
     // Its document says so of everything.
     if !view.held.documents.is_empty() {
         return Vec::new();
     }
-    view.held.services.iter().map(|(key, reason)| format!("{key} {reason}; {upgrade}")).collect()
+    let line = |(key, reason): (&ServiceKey, &String)| {
+        Problem::new(ProblemKind::Held, format!("{key} {reason}; {upgrade}")).of_service(key)
+    };
+    view.held.services.iter().map(line).collect()
 }
 
 /// Returns a line for every service that refuses connections, and for every port that cannot be published.
-fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
+fn unpublished(whole: &View, limited: Option<&View>) -> Vec<Problem> {
     // Conflicts show in the whole view; what has the port is named to those who may see it.
     let routes = Routes::of(whole);
     let shows = |service: &ServiceKey| {
@@ -311,15 +382,17 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
             true => held_by.to_string(),
             false => "a service of another project".to_owned(),
         };
-        format!(
+        let text = format!(
             "port {port} of {service} is not published: {held_by} was deployed earlier and publishes it"
-        )
+        );
+        Problem::new(ProblemKind::Port, text).of_service(service).with("port", port)
     };
     let unhealthy = routes.services.iter().filter(|(key, it)| it.is_unhealthy && shows(key));
     let unhealthy = unhealthy.map(|(key, _)| {
-        format!("{key} refuses connections: the healthchecks of all its instances fail")
+        let text = format!("{key} refuses connections: the healthchecks of all its instances fail");
+        Problem::new(ProblemKind::Port, text).of_service(key)
     });
-    let mut problems: Vec<String> = unhealthy.collect();
+    let mut problems: Vec<Problem> = unhealthy.collect();
     let clashes = routes.clashes.iter().filter(|it| shows(&it.wanted.service));
     problems.extend(clashes.map(clash));
     let publishing = |port: &str| {
@@ -330,7 +403,7 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
         (!services.is_empty()).then(|| services.into_iter().collect::<Vec<_>>().join(" and "))
     };
     let up = || whole.nodes.iter().filter(|(node, _)| whole.up.contains(node));
-    let mut absent = BTreeSet::new();
+    let mut absent = BTreeMap::new();
     for (&node, state) in up() {
         for (name, why) in &state.ports {
             let (port, address) = split_port_of_address(name);
@@ -338,20 +411,23 @@ fn unpublished(whole: &View, limited: Option<&View>) -> Vec<String> {
             let Some(address) = address else {
                 // The process that has it may be one of another project.
                 let why = if limited.is_some() { "it is taken there" } else { why };
-                let node = whole.name(node);
-                problems
-                    .push(format!("port {port} of {services} is not published on {node}: {why}"));
+                let name = whole.name(node);
+                let text = format!("port {port} of {services} is not published on {name}: {why}");
+                let problem = Problem::new(ProblemKind::Port, text).of_node(whole, node);
+                problems.push(problem.with("port", port));
                 continue;
             };
             // One node is enough that has the address.
             if up().all(|(_, state)| state.ports.contains_key(name)) {
-                absent.insert(format!(
+                let text = format!(
                     "port {port} of {services} is not published at {address}: no node has this address"
-                ));
+                );
+                absent
+                    .insert(name.clone(), Problem::new(ProblemKind::Port, text).with("port", name));
             }
         }
     }
-    problems.extend(absent);
+    problems.extend(absent.into_values());
     problems
 }
 

@@ -394,6 +394,7 @@ mod tests {
                 revision: 1,
                 updated: 1,
                 deployed_by: "ada".to_owned(),
+                trace: None,
             };
             let mut cluster = ClusterState::default();
             cluster.services.insert(slot.service.clone(), record.into());
@@ -449,6 +450,7 @@ mod tests {
                 revision: 1,
                 updated: 1,
                 deployed_by: "ada".to_owned(),
+                trace: None,
             };
             let services = BTreeMap::from([(web.clone(), record.into())]);
             let cluster = ClusterState { services, ..ClusterState::default() };

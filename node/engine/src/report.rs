@@ -3,11 +3,12 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::liveness::accuses;
-use vc_crdt::{NodeState, TrustEntry, TrustKey, View};
+use vc_crdt::{NodeState, Receiver, ReceiverTarget, TrustEntry, TrustKey, View};
 use vc_placement::{Node, Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
-    InstanceRow, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, RolloutState,
-    ServiceDetail, ServiceRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
+    InstanceRow, MASK, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow,
+    ReceiverRow, RolloutState, ServiceDetail, ServiceRow, StatusReport, TokenRow, TrustReport,
+    TrustRow, UnplacedRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
@@ -17,13 +18,15 @@ use vc_protocol::{
     ClusterId, InstanceId, Millis, Name, NodeId, Resources, ServiceKey, Slot, Stored,
 };
 
+use crate::alerts;
 pub use crate::downtime::name_downtimes;
 use crate::history;
 use crate::interface::{Vitals, WallClocks};
 pub use crate::job_report::{jobs, runs};
 use crate::partition;
 use crate::port_report::{host_ports, unpublished};
-use crate::problems::problems;
+use crate::problem::Problem;
+use crate::problems::problems as problems_in;
 use crate::rollout::Rollout;
 pub use crate::volume_report::{CopyStatus, copies, name_waits, volumes};
 use crate::voters;
@@ -216,6 +219,35 @@ pub fn inspect(view: &View, service: &ServiceKey) -> Option<ServiceDetail> {
         previous: history::rollback_target(&versions).map(|it| it.spec.clone()),
         instances,
     })
+}
+
+/// Returns a row for every receiver of alerts.
+pub fn receivers(view: &View) -> Vec<ReceiverRow> {
+    let row = |(name, receiver): (&Name, &Stored<Receiver>)| {
+        let (kind, target) = match &receiver.target {
+            ReceiverTarget::Webhook { origin, .. } => ("webhook", format!("{origin}/{MASK}")),
+            ReceiverTarget::Command { command } => ("command", command.join(" ")),
+        };
+        let sender = alerts::sender(view, name, receiver);
+        let unsent = |node| view.nodes.get(&node)?.unsent_alerts.get(name).cloned();
+        let firing = view.cluster.alerts.keys().filter(|key| key.receiver == *name).count();
+        ReceiverRow {
+            name: name.clone(),
+            kind: kind.to_owned(),
+            target,
+            format: receiver.format,
+            filter: receiver.filter.clone(),
+            sender: sender.map(|node| view.name(node)).unwrap_or_default(),
+            firing: u32::try_from(firing).unwrap_or(u32::MAX),
+            problem: match sender {
+                None => "no node that is up may send to it".to_owned(),
+                Some(node) => unsent(node).unwrap_or_default(),
+            },
+            added_by: receiver.added_by.clone(),
+            added: receiver.added,
+        }
+    };
+    view.cluster.receivers.iter().map(row).collect()
 }
 
 /// Returns a row for every project that has services or a policy.
@@ -516,7 +548,9 @@ pub fn report(
     let sum = |of: fn(&NodeRow) -> u64| up().map(of).fold(0, u64::saturating_add);
     name_waits(view, &mut instances, now);
     name_downtimes(&mut instances, &nodes, now);
-    let problems = problems(whole, limited, &nodes, &instances, WallClocks { now, vitals });
+    let clocks = WallClocks { now, vitals };
+    let problems = problems_in(whole, limited, &nodes, &instances, clocks);
+    let problems = problems.into_iter().map(|it| it.text).collect();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (voters, voters_up) = voters::report(whole).reachable();
     let status = StatusReport {
@@ -543,6 +577,15 @@ pub fn report(
         hints: hints(whole).into_iter().chain(voters::hints(whole)).collect(),
     };
     Report { nodes, services, instances, status }
+}
+
+/// Returns the problems that [`status`] lists.
+pub fn problems(view: &View, vitals: &BTreeMap<NodeId, Vitals>, now: Millis) -> Vec<Problem> {
+    let nodes = nodes(view, vitals);
+    let mut instances = instances(view);
+    name_waits(view, &mut instances, now);
+    name_downtimes(&mut instances, &nodes, now);
+    problems_in(view, None, &nodes, &instances, WallClocks { now, vitals })
 }
 
 /// How many slots are tried when looking for one that could move.

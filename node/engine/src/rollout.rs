@@ -232,8 +232,14 @@ mod tests {
     fn record(spec: ServiceSpec, previous: Option<ServiceSpec>) -> Stored<ServiceRecord> {
         let previous = previous.map(Stored::from);
         let deployed_by = "ada".to_owned();
-        let record =
-            ServiceRecord { spec: spec.into(), previous, revision: 1, updated: 1, deployed_by };
+        let record = ServiceRecord {
+            spec: spec.into(),
+            previous,
+            revision: 1,
+            updated: 1,
+            deployed_by,
+            trace: None,
+        };
         record.into()
     }
 

@@ -219,7 +219,14 @@ mod tests {
         for ((name, spec), revision) in services.into_iter().zip(1..) {
             let spec = spec.into();
             let deployed_by = "tester".to_owned();
-            let record = ServiceRecord { spec, previous: None, revision, updated: 0, deployed_by };
+            let record = ServiceRecord {
+                spec,
+                previous: None,
+                revision,
+                updated: 0,
+                deployed_by,
+                trace: None,
+            };
             cluster.services.insert(key(name), record.into());
         }
         let mut state = NodeState { incarnation: 1, ..NodeState::default() };

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 pub use vc_protocol::InstanceId;
 use vc_protocol::node::Orphans;
 use vc_protocol::spec::ContainerSpec;
-use vc_protocol::{Millis, NodeId};
+use vc_protocol::{Millis, NodeId, TraceId};
 
 /// An action for the runtime. All are idempotent: the engine repeats an action without a visible effect.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,6 +18,8 @@ pub enum RuntimeAction {
         spec: Box<ContainerSpec>,
         /// Epoch of the lease under which it runs, which it sees as `VC_EPOCH`; `None` for an instance without a lease.
         epoch: Option<u64>,
+        /// The deployment that it is of, for the log.
+        trace: Option<TraceId>,
     },
     /// Fetch the image of an instance and create it, without running anything of it. Ends in [`Phase::Prepared`], or as a start
     /// that fails; an instance that exists is only reported.
@@ -28,6 +30,8 @@ pub enum RuntimeAction {
         spec: Box<ContainerSpec>,
         /// Epoch of the lease under which it runs, which it sees as `VC_EPOCH`; `None` for an instance without a lease.
         epoch: Option<u64>,
+        /// The deployment that it is of, for the log.
+        trace: Option<TraceId>,
     },
     /// Stop an instance within the grace, then remove it. Ends in [`Phase::Gone`].
     Remove {

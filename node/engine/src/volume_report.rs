@@ -4,12 +4,14 @@ use std::collections::BTreeMap;
 
 use vc_crdt::{NodeState, View, VolumeRecord};
 use vc_placement::volume_spec;
+use vc_protocol::alert::ProblemKind;
 use vc_protocol::control::{InstanceRow, ReplicaRow, ReplicaState, VolumeRow};
 use vc_protocol::volume::{DEFAULT_REPLICAS, OnLoss, SnapshotId, VolumeCopy, VolumeSpec};
 use vc_protocol::{Millis, NodeId, VolumeKey, in_words};
 
 use crate::interface::WallClocks;
 use crate::mutation::volumes::mounting;
+use crate::problem::Problem;
 use crate::report::is_witness;
 
 /// A replica that is further behind is a problem.
@@ -188,28 +190,34 @@ fn wanted(view: &View, volume: &VolumeKey) -> u32 {
 }
 
 /// Returns a line for each volume with too few copies, and for each copy with a problem.
-pub(crate) fn problems(view: &View, clocks: WallClocks<'_>) -> Vec<String> {
+pub(crate) fn problems(view: &View, clocks: WallClocks<'_>) -> Vec<Problem> {
     let mut problems = Vec::new();
     for row in volumes(view, clocks) {
         let volume = &row.volume;
         if row.up && !row.problem.is_empty() {
-            problems.push(format!(
-                "no snapshots of volume {volume} on {}: {}",
-                row.primary, row.problem
-            ));
+            let text =
+                format!("no snapshots of volume {volume} on {}: {}", row.primary, row.problem);
+            let problem = Problem::new(ProblemKind::Volume, text).of_volume(volume);
+            problems.push(problem.of_node(view, row.node));
         }
         for replica in &row.replicas {
             let name = &replica.node_name;
             match (replica.state, replica.lag_ms) {
-                (ReplicaState::Failed, _) => problems.push(format!(
-                    "the copy of volume {volume} on {name} is not up to date: {}",
-                    replica.problem
-                )),
+                (ReplicaState::Failed, _) => {
+                    let text = format!(
+                        "the copy of volume {volume} on {name} is not up to date: {}",
+                        replica.problem
+                    );
+                    let problem = Problem::new(ProblemKind::Volume, text).of_volume(volume);
+                    problems.push(problem.of_node(view, replica.node));
+                }
                 (ReplicaState::Behind | ReplicaState::Current, Some(lag)) if lag > MAX_LAG => {
-                    problems.push(format!(
+                    let text = format!(
                         "the copy of volume {volume} on {name} is {} s behind: see 'vc volume ls'",
                         lag / 1000
-                    ))
+                    );
+                    let problem = Problem::new(ProblemKind::VolumeLag, text).of_volume(volume);
+                    problems.push(problem.of_node(view, replica.node));
                 }
                 _ => {}
             }
@@ -225,7 +233,8 @@ pub(crate) fn problems(view: &View, clocks: WallClocks<'_>) -> Vec<String> {
                 true => "no other node has the room: x-vc: {replicas: 1} keeps it on one node",
                 false => "see 'vc volume ls' and 'vc nodes'",
             };
-            problems.push(format!("volume {volume} has {copies} of {} copies: {hint}", row.wanted));
+            let text = format!("volume {volume} has {copies} of {} copies: {hint}", row.wanted);
+            problems.push(Problem::new(ProblemKind::Volume, text).of_volume(volume));
         }
     }
     problems
@@ -260,6 +269,10 @@ mod tests {
 
     static NO_VITALS: BTreeMap<NodeId, Vitals> = BTreeMap::new();
 
+    fn texts(problems: Vec<Problem>) -> Vec<String> {
+        problems.into_iter().map(|it| it.text).collect()
+    }
+
     /// Returns clocks that all show this time.
     fn at(now: Millis) -> WallClocks<'static> {
         WallClocks { now, vitals: &NO_VITALS }
@@ -288,7 +301,7 @@ mod tests {
         let said = |room: u64| {
             let nodes = BTreeMap::from([(ids[0], attic.clone()), (ids[1], node("desk", room))]);
             let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
-            problems(&view, at(1)).join("; ")
+            texts(problems(&view, at(1))).join("; ")
         };
         assert!(
             said(400).contains("no other node has the room: x-vc: {replicas: 1}"),
@@ -336,6 +349,7 @@ mod tests {
             revision: 1,
             updated: 1,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let mut cluster = ClusterState::default();
         cluster.services.insert("shop/db".parse().expect("a service"), record.into());
@@ -389,7 +403,7 @@ mod tests {
         let view = view(OnLoss::Latest, true, true);
         assert!(problems(&view, at(60_000)).is_empty());
         let behind = "the copy of volume shop/data on n2 is 61 s behind: see 'vc volume ls'";
-        assert_eq!(problems(&view, at(65_000)), [behind]);
+        assert_eq!(texts(problems(&view, at(65_000))), [behind]);
     }
 
     #[test]

@@ -179,6 +179,7 @@ mod tests {
             revision: 1,
             updated: 1,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         cluster.services.insert("shop/db".parse().expect("a service"), record.into());
         let nodes: BTreeMap<NodeId, NodeState> = (1..=count)

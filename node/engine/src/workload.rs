@@ -227,14 +227,24 @@ impl Workload {
                 Some(Gate::Held(epoch)) => Some(*epoch),
                 Some(Gate::Asked | Gate::AlmostReady | Gate::Missing(_)) | None => None,
             };
-            let spec = || Box::new(wanted.spec.clone());
+            let (spec, trace) = (|| Box::new(wanted.spec.clone()), wanted.trace);
             match local.step(wanted, replaces, hold.is_some(), epoch, now) {
                 Some(Step::Prepare) => {
-                    actions.push(RuntimeAction::Prepare { id: id.clone(), spec: spec(), epoch });
+                    actions.push(RuntimeAction::Prepare {
+                        id: id.clone(),
+                        spec: spec(),
+                        epoch,
+                        trace,
+                    });
                 }
                 Some(Step::Start) => {
                     local.join_network(network);
-                    actions.push(RuntimeAction::Start { id: id.clone(), spec: spec(), epoch });
+                    actions.push(RuntimeAction::Start {
+                        id: id.clone(),
+                        spec: spec(),
+                        epoch,
+                        trace,
+                    });
                 }
                 None => {}
             }

@@ -126,6 +126,7 @@ impl Node {
             deployments: vec![deployment],
             files: BTreeMap::new(),
             projects: None,
+            trace: None,
         })
     }
 

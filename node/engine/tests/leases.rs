@@ -105,7 +105,8 @@ impl Node {
         let spec = ServiceSpec { container, on_partition, ..ServiceSpec::default() };
         let service = "shop/db".parse().expect("a service");
         let deployments = vec![Deployment { service, replicas: None, spec: spec.into() }];
-        let mutation = Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None };
+        let mutation =
+            Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None, trace: None };
         let by = Subject { name: "ada".to_owned(), token_id: "t".to_owned(), address: None };
         self.input(Input::Mutate { request: 1, by, mutation });
     }

@@ -210,7 +210,8 @@ impl Pair {
         let spec = ServiceSpec { container, constraints: vec![on_node], ..ServiceSpec::default() };
         let service = "shop/db".parse().expect("a service");
         let deployments = vec![Deployment { service, replicas: None, spec: spec.into() }];
-        let deploy = Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None };
+        let deploy =
+            Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None, trace: None };
         self.mutate(deploy).expect("deployed");
     }
 
@@ -244,7 +245,7 @@ fn a_service_with_a_volume_runs_without_leases_while_a_member_does_not_know_them
     for mutation in [
         Mutation::SetVoter { node: "n1".to_owned(), votes: Some(true) },
         Mutation::ForceVoters { nodes: vec!["n1".to_owned()] },
-        Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None },
+        Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None, trace: None },
     ] {
         let refused = pair.mutate(mutation).expect_err("an older member");
         assert_eq!(refused, MutationError::OlderMembers("grant leases").into());

@@ -49,7 +49,7 @@ fn ada() -> Subject {
 fn deploy(spec: ServiceSpec) -> Mutation {
     let service = "shop/db".parse().expect("a service");
     let deployments = vec![Deployment { service, replicas: None, spec: spec.into() }];
-    Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None }
+    Mutation::Deploy { deployments, files: BTreeMap::new(), projects: None, trace: None }
 }
 
 fn running(started: Millis) -> Phase {

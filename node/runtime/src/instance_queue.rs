@@ -11,6 +11,7 @@ use tokio::sync::mpsc;
 use tokio::task::{Id, JoinSet};
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
+use tracing::{Instrument as _, Span};
 use vc_engine::runtime::{InstanceId, Observed, Phase, RuntimeAction, RuntimeEvent};
 use vc_protocol::NodeId;
 use vc_protocol::node::Orphans;
@@ -126,6 +127,15 @@ impl Reporter {
     }
 }
 
+/// Returns the span of what is done to an instance, with the deployment that it is of.
+fn span(id: &InstanceId, job: Option<&RuntimeAction>) -> Span {
+    let trace = match job {
+        Some(RuntimeAction::Start { trace, .. } | RuntimeAction::Prepare { trace, .. }) => *trace,
+        Some(RuntimeAction::Remove { .. }) | None => None,
+    };
+    tracing::info_span!("instance", instance = %id, trace = trace.map(tracing::field::display))
+}
+
 /// Returns the instance that an action is about.
 pub(super) fn id_of(action: &RuntimeAction) -> &InstanceId {
     match action {
@@ -236,13 +246,14 @@ impl<B: Backend> Supervisor<B> {
             inspect: false,
         };
         let (backend, drain, name) = (self.backend.clone(), Arc::clone(&self.drain), id.clone());
-        let task = self.jobs.spawn(async move {
+        let span = span(&id, job.as_ref());
+        let work = async move {
             match job {
-                Some(RuntimeAction::Start { id, spec, epoch }) => {
+                Some(RuntimeAction::Start { id, spec, epoch, .. }) => {
                     drain.forget(&id);
                     backend.start(id, spec, epoch, cancel).await;
                 }
-                Some(RuntimeAction::Prepare { id, spec, epoch }) => {
+                Some(RuntimeAction::Prepare { id, spec, epoch, .. }) => {
                     backend.prepare(id, spec, epoch, cancel).await
                 }
                 Some(RuntimeAction::Remove { id, drain_ms, grace_ms }) => {
@@ -255,7 +266,8 @@ impl<B: Backend> Supervisor<B> {
                 }
                 None => backend.inspect(name).await,
             }
-        });
+        };
+        let task = self.jobs.spawn(work.instrument(span));
         self.tasks.insert(task.id(), id.clone());
         self.queues.insert(id, queue);
     }

@@ -319,8 +319,14 @@ mod tests {
         let mut cluster = ClusterState::default();
         if let Some(spec) = deployed {
             let (spec, deployed_by) = (spec.into(), "ada".to_owned());
-            let record =
-                ServiceRecord { spec, previous: None, revision: 1, updated: 1, deployed_by };
+            let record = ServiceRecord {
+                spec,
+                previous: None,
+                revision: 1,
+                updated: 1,
+                deployed_by,
+                trace: None,
+            };
             cluster.services.insert("shop/web".parse().expect("a service"), record.into());
         }
         let state = |number: u8| {

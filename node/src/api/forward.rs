@@ -239,7 +239,8 @@ mod tests {
 
     fn view(revision: u64, replicas: u32) -> View {
         let (spec, deployed_by) = (ServiceSpec::default().into(), "ada".to_owned());
-        let record = ServiceRecord { spec, previous: None, revision, updated: 1, deployed_by };
+        let record =
+            ServiceRecord { spec, previous: None, revision, updated: 1, deployed_by, trace: None };
         let mut cluster = ClusterState::default();
         let service: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
         cluster.services.insert(service.clone(), record.into());

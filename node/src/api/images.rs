@@ -1,15 +1,21 @@
 //! Requests about images.
 
+use std::collections::BTreeSet;
+
 use vc_crdt::View;
-use vc_engine::Mutation;
+use vc_engine::history::kept_images;
+use vc_engine::{Mutation, MutationError};
 use vc_protocol::control::{ImagePush, Reply};
 use vc_protocol::image::Digest;
-use vc_protocol::{ApiError, ErrorCode, ServiceKey};
+use vc_protocol::{ApiError, ErrorCode, Millis, ServiceKey};
 
 use super::ControlService;
 use crate::auth::{Rights, User};
 use crate::frames::{Duplex, FrameError, Frames};
 use vc_runtime::images::{PushError, Pushed, reference};
+
+/// For how long a reference that was pushed is not pruned.
+const NEW: Millis = 3_600_000;
 
 /// Why a token that is limited to projects may not give an image a reference, which all projects share.
 #[derive(Debug, PartialEq, Eq, thiserror::Error)]
@@ -32,6 +38,38 @@ impl ControlService {
     pub(super) async fn images(&self, user: &User) -> Reply {
         let view = self.cluster.view_of(user);
         Reply::Images(self.images.rows(&view, self.cluster.membership().node).await)
+    }
+
+    /// Forgets references that users name as they like.
+    pub(super) async fn remove_images(
+        &self,
+        user: &User,
+        references: &[String],
+    ) -> Result<Reply, ApiError> {
+        let view = self.cluster.latest().view;
+        let needed = needed_references(&view);
+        let mut canonical = BTreeSet::new();
+        for text in references {
+            let reference = reference::canonical(text)
+                .map_err(|error| ApiError::new(ErrorCode::InvalidArgument, error.to_string()))?;
+            if needed.contains(&reference) {
+                return Err(MutationError::ImageInUse { reference }.into());
+            }
+            canonical.insert(reference);
+        }
+        self.cluster.mutate(user, Mutation::RemoveImages { references: canonical }).await
+    }
+
+    /// Forgets the references that nothing needs, or lists them.
+    pub(super) async fn prune_images(&self, user: &User, apply: bool) -> Result<Reply, ApiError> {
+        let view = self.cluster.latest().view;
+        let unused = unused_references(&view, crate::clock::now());
+        if apply {
+            return self.cluster.mutate(user, Mutation::RemoveImages { references: unused }).await;
+        }
+        let mut rows = self.images.rows(&view, self.cluster.membership().node).await;
+        rows.retain(|row| row.services.is_empty() && unused.contains(&row.reference));
+        Ok(Reply::Images(rows))
     }
 
     /// Receives an image from the client, then points its reference at it.
@@ -88,6 +126,25 @@ impl ControlService {
     }
 }
 
+/// Returns the references of all images that services need, or versions that they can return to.
+fn needed_references(view: &View) -> BTreeSet<String> {
+    let kept = kept_images(&view.cluster);
+    let named: BTreeSet<String> =
+        kept.filter_map(|spec| reference::canonical(&spec.container.image).ok()).collect();
+    let ids: BTreeSet<&String> =
+        kept_images(&view.cluster).filter_map(|spec| spec.container.image_id.as_ref()).collect();
+    let pinned = view.cluster.images.iter().filter(|(_, record)| ids.contains(&record.id));
+    pinned.map(|(reference, _)| reference.clone()).chain(named).collect()
+}
+
+/// Returns the references that nothing needs, without those that were pushed a moment ago: a deployment may be about to name them.
+fn unused_references(view: &View, now: Millis) -> BTreeSet<String> {
+    let needed = needed_references(view);
+    let images = view.cluster.images.iter();
+    let old = images.filter(|(_, record)| record.pushed.saturating_add(NEW) < now);
+    old.map(|(reference, _)| reference).filter(|it| !needed.contains(*it)).cloned().collect()
+}
+
 /// Checks that a user may push an image under a canonical reference: with a token that is limited to projects only one that is
 /// new, that such a token pushed, or that services of these projects use, and no others.
 fn check_reference(rights: &Rights, view: &View, wanted: &str) -> Result<(), ReferenceError> {
@@ -120,7 +177,7 @@ fn check_reference(rights: &Rights, view: &View, wanted: &str) -> Result<(), Ref
 
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, BTreeSet};
+    use std::collections::BTreeMap;
 
     use vc_crdt::{ClusterState, ImageRecord, KnownVersions, ServiceRecord};
     use vc_protocol::Name;
@@ -150,7 +207,8 @@ mod tests {
             spec.container.image = image.to_owned();
             let deployed_by = "ada".to_owned();
             let (spec, previous) = (spec.into(), None);
-            let record = ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by };
+            let record =
+                ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by, trace: None };
             cluster.services.insert(key.parse().expect("a service"), record.into());
         }
         for (reference, projects) in [
@@ -163,6 +221,14 @@ mod tests {
             cluster.images.insert(reference.to_owned(), record);
         }
         View::from_states(cluster, BTreeMap::new(), &KnownVersions::default())
+    }
+
+    #[test]
+    fn references_that_no_service_names_are_unused_after_an_hour() {
+        let view = view();
+        let unused = |now| unused_references(&view, now).into_iter().collect::<Vec<_>>();
+        assert_eq!(unused(NEW), [""; 0]);
+        assert_eq!(unused(NEW + 1), ["both:1", "pushed:1", "unused:1"]);
     }
 
     #[test]

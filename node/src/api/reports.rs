@@ -28,9 +28,7 @@ pub(super) fn status(
         node,
         crate::clock::now(),
     );
-    status.problems.extend(snapshot.duplicates.iter().cloned());
-    status.problems.extend(snapshot.audit.iter().map(ToString::to_string));
-    status.problems.extend(snapshot.watchdog.iter().map(ToString::to_string));
+    status.problems.extend(snapshot.own_problems(node).into_iter().map(|it| it.text));
     status
 }
 

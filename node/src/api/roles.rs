@@ -50,6 +50,7 @@ fn needs(request: &Request) -> Needs {
         | Request::Usage { .. }
         | Request::Nodes
         | Request::Status
+        | Request::DiskUsage { .. }
         | Request::Watch { .. }
         | Request::Live
         | Request::Events(_)
@@ -85,12 +86,19 @@ fn needs(request: &Request) -> Needs {
         | Request::RollbackTo { .. }
         | Request::Rebalance { .. }
         | Request::PushImage(_)
+        | Request::RemoveImages { .. }
+        | Request::PruneImages { .. }
         | Request::UploadVolume { .. }
         | Request::RemoveVolume { .. }
         | Request::ForgetVolume { .. }
         | Request::MoveVolume { .. }
         | Request::Remove { .. } => (UserRole::Deployer, true),
-        Request::Tokens | Request::Audit(_) | Request::Adopt { .. } => (UserRole::Admin, false),
+        Request::Tokens
+        | Request::Audit(_)
+        | Request::Adopt { .. }
+        | Request::Receivers
+        // It names the node.
+        | Request::TestReceiver { .. } => (UserRole::Admin, false),
         Request::Drain { .. }
         | Request::Leave { .. }
         | Request::CreateToken(_)
@@ -102,6 +110,8 @@ fn needs(request: &Request) -> Needs {
         | Request::SetVoter { .. }
         | Request::ForceVoters { .. }
         | Request::RevokeToken { .. }
+        | Request::AddReceiver { .. }
+        | Request::RemoveReceiver { .. }
         | Request::RevokeUser { .. } => (UserRole::Admin, true),
     };
     Needs { role, server }
@@ -164,6 +174,7 @@ mod tests {
             r#""runs","service":"web""#.to_owned(),
             r#""nodes""#.to_owned(),
             r#""status""#.to_owned(),
+            format!(r#""disk_usage","node":"{NODE}""#),
             r#""watch","services":[]"#.to_owned(),
             r#""logs","service":"web","replica":null,"follow":false,"tail":null,"since":null"#
                 .to_owned(),
@@ -187,6 +198,8 @@ mod tests {
             r#""remove","service":"web""#.to_owned(),
             r#""rollback_to","service":"web","version":2"#.to_owned(),
             r#""push_image","id":"sha256:a","reference":"web:1","size":1"#.to_owned(),
+            r#""remove_images","references":["web:1"]"#.to_owned(),
+            r#""prune_images","apply":true"#.to_owned(),
             r#""remove_volume","volume":"shop/data""#.to_owned(),
             r#""snapshot_volume","volume":"shop/data""#.to_owned(),
             r#""forget_volume","volume":"shop/data""#.to_owned(),
@@ -228,6 +241,11 @@ mod tests {
             .to_owned(),
             r#""tokens""#.to_owned(),
             r#""backup""#.to_owned(),
+            r#""receivers""#.to_owned(),
+            r#""add_receiver","name":"ops","target":{"type":"webhook","url":"http://127.0.0.1/"}"#
+                .to_owned(),
+            r#""remove_receiver","name":"ops""#.to_owned(),
+            r#""test_receiver","name":"ops""#.to_owned(),
             r#""set_voter","node":"n1","votes":true"#.to_owned(),
             r#""force_voters","nodes":["n1"]"#.to_owned(),
             r#""revoke_token","token":"a""#.to_owned(),

@@ -99,6 +99,13 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Backup
         | Request::Tokens
         | Request::Audit(_)
+        | Request::DiskUsage { .. }
+        | Request::RemoveImages { .. }
+        | Request::PruneImages { .. }
+        | Request::Receivers
+        | Request::AddReceiver { .. }
+        | Request::RemoveReceiver { .. }
+        | Request::TestReceiver { .. }
         | Request::AllowProject { .. }
         | Request::DenyProject { .. }
         | Request::RevokeToken { .. }
@@ -255,6 +262,13 @@ mod tests {
             | Request::Backup
             | Request::Audit(_)
             | Request::Tokens
+            | Request::DiskUsage { .. }
+            | Request::RemoveImages { .. }
+            | Request::PruneImages { .. }
+            | Request::Receivers
+            | Request::AddReceiver { .. }
+            | Request::RemoveReceiver { .. }
+            | Request::TestReceiver { .. }
             | Request::AllowProject { .. }
             | Request::DenyProject { .. }
             | Request::RevokeToken { .. }
@@ -381,8 +395,14 @@ mod tests {
         let mut cluster = ClusterState::default();
         for service in services {
             let (spec, deployed_by) = (ServiceSpec::default().into(), "ada".to_owned());
-            let record =
-                ServiceRecord { spec, previous: None, revision: 1, updated: 1, deployed_by };
+            let record = ServiceRecord {
+                spec,
+                previous: None,
+                revision: 1,
+                updated: 1,
+                deployed_by,
+                trace: None,
+            };
             cluster.services.insert(service.parse().expect("a service"), record.into());
         }
         View::from_states(cluster, BTreeMap::new(), &KnownVersions::default())

@@ -4,17 +4,19 @@ use std::sync::PoisonError;
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use vc_crdt::RevocationKey;
 use vc_engine::{Mutation, find_service};
 use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Reply, Request};
-use vc_protocol::{ApiError, ErrorCode};
+use vc_protocol::{ApiError, ErrorCode, TraceId};
 
 use super::forward::Forwarder;
 use super::plan::Planner;
 use super::services::DeployOptions;
 use super::volume_error::VolumeError;
 use super::{Cluster, adopt, roles, scope};
+use crate::alerts::AlertSender;
 use crate::audit::{Audit, AuditLogs};
 use crate::auth::User;
 use crate::events::Events;
@@ -32,6 +34,14 @@ pub(super) const IDLE_TIMEOUT: Duration = Duration::from_secs(30 * 60);
 
 /// How often a client that waits for an answer is sent a frame.
 pub(super) const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Returns the id by which the logs of all nodes name what a request causes.
+fn trace_of(request: &Request) -> Option<TraceId> {
+    match request {
+        Request::Deploy { trace, .. } => *trace,
+        _ => None,
+    }
+}
 
 /// What follows a request on its stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -60,6 +70,7 @@ pub struct ControlService {
     pub(crate) http: Http,
     pub(crate) volumes: Volumes,
     pub(crate) usages: Usages,
+    pub(crate) alerts: AlertSender,
 }
 
 impl ControlService {
@@ -91,7 +102,12 @@ impl ControlService {
                 first();
             }
             user.quota.acquire().await;
-            match self.answer(user, request, frames).await {
+            let span = tracing::info_span!(
+                "request",
+                op = roles::name(&request),
+                trace = trace_of(&request).map(tracing::field::display),
+            );
+            match self.answer(user, request, frames).instrument(span).await {
                 Ok(Next::Request) => {}
                 Ok(next) => return next,
                 Err(error) => {
@@ -213,9 +229,10 @@ impl ControlService {
                 keep_alive(frames, pull, self.diff(user, deployments, &files, &options)).await?
             }
             Request::Compose { text, project } => self.compose(user, text, project).await,
-            Request::Deploy { deployments, files, pull, force, data_from } => {
+            Request::Deploy { deployments, files, pull, force, data_from, trace } => {
                 let options = DeployOptions { pull, force, data_from };
-                keep_alive(frames, pull, self.deploy(user, deployments, &files, &options)).await?
+                let deployed = self.deploy(user, deployments, &files, &options, trace);
+                keep_alive(frames, pull, deployed).await?
             }
             Request::Scale { service, replicas, force } => {
                 self.scale(user, service, replicas, force).await
@@ -234,6 +251,7 @@ impl ControlService {
                 self.cluster.mutate(user, Mutation::Remove(service)).await
             }
             Request::Rebalance { apply } => self.rebalance(user, apply).await,
+            Request::DiskUsage { .. } => keep_alive(frames, true, self.disk_usage()).await?,
             Request::Nodes => Ok(self.nodes()),
             Request::Status => Ok(self.status(user)),
             Request::Drain { node, drain } => {
@@ -256,6 +274,8 @@ impl ControlService {
                 Err(error) => Err(error),
             },
             Request::Images => Ok(self.images(user).await),
+            Request::RemoveImages { references } => self.remove_images(user, &references).await,
+            Request::PruneImages { apply } => self.prune_images(user, apply).await,
             Request::Volumes => Ok(self.volumes(user)),
             Request::Snapshots { volume, .. } => self.snapshots(volume).await,
             Request::UndeleteVolume { volume, .. } => self.undelete(user, volume).await,
@@ -308,6 +328,26 @@ impl ControlService {
             Request::DenyProject { project, policy } => {
                 self.cluster.mutate(user, Mutation::DenyProject { project, policy }).await
             }
+            Request::Receivers => Ok(self.receivers()),
+            Request::AddReceiver { name, target, format, filter } => {
+                self.add_receiver(user, name, (target, format, filter)).await
+            }
+            Request::RemoveReceiver { name } => {
+                self.cluster.mutate(user, Mutation::RemoveReceiver { name }).await
+            }
+            Request::TestReceiver { name } => match Self::receiver_sender(&view(), &name) {
+                Ok(at) if at == self.cluster.membership().node || user.via.is_some() => {
+                    keep_alive(frames, true, self.test_receiver(name)).await?
+                }
+                Ok(at) => {
+                    let unreachable =
+                        format!("{}, which sends to it, cannot be reached", view().name(at));
+                    let request = Request::TestReceiver { name };
+                    self.forwarder.forward_to(&[at], &unreachable, user, &request, frames).await?;
+                    return Ok(Next::Request);
+                }
+                Err(error) => Err(error),
+            },
             Request::RevokeToken { token, force } => {
                 let key = RevocationKey::Token(token);
                 self.cluster.mutate(user, Mutation::Revoke { key, force }).await

@@ -12,7 +12,7 @@ use vc_protocol::audit::AuditAction;
 use vc_protocol::control::{Change, Reply};
 use vc_protocol::spec::{Deployment, FileContent, ServiceSpec};
 use vc_protocol::token::UserRole;
-use vc_protocol::{ApiError, ErrorCode, ServiceKey, Stored};
+use vc_protocol::{ApiError, ErrorCode, ServiceKey, Stored, TraceId};
 use vc_runtime::images::{Moved, PathMissing, Pinned, Pinning};
 
 use super::directories::{DirectoryError, DirectoryOptions};
@@ -134,17 +134,20 @@ impl ControlService {
         deployments: Vec<Deployment>,
         files: &[FileContent],
         options: &DeployOptions,
+        trace: Option<TraceId>,
     ) -> Result<Reply, ApiError> {
         let (SealedDeployment { mut deployments, files }, pinned) =
             self.complete(user, deployments, files, options).await?;
         privileges::check(&user.rights, &self.cluster.latest().view, &mut deployments)?;
         self.place(&mut deployments, options).await?;
         self.check_startable(&deployments, &pinned, options).await?;
+        tracing::info!(services = deployments.len(), "deployment requested");
         for (reference, Moved { id, size }) in pinned.moved {
             self.record_image(user, reference, id, size).await?;
         }
         let projects = user.rights.projects().cloned();
-        let reply = self.cluster.mutate(user, Mutation::Deploy { deployments, files, projects });
+        let reply =
+            self.cluster.mutate(user, Mutation::Deploy { deployments, files, projects, trace });
         let Reply::Done(mut changes) = reply.await? else { return Err(internal()) };
         for change in &mut changes {
             if let Change::Updated { service, note } | Change::Unchanged { service, note } = change

@@ -1,9 +1,10 @@
 //! A session: an authenticated stream, served until it is closed or its token expires.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::time::timeout;
+use tracing::Instrument as _;
 use vc_protocol::audit::AuditAction;
 use vc_protocol::control::Reply;
 
@@ -15,9 +16,24 @@ use crate::frames::{Duplex, Frames};
 /// How long a session goes on after its token is revoked: the reply to the revocation may be on its way on this one.
 const REPLY_TIMEOUT: Duration = Duration::from_millis(250);
 
+/// The number of the next session of this process, for the log.
+static SESSIONS: AtomicU64 = AtomicU64::new(1);
+
 impl ControlService {
     /// Runs a session on an authenticated stream until the client closes it, or the token expires or is revoked.
-    pub(crate) async fn serve(&self, user: User, mut frames: Frames<impl Duplex>) {
+    /// What it logs names the session and the client.
+    pub(crate) async fn serve(&self, user: User, frames: Frames<impl Duplex>) {
+        let span = tracing::info_span!(
+            "session",
+            session = SESSIONS.fetch_add(1, Ordering::Relaxed),
+            user = user.name,
+            client = user.address,
+            via = user.via.map(tracing::field::display),
+        );
+        self.serve_until_end(user, frames).instrument(span).await;
+    }
+
+    async fn serve_until_end(&self, user: User, mut frames: Frames<impl Duplex>) {
         frames.set_max(user.max_frame());
         let left = user.expires.saturating_sub(crate::clock::now());
         // A client that dials several nodes makes requests to one of them. What a worker forwards, the worker reports.

@@ -43,7 +43,8 @@ impl ControlService {
         let view = self.cluster.latest().view;
         let own = self.cluster.membership().node;
         let node = match request {
-            Request::Snapshots { node, .. }
+            Request::DiskUsage { node }
+            | Request::Snapshots { node, .. }
             | Request::UndeleteVolume { node, .. }
             | Request::ExportVolume { node, .. }
             | Request::CloneVolume { node, .. } => *node,

@@ -285,7 +285,8 @@ mod tests {
         if let Some((spec, previous)) = deployed {
             let (spec, previous) = (spec.into(), previous.map(Into::into));
             let deployed_by = "ada".to_owned();
-            let record = ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by };
+            let record =
+                ServiceRecord { spec, previous, revision: 1, updated: 1, deployed_by, trace: None };
             cluster.services.insert(key(), record.into());
         }
         View::from_states(cluster, BTreeMap::new(), &KnownVersions::default())

@@ -58,8 +58,9 @@ impl Driver {
         }
     }
 
-    fn publish_duplicates(&self) {
+    fn publish_duplicates(&mut self) {
         let problems = self.duplicates.values().map(|(_, problem)| problem.clone()).collect();
         self.snapshot.send_modify(|snapshot| snapshot.duplicates = Arc::new(problems));
+        self.new_problems = true;
     }
 }

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_crdt::KnownVersions;
-use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
+use vc_engine::alerts::Delivery;
+use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Problem, Timing};
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
 use vc_protocol::gossip::SyncMessage;
@@ -67,6 +68,8 @@ pub(crate) struct DriverContext {
     pub(crate) audit: Audit,
     /// Disk space that is kept back.
     pub(crate) reserve: Reserve,
+    /// Alerts to send.
+    pub(crate) alerts: mpsc::Sender<Delivery>,
     /// What is counted.
     pub(crate) metrics: DriverMetrics,
 }
@@ -95,6 +98,8 @@ pub(crate) struct Driver {
     /// The free bytes with which a write failed last, since the disk has been full.
     failed_with: u64,
     duplicates: Duplicates,
+    /// Whether the engine does not know the problems of this process yet.
+    new_problems: bool,
 }
 
 /// Why the engine could not be built from the store.
@@ -170,6 +175,7 @@ impl Driver {
             deadlines,
             failed_with: 0,
             duplicates: Duplicates::new(),
+            new_problems: false,
         };
         Ok((driver, receiver))
     }
@@ -190,6 +196,9 @@ impl Driver {
             };
             self.handle(message).await;
             self.expire_duplicates();
+            if std::mem::take(&mut self.new_problems) {
+                self.step(Input::OwnProblems(self.own_problems())).await;
+            }
             // A full queue must not delay the engine's timers.
             if crate::clock::monotonic() >= self.engine.poll_timeout().0
                 && !self.messages.is_empty()
@@ -247,10 +256,12 @@ impl Driver {
             DriverMessage::AuditProblem(problem) => {
                 let problem = problem.map(Arc::from);
                 self.snapshot.send_modify(|snapshot| snapshot.audit = problem);
+                self.new_problems = true;
             }
             DriverMessage::WatchdogProblem(problem) => {
                 let problem = problem.map(Arc::from);
                 self.snapshot.send_modify(|snapshot| snapshot.watchdog = problem);
+                self.new_problems = true;
             }
             DriverMessage::DnsProblem(problem) => {
                 let problem = problem.unwrap_or_default();
@@ -267,6 +278,11 @@ impl Driver {
             }
             DriverMessage::Duplicate(found) => self.found_duplicate(found),
         }
+    }
+
+    /// Returns the problems of this process, which no document has.
+    fn own_problems(&self) -> Vec<Problem> {
+        self.snapshot.borrow().own_problems(self.context.membership.node)
     }
 
     async fn step(&mut self, input: Input) {
@@ -391,6 +407,12 @@ impl Driver {
                         let _ = answer.send(result.map_err(ApiError::from));
                     }
                 }
+                Output::Notify(delivery) => {
+                    // The engine sends it again.
+                    if let Err(error) = self.context.alerts.try_send(delivery) {
+                        tracing::warn!(%error, "alerts not sent: too many wait");
+                    }
+                }
                 Output::Stop(reason) => self.stop(&reason),
                 Output::ViewChanged => {
                     self.publish_view();
@@ -499,7 +521,11 @@ impl Driver {
             }
             // Replay what the old engine had observed.
             let connected = self.connected.iter().copied().map(Input::Connected);
-            let last = [Input::Ports(self.ports.clone()), Input::Fault(self.fault.clone())];
+            let last = [
+                Input::Ports(self.ports.clone()),
+                Input::Fault(self.fault.clone()),
+                Input::OwnProblems(self.own_problems()),
+            ];
             let copies = self.copies.clone().into_iter();
             let copies = copies.map(|(volume, copy)| Input::Volume(volume, copy));
             let inputs: Vec<Input> = connected

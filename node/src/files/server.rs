@@ -200,6 +200,7 @@ mod tests {
             revision: 1,
             updated: 0,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let state = ClusterState {
             services: BTreeMap::from([(instance.slot.service.clone(), record.into())]),

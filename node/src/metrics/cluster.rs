@@ -24,11 +24,10 @@ pub(super) struct Cluster {
 
 impl Cluster {
     pub(super) fn of(snapshot: &Snapshot, cluster: ClusterId, node: NodeId) -> Self {
-        let Snapshot { view, vitals, duplicates, audit, watchdog, .. } = snapshot;
+        let Snapshot { view, vitals, .. } = snapshot;
         let mut report = report::report(view, None, vitals, cluster, node, clock::now());
         // As 'vc status' has them.
-        let own = audit.iter().chain(watchdog).map(ToString::to_string);
-        report.status.problems.extend(duplicates.iter().cloned().chain(own));
+        report.status.problems.extend(snapshot.own_problems(node).into_iter().map(|it| it.text));
         let others = vitals.iter().filter(|(other, _)| **other != node);
         Self { report, in_sync: others.map(|(&node, vitals)| (node, vitals.in_sync)).collect() }
     }
@@ -249,6 +248,7 @@ mod tests {
             revision: 1,
             updated: 1,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         cluster.services.insert("shop/web".parse().expect("a service"), record.into());
         let view = vc_crdt::View::from_states(cluster, nodes, &vc_crdt::KnownVersions::default());

@@ -184,6 +184,7 @@ mod tests {
             revision: 1,
             updated: 1,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         cluster.services.insert("shop/web".parse().expect("a service"), record.into());
         let view = View::from_states(cluster, BTreeMap::new(), &KnownVersions::default());

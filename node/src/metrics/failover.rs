@@ -134,7 +134,14 @@ mod tests {
     fn view(runs_on: &[u8], down: &[u8]) -> View {
         let mut cluster = ClusterState::default();
         let (spec, deployed_by) = (ServiceSpec::default().into(), "ada".to_owned());
-        let record = ServiceRecord { spec, previous: None, revision: 1, updated: 1, deployed_by };
+        let record = ServiceRecord {
+            spec,
+            previous: None,
+            revision: 1,
+            updated: 1,
+            deployed_by,
+            trace: None,
+        };
         let service: vc_protocol::ServiceKey = "shop/web".parse().expect("a service");
         cluster.services.insert(service.clone(), record.into());
         cluster.scale.insert(service.clone(), 1);

@@ -121,6 +121,7 @@ mod tests {
                 revision: 1,
                 updated: 1,
                 deployed_by: String::new(),
+                trace: None,
             };
             cluster.services.insert(key, record.into());
         };

@@ -107,6 +107,11 @@ pub struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub backup_volumes: bool,
+    /// Let this node run the commands of receivers of alerts, as its own user. Admins of the cluster choose them, with 'vc notify
+    /// add NAME command'
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub allow_notify_commands: bool,
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
@@ -143,6 +148,7 @@ pub enum Setting {
     BackupKeep,
     BackupMaxAge,
     BackupVolumes,
+    AllowNotifyCommands,
     NoMdns,
     NoConsole,
 }
@@ -348,6 +354,7 @@ impl Settings {
                 Setting::BackupKeep => kept.backup_keep = None,
                 Setting::BackupMaxAge => kept.backup_max_age = None,
                 Setting::BackupVolumes => kept.backup_volumes = false,
+                Setting::AllowNotifyCommands => kept.allow_notify_commands = false,
                 Setting::NoMdns => kept.no_mdns = false,
                 Setting::NoConsole => kept.no_console = false,
             }
@@ -373,6 +380,7 @@ impl Settings {
             backup_keep: given.backup_keep.or(kept.backup_keep),
             backup_max_age: given.backup_max_age.or(kept.backup_max_age),
             backup_volumes: given.backup_volumes || kept.backup_volumes,
+            allow_notify_commands: given.allow_notify_commands || kept.allow_notify_commands,
             no_mdns: given.no_mdns || kept.no_mdns,
             no_console: given.no_console || kept.no_console,
             unknown: kept.unknown,

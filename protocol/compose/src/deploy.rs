@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use super::problem::Problem;
 use super::walk::{At, Fields};
-use super::{devices, duration, environment, update};
+use super::{devices, duration, environment, extension, update};
 use vc_protocol::spec::validate::is_platform;
 use vc_protocol::spec::{
     Attribute, Constraint, DeviceRequest, MAX_REPLICAS, RestartCondition, RestartPolicy,
@@ -268,7 +268,7 @@ pub(super) fn node(extension: Option<&At<'_>>, named: Option<&str>) -> Option<Co
     let written = extension.and_then(|at| {
         let mut fields = at.fields();
         let node = fields.take("node").and_then(|at| at.text());
-        fields.finish(&[]);
+        fields.finish(&[("notify", extension::NOTIFY)]);
         node
     });
     let value = named.or(written)?.to_owned();

@@ -39,6 +39,9 @@ impl Default for Extension {
     }
 }
 
+/// Why a Compose file names no receivers of alerts, and what to do.
+pub(super) const NOTIFY: &str = " is not supported, as only admins add receivers of alerts: use 'vc notify add NAME webhook URL --project PROJECT'";
+
 /// Reads `x-vc`.
 pub(super) fn read(at: &At<'_>) -> Extension {
     let mut fields = at.fields();
@@ -85,7 +88,10 @@ pub(super) fn read(at: &At<'_>) -> Extension {
     }
     found.schedule = schedule(&mut fields);
     found.disconnect = disconnect(&mut fields);
-    fields.finish(&[("disconnect", " is not supported: write its options into x-vc")]);
+    fields.finish(&[
+        ("disconnect", " is not supported: write its options into x-vc"),
+        ("notify", NOTIFY),
+    ]);
     found
 }
 

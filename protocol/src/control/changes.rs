@@ -4,7 +4,7 @@ use std::fmt;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Name, NodeId, ServiceKey, Slot, VolumeKey};
+use crate::{Name, NodeId, ServiceKey, Slot, TraceId, VolumeKey};
 
 /// One thing that a command changed, or left as it is. [`Display`](fmt::Display) gives the line for people.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -190,6 +190,13 @@ pub enum Change {
         /// The image's id, `sha256:…`.
         id: String,
     },
+    /// The reference is forgotten; nodes delete the image in time, if nothing needs it.
+    ImageRemoved {
+        /// Canonical reference.
+        reference: String,
+        /// The image's id, `sha256:…`.
+        id: String,
+    },
     /// The volume and its data are removed.
     VolumeRemoved {
         /// The volume.
@@ -254,6 +261,28 @@ pub enum Change {
         /// The volume.
         volume: VolumeKey,
         /// Display name of the node that has it.
+        node_name: String,
+    },
+    /// What follows from a deployment has this id in the logs of all nodes.
+    Traced {
+        /// The id.
+        trace: TraceId,
+    },
+    /// The receiver gets alerts from now on.
+    ReceiverAdded {
+        /// Its name.
+        receiver: Name,
+    },
+    /// The receiver gets no more alerts.
+    ReceiverRemoved {
+        /// Its name.
+        receiver: Name,
+    },
+    /// The receiver has confirmed a test alert.
+    ReceiverTested {
+        /// Its name.
+        receiver: Name,
+        /// Display name of the node that sent it, as it sends alerts.
         node_name: String,
     },
     /// The services of a project may use this without an admin from now on, and nothing else.
@@ -344,6 +373,7 @@ impl fmt::Display for Change {
             }
             Self::FilesSealed { files } => write!(f, "{files} secrets and configs sealed again"),
             Self::ImagePushed { reference, .. } => write!(f, "{reference} pushed"),
+            Self::ImageRemoved { reference, .. } => write!(f, "{reference} removed"),
             Self::ImageUnchanged { reference, .. } => write!(f, "{reference} unchanged"),
             Self::VolumeRestored { volume, from, snapshot } => {
                 write!(f, "volume {volume} restored from {from}, as snapshot {snapshot}")
@@ -373,6 +403,12 @@ impl fmt::Display for Change {
             }
             Self::PolicyChanged { project, allowed } => {
                 write!(f, "{project} may use {}", allowed.join(" "))
+            }
+            Self::Traced { trace } => write!(f, "the logs of all nodes name it {trace}"),
+            Self::ReceiverAdded { receiver } => write!(f, "{receiver} gets alerts from now on"),
+            Self::ReceiverRemoved { receiver } => write!(f, "{receiver} gets no more alerts"),
+            Self::ReceiverTested { receiver, node_name } => {
+                write!(f, "{receiver} has confirmed a test alert from {node_name}")
             }
             Self::Unknown => f.write_str("a change that this version does not know"),
         }

@@ -5,6 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
+use crate::alert::{AlertFilter, AlertFormat};
 use crate::instance::InstanceState;
 use crate::node::ScheduledBackups;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceMode, ServiceSpec};
@@ -759,6 +760,48 @@ impl NodeRow {
         let free = self.disk_bytes.saturating_sub(self.disk_used);
         free < self.disk_bytes / 10 && free < 20 << 30
     }
+}
+
+/// What of the disk of a node something takes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct DiskUsageRow {
+    /// The node.
+    pub node: NodeId,
+    /// Display name of the node.
+    pub node_name: String,
+    /// `images`, `volumes`, `snapshots`, `trash`, `instances`, `logs` or `documents`.
+    pub kind: String,
+    /// Bytes on the disk.
+    pub bytes: u64,
+    /// How many of these can be freed without a loss of data.
+    pub reclaimable: u64,
+    /// What frees them, or when they are freed; empty if nothing does.
+    pub hint: String,
+}
+
+/// A receiver of alerts.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct ReceiverRow {
+    /// Its name.
+    pub name: Name,
+    /// `webhook` or `command`.
+    pub kind: String,
+    /// Scheme, host and port of the URL, with [`MASK`](super::MASK) for the rest; or the command.
+    pub target: String,
+    /// The form of what is sent.
+    pub format: AlertFormat,
+    /// Which problems are sent.
+    pub filter: AlertFilter,
+    /// The node that sends to it; empty if none does.
+    pub sender: String,
+    /// How many alerts it has that have not ended.
+    pub firing: u32,
+    /// Why alerts do not reach it; empty if they do, or none was sent.
+    pub problem: String,
+    /// Name of the user that added it.
+    pub added_by: String,
+    /// When, in milliseconds since the Unix epoch.
+    pub added: Millis,
 }
 
 /// A summary of the cluster.

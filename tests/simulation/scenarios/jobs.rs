@@ -147,7 +147,8 @@ fn a_service_waits_until_all_runs_of_the_job_that_it_depends_on_have_completed()
     let mut slow = job(3, 0, 10_000);
     slow.spec.max_concurrent = 1;
     let deployments = vec![slow, web];
-    let both = Mutation::Deploy { deployments, files: Default::default(), projects: None };
+    let both =
+        Mutation::Deploy { deployments, files: Default::default(), projects: None, trace: None };
     world.command(0, both);
     world.run(25_000);
     let web = |world: &World| {

@@ -1,5 +1,6 @@
 //! Scenarios: one kind of fault in each file.
 
+mod alerts;
 mod backups;
 mod checkpoints;
 mod damage;

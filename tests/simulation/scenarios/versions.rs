@@ -100,7 +100,10 @@ fn the_plan_in_effect_decides_where_new_slots_go() {
         let names = ["web", "api", "mail", "jobs"];
         let deployments = names.map(|name| service(name, 1)).to_vec();
         let files = std::collections::BTreeMap::new();
-        world.command(2, vc_engine::Mutation::Deploy { deployments, files, projects: None });
+        world.command(
+            2,
+            vc_engine::Mutation::Deploy { deployments, files, projects: None, trace: None },
+        );
         let [older, newer] = [released(), next()].map(|it| by_version(&world, of(it).1));
         assert_ne!(older, newer, "the rules differ");
         assert_eq!(in_effect(&world), if is_mixed { older } else { newer });

@@ -460,6 +460,45 @@ export interface ProjectRow {
   allowed: string[]
 }
 
+/** What of the disk of a node something takes. */
+export interface DiskUsageRow {
+  node: NodeId
+  node_name: string
+  kind: string
+  bytes: number
+  /** How many of these can be freed without a loss of data. */
+  reclaimable: number
+  /** What frees them, or when they are freed. */
+  hint: string
+}
+
+/** Which problems a receiver of alerts gets. */
+export interface AlertFilter {
+  /** Absent for all. */
+  kinds?: string[]
+  /** Absent for all. */
+  projects?: string[]
+  severity: 'info' | 'warning' | 'critical'
+}
+
+/** A receiver of alerts. */
+export interface ReceiverRow {
+  name: string
+  kind: 'webhook' | 'command'
+  /** The URL without what may be secret, or the command. */
+  target: string
+  format: 'json' | 'text' | 'slack' | 'discord'
+  filter: AlertFilter
+  /** Name of the node that sends to it; empty if none does. */
+  sender: string
+  /** How many alerts it has whose problems have not ended. */
+  firing: number
+  /** Why alerts do not reach it; empty if they do. */
+  problem: string
+  added_by: string
+  added: Millis
+}
+
 /** What deployers may let the services of a project use of their hosts. */
 export interface ProjectPolicy {
   privileged?: boolean
@@ -508,7 +547,15 @@ export type Request =
   | { op: 'scale'; service: string; replicas: number }
   | { op: 'rebalance'; apply: boolean }
   | { op: 'plan'; deployments: Deployment[] }
-  | { op: 'diff' | 'deploy'; deployments: Deployment[]; files: FileContent[]; pull?: boolean; force?: boolean }
+  | {
+      op: 'diff' | 'deploy'
+      deployments: Deployment[]
+      files: FileContent[]
+      pull?: boolean
+      force?: boolean
+      /** 32 hexadecimal digits by which the logs of all nodes name what follows; of `deploy` alone. */
+      trace?: string
+    }
   | { op: 'compose'; text: string; project: string | null }
   | { op: 'drain'; node: string; drain: boolean }
   | { op: 'leave'; node: string; force: boolean }
@@ -520,6 +567,18 @@ export type Request =
   | { op: 'clone_volume'; volume: string; snapshot: { epoch: number; number: number }; node: NodeId; to: string }
   | { op: 'adopt_volume'; volume: string; node: string; source: string }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
+  | { op: 'disk_usage'; node: NodeId }
+  | { op: 'remove_images'; references: string[] }
+  | { op: 'prune_images'; apply: boolean }
+  | { op: 'receivers' }
+  | {
+      op: 'add_receiver'
+      name: string
+      target: { type: 'webhook'; url: string } | { type: 'command'; command: string[] }
+      format?: ReceiverRow['format']
+      filter?: AlertFilter
+    }
+  | { op: 'remove_receiver' | 'test_receiver'; name: string }
   | { op: 'watch'; services: ServiceKey[] }
   | { op: 'events'; follow: boolean }
   | {
@@ -544,7 +603,7 @@ export type Change =
   | { change: 'drained'; node: string; node_name: string }
   | { change: 'undrained'; node: string; node_name: string; unchanged?: boolean }
   | { change: 'left'; node: string; node_name: string; knows_key?: true; volumes?: string[]; majority_lost?: true }
-  | { change: 'image_pushed' | 'image_unchanged'; reference: string; id: string }
+  | { change: 'image_pushed' | 'image_unchanged' | 'image_removed'; reference: string; id: string }
   | {
       change: 'adopted'
       node: string
@@ -563,6 +622,9 @@ export type Change =
   | { change: 'volume_undeleted'; volume: string; node_name: string }
   | { change: 'token_revoked'; token: string }
   | { change: 'user_revoked'; user: string }
+  | { change: 'traced'; trace: string }
+  | { change: 'receiver_added' | 'receiver_removed'; receiver: string }
+  | { change: 'receiver_tested'; receiver: string; node_name: string }
   | { change: 'policy_changed'; project: string; allowed: string[] }
   | { change: 'files_sealed'; files: number }
   | { change: 'voter_wished'; node: string; node_name: string; votes: boolean | null }
@@ -585,6 +647,8 @@ export type Reply =
   | { reply: 'volumes'; value: VolumeRow[] }
   | { reply: 'snapshots'; value: SnapshotRow[] }
   | { reply: 'projects'; value: ProjectRow[] }
+  | { reply: 'disk_usage'; value: DiskUsageRow[] }
+  | { reply: 'receivers'; value: ReceiverRow[] }
   | { reply: 'nodes'; value: NodeRow[] }
   | { reply: 'status'; value: StatusReport }
   | { reply: 'token'; value: string }

@@ -35,6 +35,8 @@ export function changeLine(change: Change): string {
       )
     case 'image_pushed':
       return `${change.reference} pushed`
+    case 'image_removed':
+      return `${change.reference} removed`
     case 'image_unchanged':
       return `${change.reference} unchanged`
     case 'volume_restored':
@@ -57,6 +59,14 @@ export function changeLine(change: Change): string {
       return `token ${change.token} is revoked`
     case 'user_revoked':
       return `the tokens of ${change.user} are revoked`
+    case 'traced':
+      return `the logs of all nodes name it ${change.trace}`
+    case 'receiver_added':
+      return `${change.receiver} gets alerts from now on`
+    case 'receiver_removed':
+      return `${change.receiver} gets no more alerts`
+    case 'receiver_tested':
+      return `${change.receiver} has confirmed a test alert from ${change.node_name}`
     case 'policy_changed':
       return change.allowed.length > 0
         ? `${change.project} may use ${change.allowed.join(' ')}`

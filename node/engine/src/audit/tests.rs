@@ -51,6 +51,7 @@ fn service(state: &mut ClusterState, edit: impl Fn(&mut ServiceSpec)) {
         revision: state.services.len() as u64,
         updated: 0,
         deployed_by: "ann".to_owned(),
+        trace: None,
     };
     state.services.insert(key, record.into());
 }

@@ -59,7 +59,7 @@ impl Engine {
     }
 
     /// Writes the cluster document, under this node's last actor if no later changes of it can exist.
-    fn write_cluster(
+    pub(super) fn write_cluster(
         &mut self,
         wanted: &ClusterState,
         by: Option<Subject>,
@@ -206,14 +206,21 @@ impl Engine {
         if mutation.needs_leases() && !self.replica.has_voters() {
             return Err(MutationError::OlderMembers("grant leases"));
         }
+        if mutation.needs_receivers() && !self.replica.has_receivers() {
+            return Err(MutationError::OlderMembers("send alerts"));
+        }
         if self.view.trust.epoch() > 0 && self.replica.own_certificate().is_none() {
             return Err(MutationError::NotCertified);
         }
+        let trace = match mutation {
+            Mutation::Deploy { trace, .. } => *trace,
+            _ => None,
+        };
         let (wanted, changes) = mutation.apply(&self.view, &by, now)?;
         let name = by.name.clone();
         let change = self.write_cluster(&wanted, Some(by))?;
         for change in &changes {
-            tracing::info!(by = name, %change, "command");
+            tracing::info!(trace = trace.map(tracing::field::display), by = name, %change, "command");
         }
         self.dirty |= change.is_some();
         self.pending.replaced.extend(self.replica.take_dropped());

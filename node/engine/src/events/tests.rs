@@ -79,6 +79,7 @@ impl World {
             revision,
             updated: revision,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         self.cluster.services.insert(key(service), record.into());
     }

@@ -262,6 +262,7 @@ fn view(count: u8) -> View {
         revision: 1,
         updated: 1,
         deployed_by: "ada".to_owned(),
+        trace: None,
     };
     let services = BTreeMap::from([(slot().service, record.into())]);
     let cluster = ClusterState { services, ..ClusterState::default() };

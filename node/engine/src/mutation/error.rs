@@ -7,6 +7,7 @@ use vc_protocol::{ApiError, ErrorCode, Name, ServiceKey, VolumeKey};
 
 use super::files::MAX_DEPLOY_BYTES;
 use super::find::FindError;
+use super::receivers::MAX_RECEIVERS;
 
 /// Why a mutation is refused; the documents have not changed.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -169,6 +170,35 @@ pub enum MutationError {
         /// What was to be denied.
         words: String,
     },
+    /// No image was pushed under this reference.
+    #[error("no image was pushed as {reference}")]
+    NoImage {
+        /// The canonical reference.
+        reference: String,
+    },
+    /// A service needs the image, or a version that it can return to.
+    #[error(
+        "the image {reference} is needed by a service, or by an earlier version that it can return to"
+    )]
+    ImageInUse {
+        /// The canonical reference.
+        reference: String,
+    },
+    /// A receiver of alerts has this name.
+    #[error("there is a receiver {name} already")]
+    ReceiverExists {
+        /// Its name.
+        name: Name,
+    },
+    /// No receiver of alerts has this name.
+    #[error("there is no receiver {name}")]
+    NoReceiver {
+        /// The name.
+        name: Name,
+    },
+    /// There are [`MAX_RECEIVERS`].
+    #[error("there are {MAX_RECEIVERS} receivers of alerts, and no more are possible")]
+    TooManyReceivers,
     /// The revocation would take the last token of an admin that is known.
     #[error("it is the token of this request, and the list has no other token of an admin")]
     LastAdmin,
@@ -287,9 +317,12 @@ pub enum MutationError {
 impl MutationError {
     fn code(&self) -> ErrorCode {
         match self {
-            Self::Find(_) | Self::NoVolume(_) | Self::NoToken(_) | Self::NoVersion { .. } => {
-                ErrorCode::NotFound
-            }
+            Self::Find(_)
+            | Self::NoVolume(_)
+            | Self::NoToken(_)
+            | Self::NoReceiver { .. }
+            | Self::NoImage { .. }
+            | Self::NoVersion { .. } => ErrorCode::NotFound,
             Self::NothingToDeploy
             | Self::SpecTooLarge { .. }
             | Self::DeploymentTooLarge { .. }
@@ -310,6 +343,9 @@ impl MutationError {
             | Self::VolumeStays { .. }
             | Self::TokenUsed { .. }
             | Self::NotAllowed { .. }
+            | Self::ImageInUse { .. }
+            | Self::ReceiverExists { .. }
+            | Self::TooManyReceivers
             | Self::LastAdmin
             | Self::CannotVote { .. }
             | Self::LastVoter { .. }
@@ -349,6 +385,15 @@ impl MutationError {
             Self::NodeVotes { node } => format!("run 'vc voters remove {node}' first"),
             Self::VotersDown { .. } => "name nodes that are up; see 'vc voters'".to_owned(),
             Self::NotAllowed { .. } => "see 'vc project ls'".to_owned(),
+            Self::NoImage { .. } => "see 'vc image ls'".to_owned(),
+            Self::ImageInUse { .. } => {
+                "see 'vc image ls' and 'vc history SERVICE'; remove the service first with 'vc rm'".to_owned()
+            }
+            Self::NoReceiver { .. } => "see 'vc notify ls'".to_owned(),
+            Self::ReceiverExists { name } => {
+                format!("take another name, or remove it first with 'vc notify rm {name}'")
+            }
+            Self::TooManyReceivers => "remove one with 'vc notify rm'".to_owned(),
             Self::Held { .. } => {
                 "upgrade vc-node on this node, or use a newer node with --peer".to_owned()
             }

@@ -94,6 +94,7 @@ mod tests {
             deployments,
             files: keys.into_iter().map(|key| (key, sealed(text))).collect(),
             projects: None,
+            trace: None,
         }
     }
 
@@ -146,6 +147,7 @@ mod tests {
             deployments: deployments.clone(),
             files: BTreeMap::new(),
             projects: None,
+            trace: None,
         };
         assert_eq!(
             message(apply(&mut state, &without).expect_err("refused")),

@@ -121,8 +121,14 @@ mod tests {
         let mut cluster = ClusterState::default();
         for service in ["shop/web", "blog/web"] {
             let (spec, deployed_by) = (ServiceSpec::default().into(), "ada".to_owned());
-            let record =
-                ServiceRecord { spec, previous: None, revision: 1, updated: 1, deployed_by };
+            let record = ServiceRecord {
+                spec,
+                previous: None,
+                revision: 1,
+                updated: 1,
+                deployed_by,
+                trace: None,
+            };
             cluster.services.insert(service.parse().expect("a service"), record.into());
         }
         let node = |number: u8| {

@@ -82,7 +82,7 @@ mod tests {
         let apply_as = |state: &ClusterState, deployments, project: Option<&str>| {
             let view = View::from_states(state.clone(), BTreeMap::new(), &KnownVersions::default());
             let projects = project.map(|it| [it.parse().expect("a name")].into());
-            Mutation::Deploy { deployments, files: BTreeMap::new(), projects }
+            Mutation::Deploy { deployments, files: BTreeMap::new(), projects, trace: None }
                 .apply(&view, &by, 1)
                 .map(|(state, _)| state)
         };

@@ -199,7 +199,7 @@ fn revise(
         }
         previous = None;
     }
-    let new = ServiceRecord { spec, previous, revision, updated: now, deployed_by };
+    let new = ServiceRecord { spec, previous, revision, updated: now, deployed_by, trace: None };
     match state.services.get_mut(service) {
         // Fields that this version does not know stay.
         Some(held) => **held = new,

@@ -58,7 +58,12 @@ fn deploying(wanted: Deployment) -> Mutation {
     };
     let sealed = SealedFile { sealed: "sealed".to_owned() };
     let files = wanted.spec.container.files.iter().map(|mount| (key(mount), sealed.clone()));
-    Mutation::Deploy { files: files.collect(), deployments: vec![wanted], projects: None }
+    Mutation::Deploy {
+        files: files.collect(),
+        deployments: vec![wanted],
+        projects: None,
+        trace: None,
+    }
 }
 
 /// Two nodes, desk and attic, and what the documents say.
@@ -586,6 +591,7 @@ fn a_deployment_that_may_not_run_where_its_data_is_says_so() {
         deployments: vec![only_on("desk")],
         files: Default::default(),
         projects: None,
+        trace: None,
     };
     let changes = cluster.apply(&mutation).expect("deployed");
     assert!(changes[0].to_string().contains("it moves to a node that may"), "{}", changes[0]);

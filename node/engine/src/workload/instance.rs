@@ -4,7 +4,7 @@ use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::lease::Epoch;
 use vc_protocol::run::{MAX_RUN_REASON, RunEnd};
 use vc_protocol::spec::RestartCondition;
-use vc_protocol::{Lamport, Millis, NodeId, in_words};
+use vc_protocol::{Lamport, Millis, NodeId, TraceId, in_words};
 
 use crate::desired::Desired;
 use crate::interface::Clock;
@@ -88,6 +88,8 @@ pub(super) struct Local {
     times_out: Option<Millis>,
     /// Whether more than time keeps it from being started again.
     blocked: bool,
+    /// The deployment that it is of, for the log.
+    trace: Option<TraceId>,
 }
 
 /// Why an instance may not go on, and starts again later.
@@ -172,6 +174,7 @@ impl Local {
             once: false,
             times_out: None,
             blocked: false,
+            trace: None,
             was_available: old.as_ref().is_some_and(|claim| claim.available),
             shown: old.map_or((InstanceState::Pending, String::new()), |claim| {
                 (claim.state, claim.reason)
@@ -649,6 +652,7 @@ impl Local {
         epoch: Option<Epoch>,
         now: Millis,
     ) -> Option<Step> {
+        self.trace = wanted.trace;
         self.grace_ms = Some(wanted.spec.stop_grace_ms);
         self.once = wanted.once;
         let timeout = Some(wanted.timeout_ms).filter(|&timeout| timeout > 0);
@@ -796,6 +800,7 @@ impl Local {
             return;
         }
         tracing::info!(
+            trace = self.trace.map(tracing::field::display),
             node = %node,
             service = %id.slot.service,
             instance = %id,

@@ -26,6 +26,7 @@ pub(super) fn wanted(spec: ContainerSpec) -> Desired {
     Desired {
         spec,
         digest: "d".to_owned(),
+        trace: None,
         waits_for: String::new(),
         stops_elsewhere: String::new(),
         lease: String::new(),

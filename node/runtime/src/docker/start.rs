@@ -308,7 +308,13 @@ impl DockerClient {
             self.attached.remove(&container);
             drop(turn);
             match started {
-                Ok(()) => return Ok(self.observe_started(id).await),
+                Ok(()) => {
+                    tracing::info!(
+                        container = &container[..12.min(container.len())],
+                        "container started"
+                    );
+                    return Ok(self.observe_started(id).await);
+                }
                 // It was removed meanwhile. A 404 may also mean a program that is not in the image.
                 Err(error)
                     if docker_error::status(&error) == Some(404) && self.is_absent(id).await => {}

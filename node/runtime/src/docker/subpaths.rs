@@ -110,6 +110,19 @@ impl Subpaths {
             *swept = self.0.in_engine(|| release_all(&self.0.dir)).is_ok();
         }
     }
+
+    /// Releases everything, and removes the directory of the places. Blocks.
+    pub(super) fn end(&self) {
+        let ended = self.0.in_engine(|| {
+            release_all(&self.0.dir);
+            let _ = fs::remove_dir(&self.0.dir);
+            // That of other nodes stays, as it is not empty.
+            let _ = self.0.dir.parent().map(fs::remove_dir);
+        });
+        if let Err(error) = ended {
+            tracing::debug!(%error, "no mounts of subpaths released");
+        }
+    }
 }
 
 impl Places {

@@ -94,6 +94,28 @@ impl Images {
         }
     }
 
+    /// Returns how many bytes the store takes, and how many of these are of no image that a service needs, or a version that it can return
+    /// to.
+    pub async fn store_usage(&self, view: &View) -> std::io::Result<(u64, u64)> {
+        let (store, kept) = (Arc::clone(&self.0.store), in_use(view));
+        blocking(move || store.usage(&kept)).await
+    }
+
+    /// Removes from Docker what this node has loaded into it and no container uses.
+    pub async fn remove_loaded(&self) {
+        let Some(docker) = &self.0.docker else { return };
+        let mut all = Vec::new();
+        let take = |loaded: &mut BTreeMap<Digest, Millis>| {
+            all = std::mem::take(loaded).into_keys().collect();
+        };
+        self.0.loaded.change(&self.0.store, take).await;
+        for id in all {
+            if let Err(error) = docker.remove(&id).await {
+                tracing::debug!(image = id.short(), %error, "cannot remove an image from Docker");
+            }
+        }
+    }
+
     async fn prune_docker(&self, in_use: &BTreeSet<Digest>) {
         let Some(docker) = &self.0.docker else { return };
         let now = now();

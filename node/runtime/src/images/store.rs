@@ -209,6 +209,27 @@ impl Store {
         Ok(freed)
     }
 
+    /// Returns how many bytes the blobs take, and how many of these no image in `kept` has.
+    pub(super) fn usage(&self, kept: &BTreeSet<Digest>) -> io::Result<(u64, u64)> {
+        let manifests = kept.iter().filter_map(|id| self.manifest(id));
+        let needed: BTreeSet<String> = manifests
+            .flat_map(|manifest| manifest.layers)
+            .map(|layer| layer.blob.hex().to_owned())
+            .collect();
+        let (mut bytes, mut unneeded) = (0, 0);
+        for dir in ["blobs", "partial"] {
+            for file in fs::read_dir(self.dir.join(dir))? {
+                let file = file?;
+                let length = file.metadata()?.len();
+                bytes += length;
+                if !file.file_name().to_str().is_some_and(|name| needed.contains(name)) {
+                    unneeded += length;
+                }
+            }
+        }
+        Ok((bytes, unneeded))
+    }
+
     /// Returns how long ago the manifest of an image was written.
     pub(super) fn age(&self, id: &Digest) -> Option<Duration> {
         let modified = fs::metadata(self.manifest_path(id)).ok()?.modified().ok()?;

@@ -155,7 +155,7 @@ fn id(replica: u32) -> InstanceId {
 }
 
 fn start(replica: u32) -> RuntimeAction {
-    RuntimeAction::Start { id: id(replica), spec: Box::default(), epoch: None }
+    RuntimeAction::Start { id: id(replica), spec: Box::default(), epoch: None, trace: None }
 }
 
 fn remove(replica: u32) -> RuntimeAction {
@@ -342,8 +342,12 @@ async fn connections_that_stay_open_leave_a_second_to_stop_in() {
 #[tokio::test]
 async fn an_instance_is_started_after_its_preparation_and_a_removal_cancels_it() {
     let mut harness = Harness::new();
-    let prepare =
-        |replica| RuntimeAction::Prepare { id: id(replica), spec: Box::default(), epoch: None };
+    let prepare = |replica| RuntimeAction::Prepare {
+        id: id(replica),
+        spec: Box::default(),
+        epoch: None,
+        trace: None,
+    };
     harness.act(prepare(1)).await;
     harness.act(prepare(1)).await;
     let work = harness.work(Job::Prepare).await;

@@ -71,6 +71,7 @@ impl Host {
             id: instance.clone(),
             spec: Box::new(spec.clone()),
             epoch: None,
+            trace: None,
         });
         let mut host = Self { runtime, events, instance, _engine: engine };
         host.until(|phase| matches!(phase, Phase::Running { .. })).await;
@@ -106,7 +107,7 @@ impl Host {
         let slot = "shop/run.1".parse().expect("a slot");
         let instance = InstanceId { slot, digest: spec.digest() };
         let (id, spec) = (instance.clone(), Box::new(spec));
-        self.runtime.perform(RuntimeAction::Start { id, spec, epoch: None });
+        self.runtime.perform(RuntimeAction::Start { id, spec, epoch: None, trace: None });
         // As `vc run` does: asks again until the container is there.
         let attached = async {
             loop {

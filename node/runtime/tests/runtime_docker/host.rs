@@ -157,6 +157,7 @@ impl Host {
             id: id.clone(),
             spec: Box::new(spec.clone()),
             epoch,
+            trace: None,
         });
         id
     }

@@ -57,6 +57,7 @@ impl Host {
             id: id.clone(),
             spec: Box::new(spec.clone()),
             epoch: None,
+            trace: None,
         });
         id
     }

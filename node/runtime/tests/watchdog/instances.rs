@@ -41,7 +41,7 @@ impl Host {
         let command = ["/bin/sh", "-c", script].map(str::to_owned).into();
         let spec = ContainerSpec { command: Some(command), ..ContainerSpec::default() };
         let (id, spec) = (id.clone(), Box::new(spec));
-        self.runtime.perform(RuntimeAction::Start { id, spec, epoch: Some(epoch) });
+        self.runtime.perform(RuntimeAction::Start { id, spec, epoch: Some(epoch), trace: None });
     }
 
     /// Returns the next phase of an instance.

@@ -27,6 +27,10 @@ fn unsupported_keys_are_refused_with_a_reason() {
             "ipc: 'service:t'",
             "services.s.ipc: 'service:t' is not supported: two instances may be on two nodes; write host, private or shareable",
         ),
+        (
+            "x-vc: {notify: ops}",
+            "services.s.x-vc.notify is not supported, as only admins add receivers of alerts: use 'vc notify add NAME webhook URL --project PROJECT'",
+        ),
         ("credential_spec: {file: x}", "services.s.credential_spec is for Windows: leave it out"),
         ("cpu_percent: 5", "services.s.cpu_percent is for Windows: write cpus"),
         (

@@ -64,7 +64,8 @@ fn view(services: &[(&str, &str, &Digest)]) -> View {
     for (revision, (service, image, id)) in (1..).zip(services) {
         let spec = ServiceSpec { container: container(image, Some(id)), ..ServiceSpec::default() };
         let (spec, deployed_by) = (spec.into(), "ada".to_owned());
-        let record = ServiceRecord { spec, previous: None, revision, updated: 1, deployed_by };
+        let record =
+            ServiceRecord { spec, previous: None, revision, updated: 1, deployed_by, trace: None };
         cluster.services.insert(key(service), record.into());
     }
     let state = |number: u8| NodeState {
