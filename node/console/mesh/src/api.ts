@@ -1,4 +1,5 @@
 import type {
+  ApiError,
   EventRow,
   InstanceRow,
   NodeRow,
@@ -7,6 +8,7 @@ import type {
   StatusReport,
   UserRole,
 } from './types.js'
+import { describeError } from './types.js'
 
 /** The credentials and the addresses of a mesh client. */
 export interface MeshOptions {
@@ -45,11 +47,19 @@ export class MeshError extends Error {
    * caller.
    */
   readonly code: 'refused' | 'failed' | 'lost' | 'aborted'
+  /** The code of the node's error reply, such as `unavailable` ({@link ApiError.code}); `null` if there was none. */
+  readonly status: string | null
 
-  constructor(code: MeshError['code'], message: string, options?: ErrorOptions) {
+  constructor(code: MeshError['code'], message: string, options: ErrorOptions & { status?: string } = {}) {
     super(message, options)
     this.code = code
+    this.status = options.status ?? null
   }
+}
+
+/** Converts the error reply of a node. */
+export function refusal(reply: ApiError): MeshError {
+  return new MeshError('refused', describeError(reply), { status: reply.code })
 }
 
 /** The last known state of the cluster. */
