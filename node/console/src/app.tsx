@@ -28,6 +28,7 @@ import { SessionContext, useSession } from './model/state'
 import { Deploy } from './views/deploy'
 import { Events } from './views/events'
 import { Logs } from './views/logs'
+import { Node } from './views/node'
 import { Overview } from './views/overview'
 import { Plan } from './views/plan'
 import { Service } from './views/service'
@@ -125,6 +126,8 @@ function View({ at }: { at: Route }) {
       return <Services />
     case 'service':
       return <Service key={at.service} service={at.service} />
+    case 'node':
+      return <Node key={at.node} node={at.node} />
     case 'volumes':
       return <Volumes />
     case 'logs':

@@ -2,7 +2,7 @@
 
 import type { MeshOptions, MeshState, Reply, Request, ServiceRow, TokenClaims, View } from 'vc-mesh'
 
-import { clusterView, ID, plan, previousSpec, spec, statusOf, volumes } from './fixtures'
+import { clusterView, ID, images, plan, previousSpec, spec, statusOf, usage, volumes } from './fixtures'
 
 export class MeshError extends Error {}
 
@@ -60,6 +60,10 @@ export class Mesh {
     switch (request.op) {
       case 'plan':
         return { reply: 'plan', value: request.deployments.length > 0 ? plan : { ...plan, unplaced: [], placements: plan.placements.slice(0, 3), moves: [] } }
+      case 'images':
+        return { reply: 'images', value: images(Date.now()) }
+      case 'usage':
+        return { reply: 'usage', value: usage(this.view.instances, request.service, request.node, Date.now()) }
       case 'volumes':
         return { reply: 'volumes', value: volumes(Date.now()) }
       case 'inspect': {

@@ -14,5 +14,8 @@ test('fragments are parsed into routes', () => {
   expect(parseRoute('#/logs/shop/web/x')).toEqual({ view: 'logs', service: 'shop/web', replica: null })
   expect(parseRoute('#/services/shop/web/1')).toEqual({ view: 'services' })
   expect(parseRoute('#/logs/%zz/web'), 'invalid percent-encoding').toEqual({ view: 'logs', service: '%zz/web', replica: null })
+  expect(parseRoute('#/nodes/alpha')).toEqual({ view: 'node', node: 'alpha' })
+  expect(parseRoute('#/nodes')).toEqual({ view: 'overview' })
+  expect(navItemOf(parseRoute('#/nodes/alpha')).title).toBe('Overview')
   expect(navItemOf(parseRoute('#/services/shop/web')).title).toBe('Services')
 })

@@ -1,5 +1,6 @@
 // The console's page alone, on a fake mesh: states that no real node produces.
 import assert from 'node:assert/strict'
+import { readFile } from 'node:fs/promises'
 import { createServer } from 'node:http'
 import { join } from 'node:path'
 import { after, before, test } from 'node:test'
@@ -64,4 +65,30 @@ test('volumes show their copies, how far the first one is, and what is wrong', a
   assert.match(rows[1], /beta\s+6s behind/)
   assert.match(rows[2], /alpha\s+copying 45 %/)
   await browser.screenshot(page, 'console-volumes')
+})
+
+test('a node and its instances show what they use, as it was measured', async () => {
+  await page.evaluate(() => (location.hash = '#/nodes/alpha'))
+  await page.waitForSelector('h1:text-is("alpha")')
+  // Two measurements make a line.
+  await page.waitForFunction(() => / .* /.test(document.querySelector('.usage-lines polyline')?.getAttribute('points') ?? ''))
+  const text = await page.innerText('main')
+  for (const part of [/Disk\s+12 GiB used of 40 GiB/, /shop\/data\s+primary/, /shop\/web:1.5.0/, /disk=ssd, room=attic/, /within 2 s of the attached node/]) {
+    assert.match(text, part)
+  }
+  await browser.screenshot(page, 'console-node')
+  await page.evaluate(() => (location.hash = '#/services/shop/web'))
+  await page.waitForSelector('.instances .usage-lines')
+  await browser.screenshot(page, 'console-service')
+})
+
+test('the shown lines of a log are downloaded', async () => {
+  await page.evaluate(() => (location.hash = '#/logs/shop/web'))
+  await page.waitForSelector('.line')
+  await page.check('text=Only stderr')
+  await page.waitForFunction(() => document.querySelectorAll('.line:not(.err)').length === 0)
+  const [download] = await Promise.all([page.waitForEvent('download'), page.click('text=Download')])
+  assert.match(download.suggestedFilename(), /^shop-web-[\dT-]+\.log$/)
+  const lines = (await readFile(await download.path(), 'utf8')).trimEnd().split('\n')
+  assert.ok(lines.length > 10 && lines.every((line) => /^\S+Z \d stderr WARN slow query: \d+ ms$/.test(line)), lines[0])
 })

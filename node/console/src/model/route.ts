@@ -5,6 +5,8 @@ import { signal } from '@preact/signals'
 export type Route =
   | { view: 'overview' | 'services' | 'volumes' | 'events' | 'plan' | 'deploy' }
   | { view: 'service'; service: string }
+  /** `node` is its id or its name. */
+  | { view: 'node'; node: string }
   | { view: 'logs'; service: string | null; replica: number | null }
 
 export interface NavItem {
@@ -33,6 +35,8 @@ export function parseRoute(fragment: string): Route {
   switch (view) {
     case 'services':
       return service && rest.length === 2 ? { view: 'service', service } : { view: 'services' }
+    case 'nodes':
+      return rest.length === 1 && project ? { view: 'node', node: project } : { view: 'overview' }
     case 'logs':
       return { view: 'logs', service, replica: (service && Number(number)) || null }
     case 'volumes':
@@ -53,6 +57,7 @@ function decode(part: string): string {
   }
 }
 
+export const nodeHref = (node: string) => `#/nodes/${encodeURIComponent(node)}`
 export const serviceHref = (service: string) => `#/services/${service}`
 export const logsHref = (service: string, replica?: number) => `#/logs/${service}${replica === undefined ? '' : `/${replica}`}`
 
@@ -65,8 +70,8 @@ export function trackLocation(): void {
   read()
 }
 
-/** Returns the navigation item to highlight. The page of a service belongs to Services. */
+/** Returns the navigation item to highlight: the page of a service belongs to Services, that of a node to the overview. */
 export function navItemOf(at: Route): NavItem {
-  const view = at.view === 'service' ? 'services' : at.view
+  const view = at.view === 'service' ? 'services' : at.view === 'node' ? 'overview' : at.view
   return NAV_ITEMS.find((it) => it.view === view) ?? (NAV_ITEMS[0] as NavItem)
 }
