@@ -34,6 +34,7 @@ import { Plan } from './views/plan'
 import { Service } from './views/service'
 import { Services } from './views/services'
 import { SignIn } from './views/sign-in'
+import { TerminalView } from './views/terminal'
 import { Volumes } from './views/volumes'
 
 export function App() {
@@ -132,6 +133,8 @@ function View({ at }: { at: Route }) {
       return <Volumes />
     case 'logs':
       return <Logs service={at.service} replica={at.replica} />
+    case 'terminal':
+      return <TerminalView key={`${at.service}.${at.replica}`} service={at.service} replica={at.replica} />
     case 'events':
       return <Events />
     case 'plan':

@@ -1,6 +1,6 @@
 // Fixtures: a cluster of three nodes with two projects, an update in progress, a failed instance and an unreachable link.
 
-import type { EventRow, ImageRow, InstanceRow, NodeRow, PlanReport, ReplicaRow, ServiceRow, ServiceSpec, StatusReport, UsageRow, View, VolumeRow } from 'vc-mesh'
+import type { EventRow, ImageRow, InstanceRow, NodeRow, PlanReport, ReplicaRow, ServiceRow, ServiceSpec, SnapshotRow, StatusReport, UsageRow, View, VolumeRow } from 'vc-mesh'
 
 const GIB = 1024 ** 3
 const MINUTE = 60_000
@@ -296,4 +296,14 @@ export function usage(instances: readonly InstanceRow[], service: string | null,
     started: it.since,
     measured: now,
   }))
+}
+
+/** Returns two snapshots of a volume, and a conflict. */
+export function snapshots(volume: string, node: string, now: number): SnapshotRow[] {
+  const common = { volume, node, node_name: 'alpha', files: 12, bytes: 2 * GIB, expires: 0 }
+  return [
+    { ...common, kind: 'snapshot', snapshot: '3-41', time: now - 8 * MINUTE },
+    { ...common, kind: 'snapshot', snapshot: '3-42', time: now - MINUTE },
+    { ...common, kind: 'conflict', snapshot: '2-7', time: now - 60 * MINUTE, expires: now + 6 * 1440 * MINUTE },
+  ]
 }

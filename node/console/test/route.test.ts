@@ -16,6 +16,8 @@ test('fragments are parsed into routes', () => {
   expect(parseRoute('#/logs/%zz/web'), 'invalid percent-encoding').toEqual({ view: 'logs', service: '%zz/web', replica: null })
   expect(parseRoute('#/nodes/alpha')).toEqual({ view: 'node', node: 'alpha' })
   expect(parseRoute('#/nodes')).toEqual({ view: 'overview' })
+  expect(parseRoute('#/terminal/shop/web/2')).toEqual({ view: 'terminal', service: 'shop/web', replica: 2 })
+  expect(parseRoute('#/terminal/shop/web')).toEqual({ view: 'services' })
   expect(navItemOf(parseRoute('#/nodes/alpha')).title).toBe('Overview')
   expect(navItemOf(parseRoute('#/services/shop/web')).title).toBe('Services')
 })

@@ -67,6 +67,23 @@ test('volumes show their copies, how far the first one is, and what is wrong', a
   await browser.screenshot(page, 'console-volumes')
 })
 
+test('a volume is restored to a snapshot, after a confirmation', async () => {
+  await page.evaluate(() => (location.hash = '#/volumes'))
+  const volume = page.locator('.volumes > .row', { hasText: 'shop/data' })
+  await volume.locator('summary').click()
+  const rows = volume.locator('.snapshots li')
+  await rows.nth(2).waitFor()
+  assert.match(await rows.nth(0).innerText(), /ago 3-42, 12 files, 2 GiB/)
+  assert.match(await rows.nth(2).innerText(), /2-7, .* kept aside as a conflict/)
+  await browser.screenshot(page, 'console-snapshots')
+  await rows.nth(1).getByRole('button').click()
+  assert.match(await page.innerText('dialog'), /scale its services to 0 first/)
+  await page.click('dialog button:text-is("Restore")')
+  await page.waitForFunction(() => globalThis.fakeMesh.requests.at(-1).op === 'restore_volume')
+  const { snapshot } = await page.evaluate(() => globalThis.fakeMesh.requests.at(-1))
+  assert.deepEqual(snapshot, { epoch: 3, number: 41 })
+})
+
 test('a node and its instances show what they use, as it was measured', async () => {
   await page.evaluate(() => (location.hash = '#/nodes/alpha'))
   await page.waitForSelector('h1:text-is("alpha")')
@@ -91,4 +108,23 @@ test('the shown lines of a log are downloaded', async () => {
   assert.match(download.suggestedFilename(), /^shop-web-[\dT-]+\.log$/)
   const lines = (await readFile(await download.path(), 'utf8')).trimEnd().split('\n')
   assert.ok(lines.length > 10 && lines.every((line) => /^\S+Z \d stderr WARN slow query: \d+ ms$/.test(line)), lines[0])
+})
+
+test('a shell runs in a terminal, and says how it ended', async () => {
+  await page.evaluate(() => (location.hash = '#/services/shop/web'))
+  await page.click('[aria-label="Shell in shop/web.1"]')
+  await page.waitForSelector('.xterm-rows:has-text("root@web:/#")')
+  await page.keyboard.type('uptime')
+  await page.waitForSelector('.xterm-rows:has-text("uptime")')
+  const colour = await page.evaluate(() => {
+    const prompt = [...document.querySelectorAll('.xterm-rows span')].find((it) => it.textContent.includes('root'))
+    return getComputedStyle(prompt).color !== getComputedStyle(document.querySelector('.shell')).color
+  })
+  assert.equal(colour, true, 'the rules of the emulator apply under the policy of the page')
+  await browser.screenshot(page, 'console-terminal')
+  await page.keyboard.type('exit')
+  await page.keyboard.press('Enter')
+  await page.waitForSelector('text=The shell has ended with code 3.')
+  const { service, replica, tty } = await page.evaluate(() => globalThis.fakeMesh.requests.findLast(({ op }) => op === 'exec'))
+  assert.deepEqual([service, replica, tty], ['shop/web', 1, true])
 })

@@ -16,7 +16,15 @@ export interface MeshOptions {
   token: string
   /** Addresses to dial in addition to those in the token. Only `/webrtc-direct/…/p2p/…` addresses are used. */
   peers?: string[]
+  /**
+   * Runs the checks of the connections, `setInterval` by default: browsers run its timers only once a second while the page is
+   * hidden, so that silent nodes are noticed later. A function that counts time in a worker is exact.
+   */
+  every?: Every
 }
+
+/** Calls `callback` at an interval in milliseconds. Returns the function that stops this. */
+export type Every = (callback: () => void, interval: number) => () => void
 
 /** The state of the connection to the cluster. Times are milliseconds since the epoch. */
 export type MeshState =
@@ -90,6 +98,18 @@ export interface Exchange {
   head: ResponseHead
   /** Must be read to its end or cancelled. Fails with a `MeshError` if it is cut off. */
   body: ReadableStream<Uint8Array<ArrayBuffer>>
+}
+
+/** A command that runs in an instance. */
+export interface RunningCommand {
+  /** Yields what it writes, and returns its exit code. Leaving the loop closes it. Errors: `MeshError` if it cannot run or is lost. */
+  output(): AsyncGenerator<Uint8Array, number>
+  /** Sends bytes to its standard input. */
+  write(bytes: Uint8Array): void
+  /** Tells the new size of its terminal. */
+  resize(columns: number, rows: number): void
+  /** Ends the connection to it, and with it most commands. */
+  close(): void
 }
 
 /** A WebSocket to an instance: the commonly used part of `WebSocket`, and a `drain` event for each message that has left. */

@@ -1,8 +1,9 @@
 import { MeshError, refusal } from './api.js'
-import type { Exchange, MeshOptions, MeshSocket, MeshState, TokenClaims, View } from './api.js'
+import type { Every, Exchange, MeshOptions, MeshSocket, MeshState, RunningCommand, TokenClaims, View } from './api.js'
 import { SessionPool } from './session-pool.js'
 import { decodeClaims } from './certificate.js'
 import { exchange } from './exchange.js'
+import { exec } from './exec.js'
 import { outgoing, responseOf } from './fetch.js'
 import type { Frames } from './frames.js'
 import { aborted } from './mux.js'
@@ -11,7 +12,7 @@ import type { Dial, Session } from './session.js'
 import { Socket } from './socket.js'
 import { parseAddress } from './transport/address.js'
 import { dial } from './transport/webrtc.js'
-import type { FetchRequest, HeaderList, LiveUpdate, NodeRow, Reply, Request as ClusterRequest } from './types.js'
+import type { ExecRequest, FetchRequest, HeaderList, LiveUpdate, NodeRow, Reply, Request as ClusterRequest } from './types.js'
 import { applyUpdate, emptyView } from './view.js'
 import { onNetworkChange } from './network-change.js'
 
@@ -41,6 +42,7 @@ export class Mesh {
 
   readonly #token: string
   readonly #transport: Transport
+  readonly #every: Every | undefined
   readonly #sessions: SessionPool
   readonly #stateListeners = new Set<(state: MeshState) => void>()
   readonly #viewListeners = new Set<(view: View, changed: ReadonlySet<keyof View>) => void>()
@@ -69,6 +71,7 @@ export class Mesh {
     }
     this.#token = token
     this.#transport = transport
+    this.#every = options.every
     const { sub, exp, scope, aud } = claims
     this.claims = { sub, exp, scope, aud }
     this.#sessions = new SessionPool((address, signal) => this.#connect(address, signal), {
@@ -203,6 +206,11 @@ export class Mesh {
     return new Socket((signal) => this.#open(signal), { service, port, target: path, headers, protocols })
   }
 
+  /** Runs a command in an instance, with a terminal or without. Errors: `MeshError`. */
+  async exec(request: ExecRequest, options: { signal?: AbortSignal } = {}): Promise<RunningCommand> {
+    return await exec((signal) => this.#open(signal), request, options.signal)
+  }
+
   /** Closes all connections. Pending requests fail with `lost`. */
   close(): void {
     this.#stopNetworkChange()
@@ -283,7 +291,7 @@ export class Mesh {
 
   async #connect(address: string, signal: AbortSignal): Promise<Session> {
     const connection = await this.#transport.dial(address, signal)
-    return await authenticate(connection, this.#token, this.claims.aud, signal)
+    return await authenticate(connection, this.#token, this.claims.aud, signal, this.#every)
   }
 
   #onActive(session: Session | null): void {

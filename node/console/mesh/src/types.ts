@@ -525,6 +525,26 @@ export interface SocketRequest {
   protocols: string[]
 }
 
+/** A command to run in an instance, see {@link Mesh.exec}. */
+export interface ExecRequest {
+  service: string
+  /** `null` for the first one that runs. */
+  replica: number | null
+  /** The program with its arguments. */
+  command: string[]
+  /** Whether to allocate a terminal. */
+  tty: boolean
+  /** Whether to attach standard input. */
+  stdin: boolean
+  /** `KEY=value`, in addition to those of the container. */
+  environment: string[]
+  /** `null` for that of the container. */
+  user: string | null
+  working_dir: string | null
+  /** Columns and rows of the terminal. */
+  size: [columns: number, rows: number] | null
+}
+
 /** A request. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id. */
 export type Request =
   | { op: 'status' | 'nodes' | 'services' | 'images' | 'volumes' | 'projects' | 'live' | 'multiplex' }
@@ -562,6 +582,7 @@ export type Request =
   | { op: 'create_token'; subject: TokenSubject; ttl_ms: Millis }
   | ({ op: 'fetch' } & FetchRequest)
   | ({ op: 'socket' } & SocketRequest)
+  | ({ op: 'exec' } & ExecRequest)
 
 /** One thing that a command changed, or left as it is. Later versions may send kinds that are not listed. */
 export type Change =

@@ -1,6 +1,6 @@
 import type { InstanceRow } from 'vc-mesh'
 
-import { logsHref } from '../model/route'
+import { logsHref, terminalHref } from '../model/route'
 import { now } from '../model/state'
 import { instanceStatus } from '../model/status'
 import { count } from '../model/units'
@@ -27,7 +27,14 @@ export function InstanceList({ instances, usage }: InstanceListProps) {
             </a>
           </h3>
           <StatusBadge status={instanceStatus(row, now.value)} />
-          <span>{row.node_name ?? <span class="quiet">no node</span>}</span>
+          <span>
+            {row.node_name ?? <span class="quiet">no node</span>}
+            {row.current && isRunning(row) && (
+              <a class="row-link" href={terminalHref(row.service, row.replica)} aria-label={`Shell in ${row.service}.${row.replica}`}>
+                Shell
+              </a>
+            )}
+          </span>
           <span class="quiet">
             <RelativeTime time={row.since} />
           </span>
@@ -43,4 +50,8 @@ export function InstanceList({ instances, usage }: InstanceListProps) {
       ))}
     </ul>
   )
+}
+
+function isRunning({ state }: InstanceRow): boolean {
+  return ['running', 'healthy', 'unhealthy'].includes(state)
 }

@@ -41,7 +41,7 @@ function Node({ row }: { row: NodeRow }) {
         <h3>
           <a href={nodeHref(row.name)}>{row.name}</a>
         </h3>
-        <StatusBadge status={nodeStatus(row)} />
+        <StatusBadge status={nodeStatus(row, session.nodes.value)} />
         {row.role === 'witness' && <span class="tag">witness</span>}
         {row.votes && <span class="tag">voter</span>}
         {isAttached && <span class="tag">attached</span>}

@@ -20,10 +20,10 @@ export function Sparkline({ name, values, max, format }: SparklineProps) {
   const top = max || Math.max(...values)
   return (
     <span class="spark" title={`${name}: ${format(last)}${max ? ` of ${format(max)}` : ''}, at most ${format(Math.max(...values))} here`}>
+      <span class="spark-value">{format(last)}</span>
       <svg viewBox={`-1 -1 ${WIDTH + 2} ${HEIGHT + 2}`} preserveAspectRatio="none" aria-hidden="true">
         <polyline points={linePoints(values, top, WIDTH, HEIGHT)} />
       </svg>
-      <span>{format(last)}</span>
     </span>
   )
 }

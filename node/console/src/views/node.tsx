@@ -34,7 +34,7 @@ export function Node({ node }: { node: string }) {
       <section class="headline">
         <h1>{row.name}</h1>
         <div class="service-line">
-          <StatusBadge status={nodeStatus(row)} />
+          <StatusBadge status={nodeStatus(row, session.nodes.value)} />
           {session.attached.value?.node === row.id && <span class="tag">attached</span>}
           {row.votes && <span class="tag">voter</span>}
           <span class="quiet">{[row.role, row.runtime, row.platform].filter(Boolean).join(' · ')}</span>
@@ -76,7 +76,7 @@ function Resources({ row }: { row: NodeRow }) {
           <Sparkline name={`Memory of ${row.name}`} values={samples.map((it) => it.memory)} max={row.memory_bytes} format={bytes} />
         </div>
         <div>
-          <Usage name="Disk" used={row.disk_used} reserved={0} total={row.disk_bytes} format={bytes} />
+          <Usage name="Disk" used={row.disk_used} reserved={null} total={row.disk_bytes} format={bytes} />
         </div>
       </div>
     </section>

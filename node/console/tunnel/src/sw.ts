@@ -94,9 +94,9 @@ function consoleClosed(mayHaveArrived: boolean): Problem {
   return { status: 503, title: 'The console is not open', text, mayHaveArrived }
 }
 
-/** Returns an error message as a sentence. */
+/** Returns an error message as a sentence, unless it begins with a name: `shop/web`. */
 function sentence(message: string): string {
-  const text = message.charAt(0).toUpperCase() + message.slice(1)
+  const text = /^\S*[./]\S/.test(message) ? message : message.charAt(0).toUpperCase() + message.slice(1)
   return /[.!?]$/.test(text) ? text : `${text}.`
 }
 
