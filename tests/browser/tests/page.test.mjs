@@ -128,3 +128,19 @@ test('a shell runs in a terminal, and says how it ended', async () => {
   const { service, replica, tty } = await page.evaluate(() => globalThis.fakeMesh.requests.findLast(({ op }) => op === 'exec'))
   assert.deepEqual([service, replica, tty], ['shop/web', 1, true])
 })
+
+test('the pages of nodes and shells fit on a phone, also in the dark', async () => {
+  await page.emulateMedia({ colorScheme: 'dark' })
+  await page.setViewportSize({ width: 390, height: 844 })
+  for (const [view, shown] of [
+    ['nodes/alpha', '.usage-lines polyline'],
+    ['services/shop/web', '.usage-lines polyline'],
+    ['terminal/shop/web/1', '.xterm-rows:has-text("root@web")'],
+  ]) {
+    await page.evaluate((view) => (location.hash = `#/${view}`), view)
+    await page.waitForSelector(shown)
+    const { width, all } = await page.evaluate(() => ({ width: innerWidth, all: document.documentElement.scrollWidth }))
+    assert.equal(all, width, `${view} does not scroll sideways`)
+    await browser.screenshot(page, `console-phone-${view.split('/')[0]}`)
+  }
+})
