@@ -37,7 +37,7 @@ export function TerminalView({ service, replica }: { service: string; replica: n
     // Not restarted when the connection comes back: the shell was lost with it, and its output stays readable.
   }, [attempt.value])
   return (
-    <div class="terminal-view">
+    <div class="logs-view">
       <div class="logs-bar">
         <h1>
           Shell in <a href={serviceHref(service)}>{service}</a>.{replica}

@@ -49,7 +49,7 @@ export function unavailable(request: Request, { status, title, text, mayHaveArri
   if (request.mode !== 'navigate') return new Response(`${title}. ${text}\n`, { status, headers: { 'content-type': 'text/plain' } })
   const shown = `<h1>${escapeHtml(title)}</h1><p>${escapeHtml(text)}</p>`
   if (request.method === 'GET') {
-    const next = status === 503 ? '<p>This page reloads when it is back.</p>' : '<p><button data-do="again">Try again</button></p>'
+    const next = status === 503 ? '<p>This page reloads by itself once the app can be reached.</p>' : '<p><button data-do="again">Try again</button></p>'
     return own(status, status === 503 ? 'waiting' : 'failed', title, shown + next)
   }
   const arrival = mayHaveArrived
