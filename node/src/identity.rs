@@ -34,7 +34,7 @@ const MEMBERSHIP: &str = "membership.json";
 /// Says who the node was, once it has left its cluster.
 const LEFT: &str = "left.json";
 /// Name of the file that `init` writes the first admin token to.
-const ADMIN_TOKEN: &str = "admin.token";
+pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 /// Lifetime of that token: one year.
 const ADMIN_TTL: Millis = 365 * 24 * 3_600_000;
 
@@ -223,7 +223,7 @@ fn read(path: &Path) -> Result<Option<String>, IdentityError> {
 }
 
 /// Replaces a file that only its owner may read; `text` gets a newline.
-fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
+pub(crate) fn write_secret(path: &Path, text: &str) -> Result<(), IdentityError> {
     vc_atomic_file::write(path, format!("{text}\n").as_bytes(), 0o600)
         .map_err(|source| IdentityError::Write { path: path.to_owned(), source })
 }
@@ -419,13 +419,13 @@ pub(crate) fn write_admin_token(
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use vc_protocol::token::issue_certificate;
 
     use super::*;
 
     /// A member with this role, and with the file key.
-    fn member(role: NodeRole) -> Membership {
+    pub(crate) fn member(role: NodeRole) -> Membership {
         let (root, key) = (Keypair::generate_ed25519(), Keypair::generate_ed25519());
         let node = NodeId::of(&key.public()).expect("ed25519");
         let cluster = ClusterId::of(&root.public()).expect("ed25519");

@@ -1,5 +1,6 @@
 //! The node: performs what the engine ([`vc_engine`]) decides, over libp2p, Docker and the disk.
 
+mod admin_token;
 mod alerts;
 mod api;
 pub mod args;

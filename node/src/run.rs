@@ -46,7 +46,8 @@ use crate::trust::{Admitted, SigningKeys};
 use crate::usage::{Sampler, UsageServer, Usages};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
 use crate::{
-    console, host, images, metrics, node_info, readiness, service_manager, volumes, watchdog,
+    admin_token, console, host, images, metrics, node_info, readiness, service_manager, volumes,
+    watchdog,
 };
 use vc_store::Store;
 
@@ -279,6 +280,9 @@ pub(crate) async fn run(
     tasks.spawn(host::watch(dir.to_owned(), docker.clone(), driver.clone()));
     tasks.spawn(watchdog::report_problems(watchdog.problem(), driver.clone()));
     tasks.spawn(service_manager::keep_alive());
+    let token =
+        admin_token::follow_members(dir.to_owned(), Arc::clone(&membership), snapshot.clone());
+    tasks.spawn(token);
     tasks.spawn(forward(from_runtime, driver.clone(), Input::Runtime));
     tasks.spawn(proxy::maintain_routes(snapshot.clone(), table));
     let events = EventRecorder {

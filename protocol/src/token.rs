@@ -288,6 +288,22 @@ impl Issuer<'_> {
     }
 }
 
+/// Signs the claims of a token again, with other addresses of members and all else as it is: the token keeps its id, its
+/// certificate and its expiry.
+///
+/// # Errors
+/// `key` is not that of the server that issued the token.
+pub fn readdress(
+    claims: Claims,
+    peers: Vec<Multiaddr>,
+    key: &Keypair,
+) -> Result<String, TokenError> {
+    match NodeId::of(&key.public()) {
+        Ok(issuer) if issuer == claims.iss => sign(&Claims { peers, ..claims }, key),
+        _ => Err(TokenError::IssuerNotPermitted),
+    }
+}
+
 /// Decodes the claims without any check, to learn the cluster and its addresses from a token.
 pub fn decode_unverified(token: &str) -> Result<Claims, TokenError> {
     if token.len() > MAX_TOKEN {

@@ -49,6 +49,32 @@ fn a_second_server_admits_nodes_when_the_first_is_down() {
     cluster.vc_anywhere(&admin, &["nodes"]).done();
 }
 
+#[test]
+fn the_admin_token_names_every_member_so_that_it_outlives_the_first_node() {
+    let mut cluster = Cluster::found();
+    let path = cluster.nodes[0].dir.join("admin.token");
+    let claims = || {
+        let token = std::fs::read_to_string(&path).expect("the token");
+        vc_protocol::token::decode_unverified(token.trim()).expect("its claims")
+    };
+    let first = claims();
+    cluster.join(0, &["server", "worker"]);
+    cluster.all_up();
+    let ids: Vec<String> = cluster.nodes.iter().map(|node| node.id().to_owned()).collect();
+    until("the token names every member", DEADLINE, || {
+        let peers: Vec<String> = claims().peers.iter().map(ToString::to_string).collect();
+        let named = |id: &&String| peers.iter().any(|peer| peer.ends_with(id.as_str()));
+        if ids.iter().all(|id| named(&id)) { Ok(()) } else { Err(format!("{peers:?}")) }
+    });
+    let now = claims();
+    assert_eq!((now.jti, now.exp, now.scope), (first.jti, first.exp, first.scope));
+
+    cluster.nodes[0].kill();
+    // A fresh `vc`, which remembers no addresses.
+    std::fs::remove_dir_all(cluster.path("state")).expect("what vc remembered");
+    cluster.vc_anywhere(&path.display().to_string(), &["nodes"]).done();
+}
+
 /// Joins as a node with this key, as `vc-node join` does, without starting a node.
 pub fn join_as(cluster: &Cluster, at: usize, key: u8, token: &str) -> Result<(), String> {
     let name = format!("newcomer-{key}").parse().expect("a name");

@@ -28,11 +28,13 @@ import { SessionContext, useSession } from './model/state'
 import { Deploy } from './views/deploy'
 import { Events } from './views/events'
 import { Logs } from './views/logs'
+import { Node } from './views/node'
 import { Overview } from './views/overview'
 import { Plan } from './views/plan'
 import { Service } from './views/service'
 import { Services } from './views/services'
 import { SignIn } from './views/sign-in'
+import { TerminalView } from './views/terminal'
 import { Volumes } from './views/volumes'
 
 export function App() {
@@ -125,10 +127,14 @@ function View({ at }: { at: Route }) {
       return <Services />
     case 'service':
       return <Service key={at.service} service={at.service} />
+    case 'node':
+      return <Node key={at.node} node={at.node} />
     case 'volumes':
       return <Volumes />
     case 'logs':
       return <Logs service={at.service} replica={at.replica} />
+    case 'terminal':
+      return <TerminalView key={`${at.service}.${at.replica}`} service={at.service} replica={at.replica} />
     case 'events':
       return <Events />
     case 'plan':

@@ -29,5 +29,8 @@ addEventListener('hashchange', openFragment)
 trackLocation()
 startClock()
 
+// A reload works while the node that serves this page is down. Without service workers it does not.
+if (import.meta.env.PROD) navigator.serviceWorker?.register('./sw.js').catch(() => {})
+
 const root = document.getElementById('app')
 if (root) render(<App />, root)

@@ -1,8 +1,8 @@
 // A fake mesh client for tests of the page: replies from the fixtures and records requests.
 
-import type { MeshOptions, MeshState, Reply, Request, ServiceRow, TokenClaims, View } from 'vc-mesh'
+import type { ExecRequest, MeshOptions, MeshState, Reply, Request, RunningCommand, ServiceRow, TokenClaims, View } from 'vc-mesh'
 
-import { clusterView, ID, plan, previousSpec, spec, statusOf, volumes } from './fixtures'
+import { clusterView, ID, images, plan, previousSpec, snapshots, spec, statusOf, usage, volumes } from './fixtures'
 
 export class MeshError extends Error {}
 
@@ -60,6 +60,12 @@ export class Mesh {
     switch (request.op) {
       case 'plan':
         return { reply: 'plan', value: request.deployments.length > 0 ? plan : { ...plan, unplaced: [], placements: plan.placements.slice(0, 3), moves: [] } }
+      case 'images':
+        return { reply: 'images', value: images(Date.now()) }
+      case 'snapshots':
+        return { reply: 'snapshots', value: snapshots(request.volume, request.node, Date.now()) }
+      case 'usage':
+        return { reply: 'usage', value: usage(this.view.instances, request.service, request.node, Date.now()) }
       case 'volumes':
         return { reply: 'volumes', value: volumes(Date.now()) }
       case 'inspect': {
@@ -126,6 +132,31 @@ export class Mesh {
     })
     for (let n = 0; n < 200; n += 1) yield line(n)
     if (request.follow && !signal?.aborted) await new Promise((resolve) => signal?.addEventListener('abort', resolve))
+  }
+
+  /** Runs a shell that writes back what it gets, and ends at a line `exit`. */
+  async exec(request: ExecRequest): Promise<RunningCommand> {
+    this.requests.push({ op: 'exec', ...request })
+    const pieces: Uint8Array[] = [new TextEncoder().encode(`\x1b[32mroot@web\x1b[0m:/# `)]
+    let typed = ''
+    let wake = () => {}
+    return {
+      async *output() {
+        for (;;) {
+          const piece = pieces.shift()
+          if (piece) yield piece
+          else if (typed.endsWith('exit\r')) return 3
+          else await new Promise<void>((resolve) => (wake = resolve))
+        }
+      },
+      write(bytes) {
+        typed += new TextDecoder().decode(bytes)
+        pieces.push(bytes)
+        wake()
+      },
+      resize: () => {},
+      close: () => wake(),
+    }
   }
 
   close(): void {

@@ -1,6 +1,6 @@
 // Fixtures: a cluster of three nodes with two projects, an update in progress, a failed instance and an unreachable link.
 
-import type { EventRow, InstanceRow, NodeRow, PlanReport, ReplicaRow, ServiceRow, ServiceSpec, StatusReport, View, VolumeRow } from 'vc-mesh'
+import type { EventRow, ImageRow, InstanceRow, NodeRow, PlanReport, ReplicaRow, ServiceRow, ServiceSpec, SnapshotRow, StatusReport, UsageRow, View, VolumeRow } from 'vc-mesh'
 
 const GIB = 1024 ** 3
 const MINUTE = 60_000
@@ -261,4 +261,50 @@ export const spec: ServiceSpec = {
 export const previousSpec: ServiceSpec = {
   ...spec,
   container: { ...spec.container, image: 'registry.example/shop/web:1.4.2', environment: { DATABASE_URL: 'postgres://database/shop', WORKERS: '2' } },
+}
+
+/** Returns two images, of which one is on every node. */
+export function images(now: number): ImageRow[] {
+  const all = Object.values(ID)
+  return [
+    { reference: 'registry.example/shop/web:1.5.0', id: 'sha256:1f', size: 181_000_000, nodes: all, services: ['shop/web'], pushed: now - 9 * MINUTE },
+    { reference: 'registry.example/shop/api:1.4.2', id: 'sha256:2e', size: 94_000_000, nodes: [ID.beta], services: [], pushed: 0 },
+  ]
+}
+
+/** Returns what the running instances of a service, or on a node, use: another amount at each time. */
+export function usage(instances: readonly InstanceRow[], service: string | null, node: string | null, now: number): UsageRow[] {
+  const running = instances.filter((it) => it.current && ['running', 'healthy'].includes(it.state))
+  const chosen = running.filter((it) => (service === null || it.service === service) && (node === null || it.node === node))
+  return chosen.map((it, i) => ({
+    service: it.service,
+    replica: it.replica,
+    node: it.node ?? '',
+    node_name: it.node_name ?? '',
+    digest: it.digest,
+    container: '',
+    cpu_millis: Math.round(240 + 180 * Math.sin(now / 9000 + i)),
+    cpu_limit_millis: 1000,
+    cpu_ms: now,
+    memory_bytes: Math.round((96 + 20 * Math.sin(now / 15_000 + 2 * i)) * 1024 ** 2),
+    memory_total_bytes: 160 * 1024 ** 2,
+    memory_limit_bytes: 256 * 1024 ** 2,
+    network_received_bytes: 0,
+    network_sent_bytes: 0,
+    disk_read_bytes: null,
+    disk_written_bytes: null,
+    processes: 3,
+    started: it.since,
+    measured: now,
+  }))
+}
+
+/** Returns two snapshots of a volume, and a conflict. */
+export function snapshots(volume: string, node: string, now: number): SnapshotRow[] {
+  const common = { volume, node, node_name: 'alpha', files: 12, bytes: 2 * GIB, expires: 0 }
+  return [
+    { ...common, kind: 'snapshot', snapshot: '3-41', time: now - 8 * MINUTE },
+    { ...common, kind: 'snapshot', snapshot: '3-42', time: now - MINUTE },
+    { ...common, kind: 'conflict', snapshot: '2-7', time: now - 60 * MINUTE, expires: now + 6 * 1440 * MINUTE },
+  ]
 }

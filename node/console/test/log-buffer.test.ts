@@ -1,9 +1,9 @@
 import { expect, test } from 'vitest'
 import type { LogRow } from 'vc-mesh'
 
-import { LogBuffer, MAX_LINES, visibleRows } from '../src/model/log-buffer'
+import { LogBuffer, type LogFilter, linesAsText, MAX_LINES, visibleRows } from '../src/model/log-buffer'
 
-const all = { replica: null, text: '' }
+const all = { replica: null, text: '', onlyErrors: false }
 
 function row(line: string, more: Partial<LogRow> = {}): LogRow {
   return { service: 'shop/web', replica: 1, node: 'n1', time: 1, stream: 'stdout', line, ...more }
@@ -36,12 +36,20 @@ test('lines are filtered by replica, case-insensitive text and number', () => {
   push(buffer, row('GET /cart'))
   push(buffer, row('get /home', { replica: 2 }))
   push(buffer, row('POST /cart', { replica: 2, stream: 'stderr' }))
-  const texts = (filter: { replica: number | null; text: string }) => buffer.lines(filter).map((it) => it.text)
-  expect(texts({ replica: 2, text: '' })).toEqual(['get /home', 'POST /cart'])
-  expect(texts({ replica: null, text: 'Get' })).toEqual(['GET /cart', 'get /home'])
-  expect(texts({ replica: 1, text: 'post' })).toEqual([])
-  expect(buffer.lines({ replica: null, text: 'get' }, 1).map((it) => it.text)).toEqual(['get /home'])
+  const texts = (filter: LogFilter) => buffer.lines(filter).map((it) => it.text)
+  expect(texts({ replica: 2, text: '', onlyErrors: false })).toEqual(['get /home', 'POST /cart'])
+  expect(texts({ replica: null, text: 'Get', onlyErrors: false })).toEqual(['GET /cart', 'get /home'])
+  expect(texts({ replica: 1, text: 'post', onlyErrors: false })).toEqual([])
+  expect(buffer.lines({ replica: null, text: 'get', onlyErrors: false }, 1).map((it) => it.text)).toEqual(['get /home'])
   expect(buffer.lines(all).map((it) => it.isError)).toEqual([false, false, true])
+  expect(texts({ ...all, onlyErrors: true })).toEqual(['POST /cart'])
+})
+
+test('the text of lines has their time, replica and stream, and tells what is missing', () => {
+  const buffer = new LogBuffer()
+  push(buffer, row('GET /cart', { time: 1_800_000_000_123 }))
+  push(buffer, row('slow', { time: null, replica: 2, stream: 'stderr', lost: { lines: 3, bytes: 60 } }))
+  expect(linesAsText(buffer.lines(all))).toBe('2027-01-15T08:00:00.123Z 1 stdout GET /cart\n# 3 lines lost here\n- 2 stderr slow\n')
 })
 
 test('what was lost before a line is shown with it', () => {

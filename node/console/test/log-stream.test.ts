@@ -35,7 +35,7 @@ function followed(...streams: Reply[][]) {
   const session = { nodes: signal(nodes), services, mesh: mesh as unknown as Mesh } as unknown as Session
   const events = { line: () => notes.push('line'), note: (text: string) => notes.push(text) }
   const done = followLogs(session, service, buffer, events, abort.signal)
-  const texts = () => buffer.lines({ replica: null, text: '' }).map(({ text }) => text)
+  const texts = () => buffer.lines({ replica: null, text: '', onlyErrors: false }).map(({ text }) => text)
   return { notes, services, texts, done }
 }
 

@@ -54,12 +54,14 @@ test('instances and nodes have a status label', () => {
   expect(instanceStatus({ ...running, monitor_ms: 0 }, NOW).label).toBe('running (not healthy yet)')
   const [alpha, beta] = view.nodes
   if (!alpha || !beta) throw new Error('no nodes in the fixture')
-  expect(nodeStatus(alpha).label).toBe('up')
-  expect(nodeStatus(beta).label).toBe('up, link lost')
-  expect(nodeStatus({ ...alpha, restarting: true }).label).toBe('restarting')
-  expect(nodeStatus({ ...alpha, draining: true }).label).toBe('draining')
-  expect(nodeStatus({ ...alpha, draining: true, instances: 0 }).label).toBe('drained')
-  expect(nodeStatus({ ...alpha, state: 'down', draining: true }).label).toBe('down')
+  expect(nodeStatus(alpha, view.nodes).label).toBe('up')
+  expect(nodeStatus(beta, view.nodes).label).toBe('up, link lost')
+  const dead = view.nodes.map((it) => (beta.unreachable.includes(it.id) ? { ...it, state: 'down' as const } : it))
+  expect(nodeStatus(beta, dead).label, 'a node that is down is one problem').toBe('up')
+  expect(nodeStatus({ ...alpha, restarting: true }, view.nodes).label).toBe('restarting')
+  expect(nodeStatus({ ...alpha, draining: true }, view.nodes).label).toBe('draining')
+  expect(nodeStatus({ ...alpha, draining: true, instances: 0 }, view.nodes).label).toBe('drained')
+  expect(nodeStatus({ ...alpha, state: 'down', draining: true }, view.nodes).label).toBe('down')
 })
 
 test('ports are parsed as vc prints them', () => {

@@ -12,7 +12,7 @@ mod server;
 mod user;
 
 pub(crate) use metrics::AuthMetrics;
-pub(crate) use peers::{Audience, peer_addresses};
+pub(crate) use peers::{Audience, member_addresses, peer_addresses};
 pub(crate) use rights::{Rights, RightsError};
 pub(crate) use server::AuthServer;
 pub(crate) use user::{TokenVerifier, User};

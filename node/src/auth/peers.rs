@@ -22,13 +22,24 @@ pub(crate) enum Audience {
 /// Returns addresses of up members that the audience can dial: this node first, then one address of each member before a
 /// second of any.
 pub(crate) fn peer_addresses(audience: Audience, view: &View, own: NodeId) -> Vec<Multiaddr> {
-    let mut nodes: Vec<_> = view.nodes.iter().filter(|(id, _)| view.up.contains(id)).collect();
+    of_members(audience, &addresses(view, own, |id| view.up.contains(&id)))
+}
+
+/// Returns addresses that a user can dial, as [`peer_addresses`] does, of the members that are down too: they may be back when
+/// the addresses are used.
+pub(crate) fn member_addresses(view: &View, own: NodeId) -> Vec<Multiaddr> {
+    of_members(Audience::User, &addresses(view, own, |_| true))
+}
+
+/// Returns the addresses of some members: those of this node first.
+fn addresses(view: &View, own: NodeId, which: impl Fn(NodeId) -> bool) -> Vec<Vec<Multiaddr>> {
+    let mut nodes: Vec<_> = view.nodes.iter().filter(|&(&id, _)| which(id)).collect();
     nodes.sort_by_key(|&(&id, _)| (id != own, id));
     let members = nodes.into_iter().map(|(id, state)| {
         let addresses = state.info.iter().flat_map(|info| info.addresses.clone());
         addresses.filter_map(|address| address.with_p2p(id.peer_id()).ok()).collect()
     });
-    of_members(audience, &members.collect::<Vec<_>>())
+    members.collect()
 }
 
 fn of_members(audience: Audience, members: &[Vec<Multiaddr>]) -> Vec<Multiaddr> {

@@ -15,6 +15,11 @@
 //   /broken              a head, and right behind it what is no body
 //   /silent              no answer, for as long as the client waits
 //   /waiting             how many wait for that
+//   /late?id=ID          an answer once it is released: method, body, and how many were asked until then, as JSON
+//   /asked?id=ID         how many were asked
+//   /release?id=ID       releases those, also the later ones
+//   /basic               asks for a user and a password, `ada` and `grün:1`; answers with the method and the body
+//   /exit                no answer: the app ends
 //   /gone                how many answers were not wanted any more before they were complete
 //   /page?html=HTML      a page
 //   /ws                  a WebSocket that sends back what it gets; `close CODE REASON` closes it
@@ -32,6 +37,17 @@ const TYPES = { html: 'text/html; charset=utf-8', js: 'text/javascript', css: 't
 
 let gone = 0
 let silent = 0
+const held = new Map()
+
+/** The requests to `/late` with this id. */
+function lateOf(id) {
+  if (!held.has(id)) {
+    const it = { asked: 0 }
+    it.released = new Promise((done) => (it.release = done))
+    held.set(id, it)
+  }
+  return held.get(id)
+}
 
 /** Byte i of all content is the same whatever is asked for; blocks differ, so that none can be taken for another. */
 function* content(total) {
@@ -144,6 +160,26 @@ const server = createServer(async (request, response) => {
       return response.on('close', () => silent--)
     case '/waiting':
       return json(response, silent)
+    case '/late': {
+      const it = lateOf(url.searchParams.get('id'))
+      it.asked++
+      const body = Buffer.concat(await request.toArray()).toString()
+      await it.released
+      return json(response, { method: request.method, body, asked: it.asked })
+    }
+    case '/asked':
+      return json(response, lateOf(url.searchParams.get('id')).asked)
+    case '/release':
+      return json(response, lateOf(url.searchParams.get('id')).release() ?? null)
+    case '/basic': {
+      const body = Buffer.concat(await request.toArray()).toString()
+      const given = Buffer.from(/^Basic (.*)$/.exec(request.headers.authorization ?? '')?.[1] ?? '', 'base64').toString()
+      if (given === 'ada:grün:1') return json(response, { method: request.method, body })
+      response.writeHead(401, { 'www-authenticate': 'Basic realm="the \\"lab\\""', 'content-type': 'text/plain' })
+      return response.end('not without a password\n')
+    }
+    case '/exit':
+      return process.exit(1)
     case '/gone':
       return json(response, gone)
     case '/page':

@@ -27,6 +27,7 @@ const VIEWS = {
   '': '.nodes .row',
   services: '.services .row',
   'services/lab/talker': '.spec tr',
+  'nodes/n1': '.node-facts dd',
   volumes: 'h1:text-is("Volumes")',
   'logs/lab/talker': '.line',
   events: 'h1:text-is("Events")',

@@ -41,23 +41,23 @@ browserTest('a service that does not answer is reported', async () => {
   const [app] = await Promise.all([context.waitForEvent('page'), console_.click('[data-service="shop/down"]')])
   await app.waitForURL((url) => url.pathname === '/')
   assert.match(await app.innerText('h1'), /does not answer/)
-  assert.match(await app.innerText('p'), /no instance of shop\/down takes a connection/)
+  assert.match(await app.innerText('p'), /No instance of shop\/down takes a connection/)
 })
 
 browserTest('a request over a limit gets an error that names the limit', async () => {
   const app = await open()
   const ask = (path, headers) => app.evaluate(async (ask) => (await fetch(...ask)).text(), [path, { headers }])
   const long = 'u'.repeat(70_000)
-  assert.match(await ask(`/echo?${long}`), /the URL is larger than 64 KiB/)
-  assert.match(await ask('/echo', { 'x-long': long }), /the header 'x-long' is larger than 64 KiB/)
+  assert.match(await ask(`/echo?${long}`), /The URL is larger than 64 KiB/)
+  assert.match(await ask('/echo', { 'x-long': long }), /The header 'x-long' is larger than 64 KiB/)
   const many = Object.fromEntries(Array.from({ length: 140 }, (_, i) => [`x-${i}`, 'a']))
   assert.match(await ask('/echo', many), /more than 128 headers/)
   await app.evaluate(() => {
     for (let i = 0; i < 20; i++) document.cookie = `c${i}=${'c'.repeat(4000)}; path=/`
   })
-  assert.match(await ask('/echo'), /the header 'cookie' is larger than 64 KiB/)
+  assert.match(await ask('/echo'), /The header 'cookie' is larger than 64 KiB/)
   await app.reload()
-  assert.match(await app.innerText('p'), /the header 'cookie' is larger than 64 KiB/)
+  assert.match(await app.innerText('p'), /The header 'cookie' is larger than 64 KiB/)
 })
 
 browserTest('an invalid response is reported as such', async () => {

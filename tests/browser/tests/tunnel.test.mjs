@@ -160,12 +160,71 @@ browserTest('a blob URL downloads unchanged', async () => {
   assert.equal(await readFile(await download.path(), 'utf8'), 'a;b\n1;2\n')
 })
 
-browserTest('an app that unregisters its service worker keeps working', async () => {
+browserTest('an app sees no service worker, and cannot register one', async () => {
   const app = await open()
-  const gone = await app.evaluate(async () => (await navigator.serviceWorker.ready).unregister())
-  assert.equal(gone, false)
+  const seen = await app.evaluate(async () => {
+    const { serviceWorker } = navigator
+    const ready = serviceWorker.ready.then(() => 'ready')
+    const registrations = await serviceWorker.getRegistrations()
+    return {
+      registrations,
+      registration: await serviceWorker.getRegistration(),
+      controller: serviceWorker.controller,
+      ready: await Promise.race([ready, Promise.resolve('not ready')]),
+      refused: await serviceWorker.register('/app.js').catch(({ name, message }) => `${name}: ${message}`),
+    }
+  })
+  const { refused, ...rest } = seen
+  assert.deepEqual(rest, { registrations: [], registration: undefined, controller: null, ready: 'not ready' })
+  assert.match(refused, /^SecurityError: An app opened from a Virtual Cluster console cannot register a service worker/)
   await app.reload()
   assert.match(await app.title(), /An app/)
+})
+
+/** Enters a user and a password on the sign-in page. */
+async function signIn(app, user, password) {
+  await app.fill('input[name=user]', user)
+  await app.fill('input[name=password]', password)
+  await app.click('button:text-is("Sign in")')
+}
+
+browserTest('a service with Basic authentication asks for a password, again if it is wrong, and keeps it for itself', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  await app.goto(`${origin}/basic`)
+  assert.equal(await app.innerText('h1'), 'Sign in to this service')
+  assert.match(await app.innerText('main'), /password: the "lab"/)
+  await signIn(app, 'ada', 'wrong')
+  await app.waitForSelector('text=It did not accept these.')
+  await signIn(app, 'ada', 'grün:1')
+  await app.waitForSelector(`pre:text-is('{"method":"GET","body":""}')`)
+  assert.deepEqual(await json(app, '/basic', { method: 'POST', body: 'b' }), { method: 'POST', body: 'b' })
+  assert.match((await json(app, '/echo')).headers.authorization, /^Basic /)
+  await app.goto(`${origin}/`)
+  await stopServiceWorkers(app)
+  assert.deepEqual(await json(app, '/basic'), { method: 'GET', body: '' }, 'a service worker that was stopped is signed in')
+  const given = await json(app, '/echo', { headers: { authorization: 'Bearer own' } })
+  assert.equal(given.headers.authorization, 'Bearer own', 'what the app sets itself goes first')
+  const other = await open('shop/api')
+  assert.equal((await json(other, '/echo')).headers.authorization, undefined, 'another app does not get it')
+  const { host } = new URL(other.url())
+  await other.goto(`http://ada:gr%C3%BCn%3A1@${host}/basic`)
+  assert.deepEqual([other.url(), await other.innerText('pre')], [`http://${host}/basic`, '{"method":"GET","body":""}'])
+})
+
+browserTest('a form that needs a password is sent with it, and the user can continue without', async () => {
+  const app = await open()
+  const { origin } = new URL(app.url())
+  const form = '<form method="post" action="/basic"><input name="a" value="b"><button>go</button></form>'
+  await app.goto(`${origin}/page?html=${encodeURIComponent(form)}`)
+  await app.click('button')
+  await app.waitForSelector('text=Sign in to this service')
+  await app.click('text=Continue without')
+  await app.waitForSelector('pre:has-text("not without a password")')
+  await app.goto(`${origin}/page?html=${encodeURIComponent(form)}`)
+  await app.click('button')
+  await signIn(app, 'ada', 'grün:1')
+  await app.waitForSelector(`pre:text-is('{"method":"POST","body":"a=b"}')`)
 })
 
 browserTest('server-sent events arrive while the response is open', async () => {

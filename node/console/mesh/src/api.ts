@@ -1,4 +1,5 @@
 import type {
+  ApiError,
   EventRow,
   InstanceRow,
   NodeRow,
@@ -7,6 +8,7 @@ import type {
   StatusReport,
   UserRole,
 } from './types.js'
+import { describeError } from './types.js'
 
 /** The credentials and the addresses of a mesh client. */
 export interface MeshOptions {
@@ -14,7 +16,15 @@ export interface MeshOptions {
   token: string
   /** Addresses to dial in addition to those in the token. Only `/webrtc-direct/…/p2p/…` addresses are used. */
   peers?: string[]
+  /**
+   * Runs the checks of the connections, `setInterval` by default: browsers run its timers only once a second while the page is
+   * hidden, so that silent nodes are noticed later. A function that counts time in a worker is exact.
+   */
+  every?: Every
 }
+
+/** Calls `callback` at an interval in milliseconds. Returns the function that stops this. */
+export type Every = (callback: () => void, interval: number) => () => void
 
 /** The state of the connection to the cluster. Times are milliseconds since the epoch. */
 export type MeshState =
@@ -45,11 +55,19 @@ export class MeshError extends Error {
    * caller.
    */
   readonly code: 'refused' | 'failed' | 'lost' | 'aborted'
+  /** The code of the node's error reply, such as `unavailable` ({@link ApiError.code}); `null` if there was none. */
+  readonly status: string | null
 
-  constructor(code: MeshError['code'], message: string, options?: ErrorOptions) {
+  constructor(code: MeshError['code'], message: string, options: ErrorOptions & { status?: string } = {}) {
     super(message, options)
     this.code = code
+    this.status = options.status ?? null
   }
+}
+
+/** Converts the error reply of a node. */
+export function refusal(reply: ApiError): MeshError {
+  return new MeshError('refused', describeError(reply), { status: reply.code })
 }
 
 /** The last known state of the cluster. */
@@ -80,6 +98,18 @@ export interface Exchange {
   head: ResponseHead
   /** Must be read to its end or cancelled. Fails with a `MeshError` if it is cut off. */
   body: ReadableStream<Uint8Array<ArrayBuffer>>
+}
+
+/** A command that runs in an instance. */
+export interface RunningCommand {
+  /** Yields what it writes, and returns its exit code. Leaving the loop closes it. Errors: `MeshError` if it cannot run or is lost. */
+  output(): AsyncGenerator<Uint8Array, number>
+  /** Sends bytes to its standard input. */
+  write(bytes: Uint8Array): void
+  /** Tells the new size of its terminal. */
+  resize(columns: number, rows: number): void
+  /** Ends the connection to it, and with it most commands. */
+  close(): void
 }
 
 /** A WebSocket to an instance: the commonly used part of `WebSocket`, and a `drain` event for each message that has left. */

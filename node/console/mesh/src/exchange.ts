@@ -1,10 +1,9 @@
-import { MeshError } from './api.js'
+import { MeshError, refusal } from './api.js'
 import type { Exchange } from './api.js'
 import { MAX_BODY_FRAME } from './frames.js'
 import type { Frames } from './frames.js'
 import { aborted } from './mux.js'
 import type { FetchRequest, Reply } from './types.js'
-import { describeError } from './types.js'
 
 /** Opens a stream to the active node. Errors: `MeshError` if there is none or `signal` aborts. */
 export type Open = (signal?: AbortSignal) => Promise<Frames>
@@ -40,7 +39,7 @@ export async function exchange(
     await frames.sendJson({ op: 'fetch', ...request })
     if (body) upload = sendBody(frames, body)
     const reply = await frames.receiveJson<Reply>()
-    if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
+    if (reply.reply === 'error') throw refusal(reply.value)
     if (reply.reply !== 'response') throw new MeshError('failed', 'the node sent an unexpected reply to a fetch')
     const finish = (): void => {
       // The instance reads no more of the request once it has answered, so the rest would never be sent.

@@ -1,4 +1,4 @@
 export { Mesh } from './mesh.js'
 export { MeshError } from './api.js'
-export type { Exchange, MeshOptions, MeshSocket, MeshState, TokenClaims, View } from './api.js'
+export type { Every, Exchange, MeshOptions, MeshSocket, MeshState, RunningCommand, TokenClaims, View } from './api.js'
 export type * from './types.js'

@@ -1,8 +1,9 @@
-import { MeshError } from './api.js'
-import type { Exchange, MeshOptions, MeshSocket, MeshState, TokenClaims, View } from './api.js'
+import { MeshError, refusal } from './api.js'
+import type { Every, Exchange, MeshOptions, MeshSocket, MeshState, RunningCommand, TokenClaims, View } from './api.js'
 import { SessionPool } from './session-pool.js'
 import { decodeClaims } from './certificate.js'
 import { exchange } from './exchange.js'
+import { exec } from './exec.js'
 import { outgoing, responseOf } from './fetch.js'
 import type { Frames } from './frames.js'
 import { aborted } from './mux.js'
@@ -11,8 +12,7 @@ import type { Dial, Session } from './session.js'
 import { Socket } from './socket.js'
 import { parseAddress } from './transport/address.js'
 import { dial } from './transport/webrtc.js'
-import type { FetchRequest, HeaderList, LiveUpdate, NodeRow, Reply, Request as ClusterRequest } from './types.js'
-import { describeError } from './types.js'
+import type { ExecRequest, FetchRequest, HeaderList, LiveUpdate, NodeRow, Reply, Request as ClusterRequest } from './types.js'
 import { applyUpdate, emptyView } from './view.js'
 import { onNetworkChange } from './network-change.js'
 
@@ -30,6 +30,11 @@ const isAnswer = (reply: Reply): boolean => reply.reply !== 'keep_alive' && repl
 /** Tells whether a reply ends a stream of replies. */
 const isEnd = (reply: Reply): boolean => reply.reply === 'end'
 
+/** Methods whose requests change nothing (RFC 9110, section 9.2.1) and may be sent again. */
+const SAFE_METHODS = ['GET', 'HEAD']
+/** Number of times that such a request is sent again. */
+const MAX_REPEATS = 2
+
 /** A client of one cluster: its live view, requests to its nodes, and `fetch` and WebSockets to its services. */
 export class Mesh {
   /** The claims of the token, without any check of its signature. */
@@ -37,11 +42,14 @@ export class Mesh {
 
   readonly #token: string
   readonly #transport: Transport
+  readonly #every: Every | undefined
   readonly #sessions: SessionPool
   readonly #stateListeners = new Set<(state: MeshState) => void>()
   readonly #viewListeners = new Set<(view: View, changed: ReadonlySet<keyof View>) => void>()
   /** Requests that wait for a session. */
   readonly #waiters = new Set<() => void>()
+  /** Functions to be called when another session becomes active than their own. */
+  readonly #onReplaced = new Map<() => void, Session>()
   #state: MeshState = { state: 'connecting', since: Date.now() }
   #view: View = emptyView()
   #lastUpdate = 0
@@ -63,6 +71,7 @@ export class Mesh {
     }
     this.#token = token
     this.#transport = transport
+    this.#every = options.every
     const { sub, exp, scope, aud } = claims
     this.claims = { sub, exp, scope, aud }
     this.#sessions = new SessionPool((address, signal) => this.#connect(address, signal), {
@@ -120,8 +129,8 @@ export class Mesh {
   }
 
   /**
-   * Sends a request and returns its reply. Requests are never retried: if the connection is lost (`lost`), a change may or may
-   * not have been made.
+   * Sends a request and returns its reply. It is never sent again: if the connection is lost (`lost`), a change may or may not
+   * have been made.
    *
    * @throws MeshError
    */
@@ -157,13 +166,19 @@ export class Mesh {
     return await responseOf(answer, request.method)
   }
 
-  /** Sends a request as {@link fetch} does, with headers unchanged in both directions, cookies included. */
+  /**
+   * Sends a request as {@link fetch} does, with headers unchanged in both directions, cookies included.
+   *
+   * A GET or HEAD request is sent again, through another node, if its node falls silent or is lost before the response.
+   */
   async exchange(
     request: FetchRequest,
     body: ReadableStream<Uint8Array> | null = null,
     options: { signal?: AbortSignal } = {},
   ): Promise<Exchange> {
-    return await exchange((signal) => this.#open(signal), request, body, options.signal)
+    const { signal } = options
+    if (body !== null || !SAFE_METHODS.includes(request.method)) return await exchange((signal) => this.#open(signal), request, body, signal)
+    return await this.#repeated(request, signal)
   }
 
   /** Fetches as {@link fetch} does, with the service in the URL: `vc://web.shop:8080/path` is port 8080 of `shop/web`. */
@@ -191,12 +206,39 @@ export class Mesh {
     return new Socket((signal) => this.#open(signal), { service, port, target: path, headers, protocols })
   }
 
+  /** Runs a command in an instance, with a terminal or without. Errors: `MeshError`. */
+  async exec(request: ExecRequest, options: { signal?: AbortSignal } = {}): Promise<RunningCommand> {
+    return await exec((signal) => this.#open(signal), request, options.signal)
+  }
+
   /** Closes all connections. Pending requests fail with `lost`. */
   close(): void {
     this.#stopNetworkChange()
     this.#sessions.close()
     if (this.#state.state !== 'refused') this.#setState({ state: 'closed' })
     this.#wakeWaiters()
+  }
+
+  /** Sends a safe request, again at most `MAX_REPEATS` times while its session is replaced or lost before the response. */
+  async #repeated(request: FetchRequest, signal: AbortSignal | undefined): Promise<Exchange> {
+    for (let repeats = 0; ; repeats++) {
+      const replaced = new AbortController()
+      const onReplaced = (): void => replaced.abort()
+      const isLast = repeats === MAX_REPEATS
+      const open = async (signal?: AbortSignal): Promise<Frames> => {
+        const session = await this.#session(signal)
+        if (!isLast) this.#onReplaced.set(onReplaced, session)
+        return await session.mux.open(signal)
+      }
+      try {
+        return await exchange(open, request, null, AbortSignal.any([...(signal ? [signal] : []), replaced.signal]))
+      } catch (error) {
+        const mayRepeat = replaced.signal.aborted || (error instanceof MeshError && error.code === 'lost')
+        if (isLast || signal?.aborted || !mayRepeat) throw error
+      } finally {
+        this.#onReplaced.delete(onReplaced)
+      }
+    }
   }
 
   /** Sends a request and yields its replies, up to an error or the last one. */
@@ -216,7 +258,7 @@ export class Mesh {
       while (!isDone) {
         const reply = await frames.receiveJson<Reply>()
         isDone = reply.reply === 'error' || isLast(reply)
-        if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
+        if (reply.reply === 'error') throw refusal(reply.value)
         yield reply
       }
     } finally {
@@ -228,10 +270,15 @@ export class Mesh {
 
   /** Opens a stream on the active session; waits for one while connecting. */
   async #open(signal?: AbortSignal): Promise<Frames> {
+    return await (await this.#session(signal)).mux.open(signal)
+  }
+
+  /** Returns the active session; waits for one while connecting. */
+  async #session(signal?: AbortSignal): Promise<Session> {
     for (;;) {
       if (signal?.aborted) throw aborted(signal)
       const session = this.#sessions.active
-      if (session) return await session.mux.open(signal)
+      if (session) return session
       if (this.#state.state === 'refused') throw new MeshError('refused', this.#state.reason)
       if (this.#state.state === 'closed') throw new MeshError('lost', 'the mesh was closed')
       if (this.#state.state === 'lost') throw new MeshError('lost', this.#state.reason)
@@ -244,12 +291,14 @@ export class Mesh {
 
   async #connect(address: string, signal: AbortSignal): Promise<Session> {
     const connection = await this.#transport.dial(address, signal)
-    return await authenticate(connection, this.#token, this.claims.aud, signal)
+    return await authenticate(connection, this.#token, this.claims.aud, signal, this.#every)
   }
 
   #onActive(session: Session | null): void {
-    if (session) void this.#watch(session)
-    else this.#setState({ state: 'connecting', since: Date.now() })
+    if (session) {
+      void this.#watch(session)
+      for (const [onReplaced, own] of this.#onReplaced) if (own !== session) onReplaced()
+    } else this.#setState({ state: 'connecting', since: Date.now() })
     this.#wakeWaiters()
   }
 
@@ -297,7 +346,10 @@ export class Mesh {
     const { view, changed } = applyUpdate(this.#view, update, first)
     if (changed.size === 0) return
     this.#view = view
-    if (update.nodes) this.#sessions.setListed(new Map(update.nodes.map((node) => [node.id, this.#dialable(node)])))
+    if (update.nodes) {
+      this.#sessions.setListed(new Map(update.nodes.map((node) => [node.id, this.#dialable(node)])))
+      this.#sessions.setDown(new Set(update.nodes.filter(({ state }) => state !== 'up').map(({ id }) => id)))
+    }
     for (const listener of [...this.#viewListeners]) notify(() => listener(view, changed))
   }
 

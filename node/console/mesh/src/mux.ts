@@ -2,6 +2,7 @@ import type { Stream, StreamMuxer } from '@libp2p/interface'
 import { yamux } from '@libp2p/yamux'
 
 import { MeshError } from './api.js'
+import type { Every } from './api.js'
 import { Frames, MAX_FRAME } from './frames.js'
 
 /** Maximum number of open streams. Nodes close connections with more than 256. */
@@ -48,11 +49,11 @@ export class Mux {
   /** Time of the last ping. */
   #lastPing = Number.NEGATIVE_INFINITY
   #isPinging = false
-  readonly #timer: ReturnType<typeof setInterval>
+  readonly #stopChecks: () => void
   #close!: (reason: MeshError) => void
 
-  /** Takes over a stream whose peer is a yamux server. */
-  constructor(stream: Stream) {
+  /** Takes over a stream whose peer is a yamux server. `every` runs the checks. */
+  constructor(stream: Stream, every: Every = inPage) {
     this.#stream = stream
     stream.addEventListener('message', () => this.#onActivity())
     const create = yamux({
@@ -65,7 +66,7 @@ export class Mux {
     this.closed = new Promise((resolve) => (this.#close = resolve))
     void this.closed.then(() => this.#waiters.forEach((wake) => wake()))
     stream.addEventListener('close', () => this.end(new MeshError('lost', 'the node closed the connection')))
-    this.#timer = setInterval(() => this.#check(), CHECK_INTERVAL)
+    this.#stopChecks = every(() => this.#check(), CHECK_INTERVAL)
     this.#ping()
   }
 
@@ -91,7 +92,7 @@ export class Mux {
 
   /** Ends the connection and all streams. */
   end(reason: MeshError): void {
-    clearInterval(this.#timer)
+    this.#stopChecks()
     this.#close(reason)
     this.#muxer.abort(reason)
     this.#stream.abort(reason)
@@ -144,6 +145,12 @@ export class Mux {
       () => (this.#isPinging = false),
     )
   }
+}
+
+/** Runs a timer of the page. */
+function inPage(callback: () => void, interval: number): () => void {
+  const timer = setInterval(callback, interval)
+  return () => clearInterval(timer)
 }
 
 /** Returns the error of a request whose signal aborted. */

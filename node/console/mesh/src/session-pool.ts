@@ -62,6 +62,8 @@ export class SessionPool {
   readonly #dials = new Set<PendingDial>()
   readonly #connect: Connect
   readonly #listener: Listener
+  /** The nodes that the cluster reports as down. */
+  #down: ReadonlySet<string> = new Set()
   #timer: ReturnType<typeof setTimeout> | undefined
   #running = false
   #ended = false
@@ -91,6 +93,15 @@ export class SessionPool {
     for (const peer of addresses.keys()) this.#candidate(peer)
     for (const [peer, candidate] of this.#candidates) candidate.listed = addresses.get(peer) ?? []
     if (this.#missing() > 0) this.dialMissing()
+  }
+
+  /**
+   * Replaces the nodes that the cluster reports as down. A silent session to one of them is closed at once; a session that
+   * receives something is right, and the report is late.
+   */
+  setDown(nodes: ReadonlySet<string>): void {
+    this.#down = nodes
+    for (const session of this.#stalled) if (nodes.has(session.node)) session.mux.end(nodeIsDown())
   }
 
   /** Returns all addresses: those in use first, then those that the cluster lists, then the configured ones. */
@@ -251,6 +262,7 @@ export class SessionPool {
       this.#stalled.add(session)
       const [other] = this.#responsive()
       if (session === this.#active && other) this.#activate(other)
+      if (this.#down.has(session.node)) session.mux.end(nodeIsDown())
     } else {
       this.#stalled.delete(session)
       if (this.#active && this.#stalled.has(this.#active)) this.#activate(session)
@@ -281,4 +293,8 @@ export class SessionPool {
     this.#listener.onActive(null)
     this.#listener.onRefused(reason)
   }
+}
+
+function nodeIsDown(): MeshError {
+  return new MeshError('lost', 'the node is down')
 }

@@ -1,6 +1,7 @@
 import type { Stream } from '@libp2p/interface'
 
 import { MeshError } from './api.js'
+import type { Every } from './api.js'
 import { verifyMember, verifySuccession } from './certificate.js'
 import { Frames } from './frames.js'
 import { Mux } from './mux.js'
@@ -37,7 +38,13 @@ type Welcome = { user: { role: UserRole } } | { refused: { reason: string; busy?
  *
  * @throws MeshError `refused` if the node rejects the token; another code if it cannot be used now
  */
-export async function authenticate(connection: Connection, token: string, cluster: string, signal: AbortSignal): Promise<Session> {
+export async function authenticate(
+  connection: Connection,
+  token: string,
+  cluster: string,
+  signal: AbortSignal,
+  every?: Every,
+): Promise<Session> {
   const frames = new Frames(connection.stream)
   const stop = (): void => frames.abort(new MeshError('aborted', 'the node did not authenticate in time'))
   signal.addEventListener('abort', stop)
@@ -55,7 +62,7 @@ export async function authenticate(connection: Connection, token: string, cluste
     await frames.sendJson({ op: 'multiplex' })
     const reply = await frames.receiveJson<Reply>()
     if (reply.reply !== 'ready') throw new MeshError('failed', 'the node does not support browsers: update vc-node on it')
-    const mux = new Mux(frames.detach())
+    const mux = new Mux(frames.detach(), every)
     void mux.closed.then(() => connection.close())
     const { role } = welcome.user
     const close = (): void => mux.end(new MeshError('lost', 'the connection was closed'))

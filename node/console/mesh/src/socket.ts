@@ -1,9 +1,8 @@
-import { MeshError } from './api.js'
+import { MeshError, refusal } from './api.js'
 import type { MeshSocket } from './api.js'
 import type { Open } from './exchange.js'
 import type { Frames } from './frames.js'
 import type { Reply, SocketRequest } from './types.js'
-import { describeError } from './types.js'
 
 /** Maximum size of a message, in bytes. */
 const MAX_MESSAGE = 1024 * 1024
@@ -122,7 +121,7 @@ export class Socket extends EventTarget implements MeshSocket {
     if (this.#cancel.signal.aborted) stop()
     await frames.sendJson({ op: 'socket', ...request })
     const reply = await frames.receiveJson<Reply>()
-    if (reply.reply === 'error') throw new MeshError('refused', describeError(reply.value))
+    if (reply.reply === 'error') throw refusal(reply.value)
     if (reply.reply !== 'response') throw new MeshError('failed', 'the node sent an unexpected reply to a WebSocket request')
     const { status, headers } = reply.value
     if (status !== 101) throw new MeshError('refused', `the service answered with status ${status}`)

@@ -194,6 +194,36 @@ export interface NodeRow {
   backups: { every: Millis; taken: Millis; size: number; problem?: string } | null
 }
 
+/** What a running instance uses, as its node measured it last. Counters are since its start. */
+export interface UsageRow {
+  service: ServiceKey
+  replica: number
+  node: NodeId
+  node_name: string
+  digest: string
+  /** Empty for a process. */
+  container: string
+  /** Between the last two measurements; null before the second. */
+  cpu_millis: number | null
+  /** 0 without a limit. */
+  cpu_limit_millis: number
+  cpu_ms: Millis
+  /** Without what the kernel can drop. */
+  memory_bytes: number
+  memory_total_bytes: number
+  /** 0 without a limit. */
+  memory_limit_bytes: number
+  /** Null if it has no network of its own. */
+  network_received_bytes: number | null
+  network_sent_bytes: number | null
+  /** Null if the host does not count them. */
+  disk_read_bytes: number | null
+  disk_written_bytes: number | null
+  processes: number
+  started: Millis
+  measured: Millis
+}
+
 /** A summary of the cluster. */
 export interface StatusReport {
   cluster: string
@@ -536,11 +566,32 @@ export interface SocketRequest {
   protocols: string[]
 }
 
+/** A command to run in an instance, see {@link Mesh.exec}. */
+export interface ExecRequest {
+  service: string
+  /** `null` for the first one that runs. */
+  replica: number | null
+  /** The program with its arguments. */
+  command: string[]
+  /** Whether to allocate a terminal. */
+  tty: boolean
+  /** Whether to attach standard input. */
+  stdin: boolean
+  /** `KEY=value`, in addition to those of the container. */
+  environment: string[]
+  /** `null` for that of the container. */
+  user: string | null
+  working_dir: string | null
+  /** Columns and rows of the terminal. */
+  size: [columns: number, rows: number] | null
+}
+
 /** A request. `service` and `node` are as users write them: `web` or `shop/web`; a name or an id. */
 export type Request =
   | { op: 'status' | 'nodes' | 'services' | 'images' | 'volumes' | 'projects' | 'live' | 'multiplex' }
   | { op: 'instances'; service: string | null }
   /** `show_values`: whether the values of environment variables are to be shown, which are `***` otherwise; needs a deployer. */
+  | { op: 'usage'; service: string | null; node: string | null }
   | { op: 'inspect'; service: string; show_values?: boolean }
   | { op: 'restart' | 'rollback' | 'remove' | 'history' | 'runs'; service: string }
   | { op: 'rollback_to'; service: string; version: number }
@@ -592,6 +643,7 @@ export type Request =
   | { op: 'create_token'; subject: TokenSubject; ttl_ms: Millis }
   | ({ op: 'fetch' } & FetchRequest)
   | ({ op: 'socket' } & SocketRequest)
+  | ({ op: 'exec' } & ExecRequest)
 
 /** One thing that a command changed, or left as it is. Later versions may send kinds that are not listed. */
 export type Change =
@@ -637,6 +689,7 @@ export type Reply =
   | { reply: 'plan'; value: PlanReport }
   | { reply: 'services'; value: ServiceRow[] }
   | { reply: 'instances'; value: InstanceRow[] }
+  | { reply: 'usage'; value: UsageRow[] }
   | { reply: 'watched'; value: { services: ServiceRow[]; instances: InstanceRow[] } }
   | { reply: 'diff'; value: ServiceDiff[] }
   | { reply: 'service'; value: ServiceDetail }

@@ -33,7 +33,7 @@ class Network {
       if (answer !== 'in') return
       let lose!: (reason: MeshError) => void
       const closed = new Promise<MeshError>((over) => (lose = over))
-      const mux = { closed, onStalled: () => {}, isIdle: true }
+      const mux = { closed, onStalled: () => {}, isIdle: true, end: (reason: MeshError) => lose(reason) }
       const session = { node, address, role: 'admin', mux, close: vi.fn(), lose: () => lose(new MeshError('lost', `${node} is silent`)) }
       this.sessions.set(node, session as unknown as Session & { lose(): void })
       resolve(session as unknown as Session)
@@ -79,6 +79,23 @@ describe('SessionPool', () => {
     network.sessions.get('b')?.lose()
     await network.pass(0)
     expect(network.events).toEqual(['active a', 'active b', 'active c'])
+  })
+
+  it('ends a silent session once its node is reported down, and no other', async () => {
+    const network = new Network('a', 'b', 'c').all('in', 'a', 'b')
+    await network.start()
+    network.pool.setDown(new Set(['a']))
+    await network.pass(0)
+    expect(network.events, 'it receives something: the report is late').toEqual(['active a'])
+    network.pool.setDown(new Set())
+    const ended: string[] = []
+    for (const [peer, { mux }] of network.sessions) void mux.closed.then(({ message }) => ended.push(`${peer}: ${message}`))
+    network.sessions.get('a')?.mux.onStalled(true)
+    await network.pass(0)
+    expect([network.events, ended]).toEqual([['active a', 'active b'], []])
+    network.pool.setDown(new Set(['a']))
+    await network.pass(0)
+    expect(ended).toEqual(['a: the node is down'])
   })
 
   it('backs off exponentially for a node that is down, up to five seconds', async () => {

@@ -3,10 +3,10 @@
 import { signal, useSignal, type ReadonlySignal, type Signal } from '@preact/signals'
 import { useEffect, useLayoutEffect, useMemo, useRef } from 'preact/hooks'
 
-import { LogBuffer, type LogFilter, type LogLine, visibleRows } from '../model/log-buffer'
+import { LogBuffer, type LogFilter, type LogLine, linesAsText, visibleRows } from '../model/log-buffer'
 import { followLogs } from '../model/log-stream'
 import { useSession } from '../model/state'
-import { timeOfDay } from '../model/units'
+import { dateTime, timeOfDay } from '../model/units'
 
 /** Height of a line, pixels. Must match `.line` in the style sheet. */
 const LINE_HEIGHT = 20
@@ -83,9 +83,12 @@ export function LogPane({ service, filter }: LogPaneProps) {
       <div class="logs-foot quiet">
         <span>
           {display.lines.value.length}
-          {filter.value.text || filter.value.replica ? ' matching' : ''} lines
+          {filter.value.text || filter.value.replica || filter.value.onlyErrors ? ' matching' : ''} lines
           {note.value && ` · ${note.value}`}
         </span>
+        <button type="button" class="plain" onClick={() => download(service, display.lines.value)}>
+          Download
+        </button>
         {display.isFollowing.value ? (
           <span>following</span>
         ) : (
@@ -96,6 +99,14 @@ export function LogPane({ service, filter }: LogPaneProps) {
       </div>
     </>
   )
+}
+
+/** Saves lines as a text file. */
+function download(service: string, lines: readonly LogLine[]): void {
+  const href = URL.createObjectURL(new Blob([linesAsText(lines)], { type: 'text/plain' }))
+  const time = new Date().toISOString().slice(0, 19).replaceAll(':', '-')
+  Object.assign(document.createElement('a'), { href, download: `${service.replace('/', '-')}-${time}.log` }).click()
+  setTimeout(() => URL.revokeObjectURL(href), 60_000)
 }
 
 function Lines({ display, service }: { display: LogDisplay; service: string }) {
@@ -135,7 +146,7 @@ function Lines({ display, service }: { display: LogDisplay; service: string }) {
         <div class="lines-rendered" style={{ transform: `translateY(${first * LINE_HEIGHT}px)` }}>
           {lines.slice(first, end).map((line) => (
             <div key={line.number} class={line.isError ? 'line err' : 'line'}>
-              <span class="line-time">{line.time === null ? '' : timeOfDay(line.time)}</span>
+              <span class="line-time" title={line.time === null ? undefined : dateTime(line.time)}>{line.time === null ? '' : timeOfDay(line.time)}</span>
               <span class="line-from">{line.replica}</span>
               {line.isError && <span class="line-err">err</span>}
               {line.lost && <span class="line-lost">{line.lost} lost here: they were read too slowly</span>}

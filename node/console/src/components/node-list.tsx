@@ -1,6 +1,7 @@
 import type { NodeRow } from 'vc-mesh'
 
 import { perform } from '../model/actions'
+import { nodeHref } from '../model/route'
 import { type Session, useSession } from '../model/state'
 import { nodeStatus } from '../model/status'
 import { fraction } from '../model/units'
@@ -37,8 +38,10 @@ function Node({ row }: { row: NodeRow }) {
   return (
     <li class={`row ${row.state}`}>
       <div class="node-name">
-        <h3>{row.name}</h3>
-        <StatusBadge status={nodeStatus(row)} />
+        <h3>
+          <a href={nodeHref(row.name)}>{row.name}</a>
+        </h3>
+        <StatusBadge status={nodeStatus(row, session.nodes.value)} />
         {row.role === 'witness' && <span class="tag">witness</span>}
         {row.votes && <span class="tag">voter</span>}
         {isAttached && <span class="tag">attached</span>}
@@ -102,7 +105,8 @@ function Load({ name, used, reserved, total, format }: LoadProps) {
   )
 }
 
-function DrainButton({ row }: { row: NodeRow }) {
+/** Drains a node, after a confirmation, or ends that. */
+export function DrainButton({ row }: { row: NodeRow }) {
   const session = useSession()
   const subject = `node ${row.id}`
   if (row.draining) {

@@ -3,10 +3,11 @@
 import { useSignal } from '@preact/signals'
 import { useId, useRef } from 'preact/hooks'
 import type { ServiceRow } from 'vc-mesh'
-import { openService } from 'vc-tunnel'
+import { ServerDown, openService } from 'vc-tunnel'
 
 import { isPending, perform, trackPending } from '../model/actions'
 import { call } from '../model/rpc'
+import { otherConsoles } from '../model/consoles'
 import { MAX_REPLICAS, parsePort, parseReplicas } from '../model/services'
 import { type Session, unavailableReason, useSession } from '../model/state'
 import { count } from '../model/units'
@@ -91,6 +92,15 @@ export function Scale({ row }: { row: ServiceRow }) {
   )
 }
 
+/** Opens a service. If the node that serves this page is down, the error says where else to open it. */
+async function openPort(session: Session, service: string, port: number): Promise<void> {
+  try {
+    await openService(session.mesh, service, port)
+  } catch (error) {
+    throw error instanceof ServerDown ? new Error(`${error.message} ${otherConsoles(session.nodes.value)}`) : error
+  }
+}
+
 /** Shows the published ports. TCP ports open in a new tab, through the mesh. */
 export function Ports({ row }: { row: ServiceRow }) {
   const session = useSession()
@@ -107,7 +117,7 @@ export function Ports({ row }: { row: ServiceRow }) {
           )
         }
         const subject = `open ${row.service} ${port.published}`
-        const open = () => void trackPending(subject, () => openService(session.mesh, row.service, port.published))
+        const open = () => void trackPending(subject, () => openPort(session, row.service, port.published))
         return (
           <ActionButton
             key={port.published}

@@ -60,7 +60,7 @@ interface NodeProps {
 }
 
 function Node({ row, at, radius, isAttached }: NodeProps) {
-  const status = nodeStatus(row)
+  const status = nodeStatus(row, useSession().nodes.value)
   const side = radius * 2
   const gap = 4
   const gaugeWidth = (side - 3 * gap) / 2
@@ -126,7 +126,7 @@ function Gauge({ x, y, width, height, used, reserved }: GaugeProps) {
 }
 
 function describe(nodes: readonly NodeRow[], links: readonly Link[]): string {
-  const states = nodes.map((row) => `${row.name} ${nodeStatus(row).label}`)
+  const states = nodes.map((row) => `${row.name} ${nodeStatus(row, nodes).label}`)
   const problems = [...new Set(links.map((link) => link.problem).filter(Boolean))]
   return `Nodes: ${states.join(', ')}. ${problems.length > 0 ? problems.join('; ') : 'All nodes are connected'}.`
 }

@@ -4,7 +4,8 @@ interface UsageProps {
   /** `CPU`, `Memory`. */
   name: string
   used: number
-  reserved: number
+  /** `null` if it cannot be reserved. */
+  reserved: number | null
   total: number
   format: (amount: number) => string
   unit?: string
@@ -20,8 +21,8 @@ export function Usage({ name, used, reserved, total, format, unit = '' }: UsageP
           <b>{format(used)}</b> used <span class="quiet">of {format(total)}{unit}</span>
         </span>
       </div>
-      <UsageBar used={fraction(used, total)} reserved={fraction(reserved, total)} />
-      <div class="usage-foot quiet">{format(reserved)}{unit} reserved</div>
+      <UsageBar used={fraction(used, total)} reserved={fraction(reserved ?? 0, total)} />
+      {reserved !== null && <div class="usage-foot quiet">{format(reserved)}{unit} reserved</div>}
     </div>
   )
 }

@@ -28,6 +28,8 @@ export interface LogFilter {
   replica: number | null
   /** Matches anywhere in a line, ignoring case; empty matches all. */
   text: string
+  /** Whether only lines of standard error match. */
+  onlyErrors: boolean
 }
 
 /** Lines per instance that the first request asks for. */
@@ -148,6 +150,7 @@ export class LogBuffer {
       (it) =>
         it.number > after &&
         (filter.replica === null || it.replica === filter.replica) &&
+        (!filter.onlyErrors || it.isError) &&
         (text === '' || it.text.toLowerCase().includes(text)),
     )
   }
@@ -177,6 +180,15 @@ function sanitize(row: LogRow, number: number): LogLine {
 function lostText({ lines, bytes: size }: NonNullable<LogRow['lost']>): string {
   if (lines === 0) return `${bytes(size)} of lines`
   return lines === 1 ? '1 line' : `${lines} lines`
+}
+
+/** Returns lines as the text of a file, each with its time in UTC, replica and stream, separated by spaces. */
+export function linesAsText(lines: readonly LogLine[]): string {
+  const rows = lines.flatMap(({ time, replica, isError, lost, text }) => [
+    ...(lost ? [`# ${lost} lost here`] : []),
+    `${time === null ? '-' : new Date(time).toISOString()} ${replica} ${isError ? 'stderr' : 'stdout'} ${text}`,
+  ])
+  return rows.map((row) => `${row}\n`).join('')
 }
 
 /** A range of rows in a virtual list. */

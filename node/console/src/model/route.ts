@@ -5,7 +5,10 @@ import { signal } from '@preact/signals'
 export type Route =
   | { view: 'overview' | 'services' | 'volumes' | 'events' | 'plan' | 'deploy' }
   | { view: 'service'; service: string }
+  /** `node` is its id or its name. */
+  | { view: 'node'; node: string }
   | { view: 'logs'; service: string | null; replica: number | null }
+  | { view: 'terminal'; service: string; replica: number }
 
 export interface NavItem {
   view: Route['view']
@@ -33,8 +36,12 @@ export function parseRoute(fragment: string): Route {
   switch (view) {
     case 'services':
       return service && rest.length === 2 ? { view: 'service', service } : { view: 'services' }
+    case 'nodes':
+      return rest.length === 1 && project ? { view: 'node', node: project } : { view: 'overview' }
     case 'logs':
       return { view: 'logs', service, replica: (service && Number(number)) || null }
+    case 'terminal':
+      return service && Number(number) > 0 ? { view: 'terminal', service, replica: Number(number) } : { view: 'services' }
     case 'volumes':
     case 'events':
     case 'plan':
@@ -53,8 +60,11 @@ function decode(part: string): string {
   }
 }
 
+export const nodeHref = (node: string) => `#/nodes/${encodeURIComponent(node)}`
 export const serviceHref = (service: string) => `#/services/${service}`
 export const logsHref = (service: string, replica?: number) => `#/logs/${service}${replica === undefined ? '' : `/${replica}`}`
+
+export const terminalHref = (service: string, replica: number) => `#/terminal/${service}/${replica}`
 
 export const route = signal<Route>({ view: 'overview' })
 
@@ -65,8 +75,11 @@ export function trackLocation(): void {
   read()
 }
 
-/** Returns the navigation item to highlight. The page of a service belongs to Services. */
+/** The item of each page that has none. */
+const PARENTS: Partial<Record<Route['view'], Route['view']>> = { service: 'services', terminal: 'services', node: 'overview' }
+
+/** Returns the navigation item to highlight: the page of a service belongs to Services, for example. */
 export function navItemOf(at: Route): NavItem {
-  const view = at.view === 'service' ? 'services' : at.view
+  const view = PARENTS[at.view] ?? at.view
   return NAV_ITEMS.find((it) => it.view === view) ?? (NAV_ITEMS[0] as NavItem)
 }

@@ -7,6 +7,7 @@ import { errorMessage } from './actions'
 import { type Credentials, removeToken, storedPeers, storeToken } from './credentials'
 import { clearDraft, startOver } from './deployment'
 import { openSession, type Session } from './state'
+import { every } from './timers'
 import { showToast } from './toasts'
 import { parseToken, readSubject, type TokenSubject } from './token'
 
@@ -67,7 +68,7 @@ export async function signIn(token: string, peers: string[], isRemembered: boole
   try {
     const { Mesh } = await loadMesh()
     if (current !== subject) return
-    const mesh = new Mesh({ token, peers })
+    const mesh = new Mesh({ token, peers, every })
     session.value?.close()
     session.value = openSession(mesh)
     isLoading.value = false

@@ -7,6 +7,7 @@ import type { EventRow, InstanceRow, Mesh, MeshState, NodeRow, ServiceRow, Statu
 
 import { storePeers } from './credentials'
 import { shortId } from './units'
+import { nodeSamples, type Sample, UsageHistory } from './usage'
 
 /** A user's session with a cluster. */
 export interface Session {
@@ -17,6 +18,8 @@ export interface Session {
   readonly isLive: ReadonlySignal<boolean>
   readonly status: ReadonlySignal<StatusReport | null>
   readonly nodes: ReadonlySignal<NodeRow[]>
+  /** What nodes have used since the session began, by id. */
+  readonly nodeUsage: ReadonlySignal<ReadonlyMap<string, readonly Sample[]>>
   readonly services: ReadonlySignal<ServiceRow[]>
   readonly instances: ReadonlySignal<InstanceRow[]>
   /** Newest last. */
@@ -38,6 +41,7 @@ export function openSession(mesh: Mesh): Session {
   const services = signal(mesh.view.services)
   const instances = signal(mesh.view.instances)
   const events = signal(mesh.view.events)
+  const usage = new UsageHistory()
   const staleSince = signal(Date.now())
 
   const unsubscribeState = mesh.onState((state) => {
@@ -56,6 +60,7 @@ export function openSession(mesh: Mesh): Session {
       instances.value = view.instances
       events.value = view.events
     })
+    if (changed.has('nodes')) usage.add(nodeSamples(view.nodes, Date.now()))
     if (changed.has('nodes')) storePeers(mesh.claims.aud, mesh.known())
   })
 
@@ -66,6 +71,7 @@ export function openSession(mesh: Mesh): Session {
     isLive: computed(() => connection.value.state === 'live'),
     status,
     nodes,
+    nodeUsage: usage.samples,
     services,
     instances,
     events,

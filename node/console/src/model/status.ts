@@ -67,12 +67,13 @@ function missing({ monitor_ms, since }: InstanceRow, now: number): string {
   return remaining > 0 ? `monitoring ${duration(remaining + 999)}` : 'monitoring'
 }
 
-export function nodeStatus(row: NodeRow): Status {
+/** Returns the status of one of these nodes. That it cannot reach a node which is down is no problem of its own. */
+export function nodeStatus(row: NodeRow, nodes: readonly NodeRow[]): Status {
   if (row.state === 'down') return { tone: 'bad', label: 'down' }
   if (row.state === 'left') return { tone: 'idle', label: 'left' }
   if (row.restarting) return { tone: 'busy', label: 'restarting' }
   if (row.problem) return { tone: 'bad', label: 'runtime unavailable' }
   if (row.draining) return { tone: 'busy', label: row.instances > 0 ? 'draining' : 'drained' }
-  if (row.unreachable.length > 0) return { tone: 'warn', label: 'up, link lost' }
+  if (row.unreachable.some((id) => nodes.find((it) => it.id === id)?.state === 'up')) return { tone: 'warn', label: 'up, link lost' }
   return { tone: 'good', label: 'up' }
 }

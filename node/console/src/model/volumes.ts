@@ -53,3 +53,9 @@ export function volumeProblems(row: VolumeRow): string[] {
   const own = row.problem ? [`${row.primary}: ${row.problem}`] : []
   return [...own, ...row.replicas.filter((it) => it.problem).map((it) => `${it.node_name}: ${it.problem}`)]
 }
+
+/** Parses the id of a snapshot, `EPOCH-NUMBER`. Returns `null` for anything else. */
+export function snapshotId(text: string): { epoch: number; number: number } | null {
+  const match = /^(\d+)-(\d+)$/.exec(text)
+  return match ? { epoch: Number(match[1]), number: Number(match[2]) } : null
+}

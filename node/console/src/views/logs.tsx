@@ -9,7 +9,8 @@ export function Logs({ service, replica: chosen }: { service: string | null; rep
   const session = useSession()
   const replica = useSignal(chosen)
   const text = useSignal('')
-  const filter = useComputed(() => ({ replica: replica.value, text: text.value }))
+  const onlyErrors = useSignal(false)
+  const filter = useComputed(() => ({ replica: replica.value, text: text.value, onlyErrors: onlyErrors.value }))
   const services = session.services.value.map((row) => row.service).toSorted()
   useEffect(() => {
     replica.value = chosen
@@ -57,6 +58,10 @@ export function Logs({ service, replica: chosen }: { service: string | null; rep
               value={text.value}
               onInput={(event) => (text.value = event.currentTarget.value)}
             />
+            <label class="check">
+              <input type="checkbox" checked={onlyErrors.value} onChange={(event) => (onlyErrors.value = event.currentTarget.checked)} />
+              Only stderr
+            </label>
           </>
         )}
       </div>

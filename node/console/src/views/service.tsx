@@ -9,6 +9,7 @@ import { RunList } from '../components/run-list'
 import { Ports, RemoveButton, RestartButton, RollbackButton, Scale } from '../components/service-actions'
 import { Spec } from '../components/spec'
 import { StatusBadge } from '../components/status-badge'
+import { useUsage } from '../components/usage-of'
 import { errorMessage } from '../model/actions'
 import { logsHref } from '../model/route'
 import { call } from '../model/rpc'
@@ -19,6 +20,7 @@ import { Image, RolloutLine, RunningCount } from './services'
 
 export function Service({ service }: { service: string }) {
   const session = useSession()
+  const usage = useUsage({ service, node: null })
   const row = session.services.value.find((it) => it.service === service)
   if (!row) {
     return (
@@ -64,7 +66,7 @@ export function Service({ service }: { service: string }) {
       ) : (
         <section aria-labelledby="instances-title">
           <h2 id="instances-title">Instances</h2>
-          <InstanceList instances={instances} />
+          <InstanceList instances={instances} usage={usage} />
         </section>
       )}
       <Details row={row} />

@@ -2,6 +2,7 @@ import { useSignal } from '@preact/signals'
 import { useEffect } from 'preact/hooks'
 import type { ReplicaRow, VolumeRow } from 'vc-mesh'
 
+import { SnapshotList } from '../components/snapshot-list'
 import { StatusBadge } from '../components/status-badge'
 import { errorMessage } from '../model/actions'
 import { serviceHref } from '../model/route'
@@ -50,6 +51,7 @@ export function Volumes() {
 }
 
 function Volume({ row }: { row: VolumeRow }) {
+  const isOpen = useSignal(false)
   return (
     <li class="row">
       <div class="volume-name">
@@ -79,6 +81,10 @@ function Volume({ row }: { row: VolumeRow }) {
         {row.replicas.length === 0 && <li class="quiet">no replica</li>}
       </ul>
       <Warnings row={row} />
+      <details class="volume-snapshots" onToggle={(event) => (isOpen.value = event.currentTarget.open)}>
+        <summary>Snapshots</summary>
+        {isOpen.value && <SnapshotList volume={row} />}
+      </details>
     </li>
   )
 }

@@ -21,8 +21,18 @@ const MAX_CHANNELS = 64
 const IDLE_TIMEOUT = 90_000
 /** Maximum number of bytes buffered in a WebSocket towards the cluster. */
 const MAX_BUFFERED = 16 * 1024 * 1024
+/** Time after which a held request is sent again, in milliseconds. */
+const RETRY_INTERVAL = 1_000
+/** Statuses of a node's refusal after which the request may have reached an instance, or may reach one later. */
+const NO_ANSWER = ['unavailable', 'deadline_exceeded']
 /** Close code of a WebSocket after a message that is too large (RFC 6455, section 7.4.1). */
 const TOO_LARGE = 1009
+
+/** A response of an instance. */
+interface AppResponse {
+  head: { status: number; headers: HeaderList }
+  body: ReadableStream<Uint8Array>
+}
 
 /** The part of `Mesh` that the tunnel uses. */
 export interface AppMesh {
@@ -35,7 +45,7 @@ export interface AppMesh {
     request: { service: string; port: number | null; method: string; target: string; headers: HeaderList; body: boolean },
     body: ReadableStream<Uint8Array> | null,
     options?: { signal?: AbortSignal },
-  ): Promise<{ head: { status: number; headers: HeaderList }; body: ReadableStream<Uint8Array> }>
+  ): Promise<AppResponse>
   socket(service: string, port: number | null, path: string, protocols?: string[], headers?: HeaderList): AppSocket
 }
 
@@ -61,6 +71,8 @@ export class AppServer {
   /** Channels, least recently active first. */
   readonly #channels = new Map<MessagePort, Channel>()
   readonly #sockets = new Set<AppSocket>()
+  /** Value of the `Authorization` header of requests without one. Kept here, where scripts of the app cannot read it. */
+  #authorization: string | null = null
   #running = 0
   /** Queued requests in order; called with `true` when a permit is free, with `false` when the request was aborted. */
   readonly #queue = new Set<(hasPermit: boolean) => void>()
@@ -114,6 +126,9 @@ export class AppServer {
         return this.#close(channel, 'the page was closed')
       case 'fork':
         return this.serve(call.port)
+      case 'credentials':
+        this.#authorization = call.authorization
+        return
       case 'fetch':
         return void this.#fetch(channel, call)
       case 'socket':
@@ -155,19 +170,43 @@ export class AppServer {
     if (this.#queue.size >= MAX_QUEUED) return fail('failed', `${MAX_QUEUED} requests to this service are queued, which is the limit; retry later`)
     if (!(await this.#acquirePermit(stop.signal))) return
     try {
-      if (stop.signal.aborted) return
-      if (this.#mesh.state.state !== 'live') return fail('lost', 'the console has no connection to the cluster')
-      const { method, target, headers, body } = call
-      const request = { ...this.#app, method, target, headers, body }
-      const options = { signal: stop.signal }
-      const response = await this.#mesh.exchange(request, body ? stream.incoming : null, options)
-      post({ reply: 'head', status: response.head.status, headers: response.head.headers })
+      const { headers, authorized } = this.#authorize(call.headers)
+      const response = await this.#exchange({ ...call, headers }, stream, stop.signal)
+      if (response === null) return
+      post({ reply: 'head', status: response.head.status, headers: response.head.headers, authorized })
       await stream.send(response.body)
     } catch (error) {
       fail(failureCode(error), error instanceof Error ? error.message : String(error))
     } finally {
       this.#releasePermit()
     }
+  }
+
+  /**
+   * Sends a request and returns its response; `null` if the request was aborted. A held one is sent again until an instance
+   * answers.
+   */
+  async #exchange(call: RpcCall & { op: 'fetch' }, stream: CreditStream, signal: AbortSignal): Promise<AppResponse | null> {
+    const { method, target, headers, body, hold } = call
+    while (!signal.aborted) {
+      try {
+        if (['live', 'connecting'].includes(this.#mesh.state.state)) {
+          return await this.#mesh.exchange({ ...this.#app, method, target, headers, body }, body ? stream.incoming : null, { signal })
+        }
+        if (!hold || this.#hasEnded) throw new Unreachable('the console has no connection to the cluster')
+      } catch (error) {
+        if (!hold || this.#hasEnded || failureCode(error) === 'refused') throw error
+      }
+      await pause(RETRY_INTERVAL, signal)
+    }
+    return null
+  }
+
+  /** Adds the kept credentials to headers that have none, and tells whether it did. */
+  #authorize(headers: HeaderList): { headers: HeaderList; authorized: boolean } {
+    const authorization = this.#authorization
+    if (authorization === null || headers.some(([name]) => name.toLowerCase() === 'authorization')) return { headers, authorized: false }
+    return { headers: [...headers, ['authorization', authorization]], authorized: true }
   }
 
   /** Waits for a request permit; resolves to `false` if the request was aborted first. */
@@ -198,7 +237,7 @@ export class AppServer {
     const closed = (code: number, reason: string, clean: boolean): void => post({ socket: 'closed', code, reason, clean })
     if (this.#sockets.size >= MAX_SOCKETS) return closed(1006, '', false)
     const { service, port: published } = this.#app
-    const socket = this.#mesh.socket(service, published, target, protocols, headers)
+    const socket = this.#mesh.socket(service, published, target, protocols, this.#authorize(headers).headers)
     socket.binaryType = 'arraybuffer'
     this.#sockets.add(socket)
     let isOpen = false
@@ -246,7 +285,26 @@ function reject({ data, ports: [port] }: MessageEvent<unknown>): void {
   if (data['op'] === 'socket') port.postMessage({ socket: 'closed', code: 1006, reason: '', clean: false } satisfies SocketEvent)
 }
 
+/** Reports that nothing was sent: the console has no connection to the cluster. */
+class Unreachable extends Error {
+  readonly code = 'unreachable'
+}
+
 function failureCode(error: unknown): FailureCode {
-  const code = error instanceof Error && 'code' in error ? error.code : null
-  return code === 'lost' || code === 'refused' ? code : 'failed'
+  const { code, status } = (error instanceof Error ? error : {}) as { code?: unknown; status?: unknown }
+  if (code === 'refused') return NO_ANSWER.includes(String(status)) ? 'failed' : 'refused'
+  return code === 'lost' || code === 'unreachable' ? code : 'failed'
+}
+
+/** Resolves after a time in milliseconds, or when `signal` aborts. */
+function pause(time: number, signal: AbortSignal): Promise<void> {
+  return new Promise((resolve) => {
+    const done = (): void => {
+      clearTimeout(timer)
+      signal.removeEventListener('abort', done)
+      resolve()
+    }
+    const timer = setTimeout(done, time)
+    signal.addEventListener('abort', done)
+  })
 }

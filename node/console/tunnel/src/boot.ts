@@ -1,8 +1,9 @@
 /**
- * Runs on the first page of an app's window, and on the page that is shown while the app is unreachable.
+ * Runs on the first page of an app's window, and on the pages that the service worker shows instead of the app's.
  *
  * In a window that the console opened, it gets an RPC channel from the console, passes it to the service worker and loads the
- * app. Anywhere else, it registers the service worker and waits until that has a channel.
+ * app. On a page of the service worker, it does what the page says. Anywhere else, it registers the service worker and waits
+ * until that has a channel.
  */
 import { loopbackConsoles } from './label'
 import type { App, Hello, PageMessage, Welcome, WorkerMessage } from './protocol'
@@ -88,12 +89,38 @@ async function boot(nonce: string): Promise<void> {
   worker.postMessage({ page: 'channel', app, fresh: true } satisfies PageMessage, [port])
 }
 
+/** Does what the buttons of a page say: `again` sends its request once more. */
+function listenToButtons(): void {
+  document.addEventListener('click', ({ target }) => {
+    if (!(target instanceof HTMLElement)) return
+    switch (target.dataset['do']) {
+      case 'again':
+        return location.reload()
+      case 'back':
+        return history.back()
+      case 'decline':
+        return reloadAfter({ page: 'decline', url: location.href.replace(/#.*/, '') })
+    }
+  })
+}
+
+/** Passes what is entered on the sign-in page to the service worker, and sends the page's request again. */
+function listenToSignIn(): void {
+  document.querySelector('form')?.addEventListener('submit', (event) => {
+    event.preventDefault()
+    const fields = new FormData(event.currentTarget as HTMLFormElement)
+    reloadAfter({ page: 'sign-in', user: String(fields.get('user')), password: String(fields.get('password')) })
+  })
+}
+
+/** Sends the service worker a message and reloads the page once it is handled. */
+function reloadAfter(message: PageMessage): void {
+  onWorkerMessage('ready', () => location.reload())
+  navigator.serviceWorker.controller?.postMessage(message)
+}
+
 /** Waits until the app is reachable, then loads the page that was requested. */
-async function waitForApp(): Promise<void> {
-  // The service worker sets these on its error pages: the response's status and the request's method.
-  const { status, method } = document.documentElement.dataset
-  // A service that does not answer is retried by the user only, and a form is never submitted twice.
-  if (status === '502' || method === 'POST') return
+async function waitForApp(kind?: string): Promise<void> {
   const worker = await serviceWorker()
   const target = location.pathname.startsWith('/__vc/') ? '/' : location.href
   onWorkerMessage('ready', (message) => {
@@ -102,13 +129,21 @@ async function waitForApp(): Promise<void> {
     else location.replace(target)
   })
   const poll = (): void => (navigator.serviceWorker.controller ?? worker).postMessage({ page: 'ready' } satisfies PageMessage)
-  if (status === undefined) poll()
+  if (kind === undefined) poll()
   setInterval(poll, POLL_INTERVAL)
 }
 
-const nonce = location.pathname === '/__vc/boot.html' ? location.hash.slice(1) : ''
-const started = nonce === '' ? waitForApp() : boot(nonce)
-started.catch((error: unknown) => {
+async function start(): Promise<void> {
+  // The service worker sets it on its pages.
+  const kind = document.documentElement.dataset['page']
+  listenToButtons()
+  if (kind === 'sign-in') return listenToSignIn()
+  if (kind === 'failed') return
+  const nonce = location.pathname === '/__vc/boot.html' ? location.hash.slice(1) : ''
+  return nonce === '' ? waitForApp(kind) : boot(nonce)
+}
+
+start().catch((error: unknown) => {
   window.opener = null
   show('This service cannot be opened here', error instanceof Error ? error.message : String(error))
 })

@@ -10,10 +10,12 @@ import { RpcChannel } from './rpc-channel'
 import { TunnelSocket } from './tunnel-socket'
 
 const workers = navigator.serviceWorker
+const { get: controller } = Object.getOwnPropertyDescriptor(ServiceWorkerContainer.prototype, 'controller') ?? {}
 let channel: RpcChannel | null = null
 
 function post(message: PageMessage, transfer: Transferable[] = []): void {
-  workers.controller?.postMessage(message, transfer)
+  const worker = controller?.call(workers) as ServiceWorker | null
+  worker?.postMessage(message, transfer)
 }
 
 workers.addEventListener('message', (event: MessageEvent<unknown>) => {
@@ -61,13 +63,21 @@ interceptDownloads()
 reportAborts((mark) => post({ page: 'abort', mark }))
 
 const refused = 'An app opened from a Virtual Cluster console cannot register a service worker: the tunnel uses its place.'
-workers.register = () => {
-  console.warn(refused)
-  return Promise.reject(new DOMException(refused, 'SecurityError'))
-}
-
-// Apps that used to have a service worker unregister it on every page, which would remove the tunnel's.
-ServiceWorkerRegistration.prototype.unregister = () => Promise.resolve(false)
+// The app does not see the tunnel's service worker: it would wait for it, send it messages, or unregister it.
+Object.defineProperties(workers, {
+  controller: { get: () => null },
+  // As without a service worker: it never resolves.
+  ready: { value: new Promise(() => {}) },
+  getRegistration: { value: async () => undefined },
+  getRegistrations: { value: async () => [] },
+  register: {
+    value: async () => {
+      console.warn(refused)
+      throw new DOMException(refused, 'SecurityError')
+    },
+  },
+})
+workers.addEventListener('controllerchange', (event) => event.stopImmediatePropagation())
 
 const Native = window.WebSocket
 /** Tunnels the WebSockets to the app's own host; the others are the browser's. */

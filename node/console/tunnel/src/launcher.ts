@@ -18,6 +18,10 @@ const BOOT_TIMEOUT = 30_000
 
 /** Servers per mesh and origin: windows of the same app share its limits. */
 const servers = new WeakMap<AppMesh, Map<string, AppServer>>()
+/** Key of the origins that were opened, in the console's local storage. */
+const OPENED_KEY = 'vc.opened'
+/** Maximum number of these origins. */
+const MAX_OPENED = 200
 let pattern: Promise<AppsPattern> | null = null
 
 /**
@@ -37,32 +41,62 @@ async function readPattern(): Promise<AppsPattern> {
   return staticPattern(await response.json().catch(() => null))
 }
 
+/** Reports that the server of the console is down, which also serves the first page of an app. */
+export class ServerDown extends Error {}
+
 /**
  * Opens a port of `project/service` in a new window. Must be called from a click; resolves when the app has its channel.
- * Errors: one line for users.
+ * Errors: `ServerDown` for a service that was not opened before, or another one; one line for users.
  */
 export async function openService(mesh: AppMesh, service: string, port: number): Promise<void> {
   const label = appLabel(mesh.claims.aud, service, port)
-  const local = loopbackPattern(location)
   const nonce = crypto.randomUUID()
-  const firstPage = (origin: string): string => `${origin}/__vc/boot.html#${nonce}`
-  let origin = local && appOrigin(local, label, location.origin)
   // Synchronously: browsers block a window that opens later than the click.
-  const opened = window.open(origin ? firstPage(origin) : 'about:blank', '_blank')
+  const opened = window.open('about:blank', '_blank')
   if (!opened) throw new Error('The browser blocked the new window. Allow pop-ups for this page.')
+  let origin
   try {
-    if (!origin) {
-      origin = appOrigin(await appsPattern(), label, location.origin)
-      opened.location.replace(firstPage(origin))
+    origin = appOrigin(await appsPattern(), label, location.origin)
+    // An app that was opened before has a service worker, which has its first page.
+    if (!openedOrigins().includes(origin) && !(await serverAnswers())) {
+      throw new ServerDown(`Nothing answers at ${location.host}, which serves this console and the first page of a service.`)
     }
+    opened.location.replace(`${origin}/__vc/boot.html#${nonce}`)
     await hello(opened, origin, nonce)
   } catch (error) {
     opened.close()
     throw error
   }
+  rememberOpened(origin)
   const { port1, port2 } = new MessageChannel()
   appServer(mesh, origin, { service, port }).serve(port1)
   opened.postMessage({ vcWelcome: nonce, app: { service, port } } satisfies Welcome, origin, [port2])
+}
+
+/** Tells whether the server of this page answers. */
+async function serverAnswers(): Promise<boolean> {
+  return fetch(location.pathname, { method: 'HEAD', cache: 'no-store' }).then(
+    () => true,
+    () => false,
+  )
+}
+
+/** Returns the origins of the apps that were opened before, the last one first. */
+function openedOrigins(): string[] {
+  try {
+    const stored: unknown = JSON.parse(localStorage.getItem(OPENED_KEY) ?? '[]')
+    return Array.isArray(stored) ? stored.filter((it) => typeof it === 'string') : []
+  } catch {
+    return []
+  }
+}
+
+function rememberOpened(origin: string): void {
+  try {
+    localStorage.setItem(OPENED_KEY, JSON.stringify([...new Set([origin, ...openedOrigins()])].slice(0, MAX_OPENED)))
+  } catch {
+    // Blocked or full.
+  }
 }
 
 /** Waits for the hello of the opened window, from its origin and with its nonce. Errors: none within `BOOT_TIMEOUT`. */

@@ -32,22 +32,32 @@ export interface App {
 
 /** Calls from an app's origin to the console, on a channel. */
 export type RpcCall =
-  | { op: 'fetch'; method: string; target: string; headers: HeaderList; body: boolean; port: MessagePort }
+  /** `hold`: the request waits until the app can be reached, instead of failing. */
+  | { op: 'fetch'; method: string; target: string; headers: HeaderList; body: boolean; hold: boolean; port: MessagePort }
   | { op: 'socket'; target: string; headers: HeaderList; protocols: string[]; port: MessagePort }
   | { op: 'fork'; port: MessagePort }
+  /** Sets the `Authorization` header of the app's requests that have none. Nothing returns it. */
+  | { op: 'credentials'; authorization: string }
   | { op: 'ping' }
   | { op: 'close' }
 
 /** Events from the console on a channel; `live` says whether the console is connected to the cluster. */
 export type RpcEvent = { event: 'pong'; live: boolean } | { event: 'close' }
 
-/** The console's reply on the port of a request; the body follows as a `CreditStream`. */
+/**
+ * The console's reply on the port of a request; the body follows as a `CreditStream`. `authorized`: the request carried the
+ * credentials of the app.
+ */
 export type RpcReply =
-  | { reply: 'head'; status: number; headers: HeaderList }
+  | { reply: 'head'; status: number; headers: HeaderList; authorized: boolean }
   | { reply: 'error'; code: FailureCode; message: string }
 
-/** `lost`: the cluster is unreachable, retry later. `refused`, `failed`: reported by the node. */
-export type FailureCode = 'lost' | 'refused' | 'failed'
+/**
+ * `unreachable`: the console has no connection to the cluster; nothing was sent. `lost`: the connection was lost. `refused`: a
+ * node refused the request, which did not reach an instance. `failed`: no instance answered. After `lost` and `failed` it is
+ * not known whether the request reached an instance.
+ */
+export type FailureCode = 'unreachable' | 'lost' | 'refused' | 'failed'
 
 /** Commands to the console, on the port of a WebSocket. */
 export type SocketCommand = { send: string | ArrayBuffer } | { close: true; code?: number; reason?: string }
@@ -66,6 +76,10 @@ export type PageMessage =
   | { page: 'need-channel' }
   /** Asks whether the app is reachable. */
   | { page: 'ready' }
+  /** Signs in to the app with HTTP Basic authentication; answered with `ready`. */
+  | { page: 'sign-in'; user: string; password: string }
+  /** Asks for the app's own answer to this URL, once, instead of the sign-in page; answered with `ready`. */
+  | { page: 'decline'; url: string }
   /** Opens a WebSocket over the port in the message's ports. */
   | { page: 'socket'; target: string; protocols: string[] }
   /** Reports that a script aborted the request with this mark (see `reportAborts`). */
@@ -114,10 +128,12 @@ export function parseCall(event: MessageEvent<unknown>): RpcCall | null {
       return { op: 'close' }
     case 'fork':
       return port ? { op: 'fork', port } : null
+    case 'credentials':
+      return isText(it['authorization']) ? { op: 'credentials', authorization: it['authorization'] } : null
     case 'fetch': {
-      const { method, target, headers, body } = it
+      const { method, target, headers, body, hold } = it
       if (!port || !isText(method) || !isTarget(target) || !isHeaders(headers) || typeof body !== 'boolean') return null
-      return { op: 'fetch', method, target, headers, body, port }
+      return { op: 'fetch', method, target, headers, body, hold: hold === true, port }
     }
     case 'socket': {
       const { target, headers, protocols } = it

@@ -17,6 +17,8 @@ export interface ChannelRequest {
   target: string
   headers: HeaderList
   body: ReadableStream<Uint8Array> | null
+  /** Whether the request waits until the app can be reached, instead of failing. */
+  hold: boolean
   signal: AbortSignal | null
 }
 
@@ -24,6 +26,8 @@ export interface ChannelRequest {
 export interface ChannelResponse {
   status: number
   headers: HeaderList
+  /** Whether the request carried the credentials that were set for the app. */
+  authorized: boolean
   body: ReadableStream<Uint8Array<ArrayBuffer>>
 }
 
@@ -91,7 +95,8 @@ export class RpcChannel {
       const onReply = (message: unknown): void => {
         const reply = message as RpcReply
         if (reply.reply === 'head') {
-          resolve({ status: reply.status, headers: reply.headers, body: stream.incoming })
+          const { status, headers, authorized } = reply
+          resolve({ status, headers, authorized, body: stream.incoming })
         } else {
           reject(new RpcError(reply.code, reply.message))
           stream.abort(reply.message)
@@ -109,8 +114,8 @@ export class RpcChannel {
       this.#updatePings()
       request.signal?.addEventListener('abort', abort)
       if (request.signal?.aborted) return abort()
-      const { method, target, headers, body } = request
-      this.#call({ op: 'fetch', method, target, headers, body: body !== null, port: port2 })
+      const { method, target, headers, body, hold } = request
+      this.#call({ op: 'fetch', method, target, headers, body: body !== null, hold, port: port2 })
       void stream.send(body)
     })
   }
@@ -118,6 +123,11 @@ export class RpcChannel {
   /** Opens a WebSocket at the console, which exchanges `SocketCommand` and `SocketEvent` over `port`. */
   socket(target: string, headers: HeaderList, protocols: string[], port: MessagePort): void {
     this.#call({ op: 'socket', target, headers, protocols, port })
+  }
+
+  /** Sets the `Authorization` header of the app's requests that have none. */
+  setCredentials(authorization: string): void {
+    this.#port.postMessage({ op: 'credentials', authorization } satisfies RpcCall)
   }
 
   /** Returns the port of another channel to the same service port. */

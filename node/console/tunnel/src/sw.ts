@@ -6,12 +6,15 @@ import { cookieContext, requestHeaders } from './headers'
 import type { PageMessage, SocketEvent, WorkerMessage } from './protocol'
 import { isRecord } from './protocol'
 import { RpcError } from './rpc-channel'
+import { basicAuthorization, decline } from './worker/basic-auth'
 import { cancelRequest, withCancellation } from './worker/cancellation'
 import { addChannel, findChannel, pages, shareChannel } from './worker/channels'
 import { asAttachment, parseDownload } from './worker/download'
-import { UnsupportedResponse, forward } from './worker/forward'
+import { isEventSource } from './worker/event-source'
+import { SignInRequired, UnsupportedResponse, forward } from './worker/forward'
 import { jarStore } from './worker/jar-store'
-import { builtInFile, unavailable } from './worker/pages'
+import type { Problem } from './worker/pages'
+import { builtInFile, signInPage, unavailable } from './worker/pages'
 
 declare const self: ServiceWorkerGlobalScope & { cookieStore?: BrowserCookieStore }
 
@@ -34,6 +37,8 @@ self.addEventListener('fetch', (event) => {
   const url = new URL(event.request.url)
   // Requests to other hosts do not go through the cluster.
   if (url.origin !== self.location.origin) return
+  // As in `http://user:password@host/`.
+  if (url.username !== '') return event.respondWith(signedIn(event, url))
   const file = builtInFile(url.pathname)
   if (file) return event.respondWith(file)
   const download = parseDownload(url)
@@ -41,34 +46,68 @@ self.addEventListener('fetch', (event) => {
   else if (!url.pathname.startsWith('/__vc/')) event.respondWith(respond(event, url))
 })
 
+/** Keeps the credentials in a URL and redirects to the URL without them. */
+async function signedIn({ request }: FetchEvent, url: URL): Promise<Response> {
+  const channel = await findChannel()
+  if (!channel) return failed(request, consoleClosed(false))
+  channel.setCredentials(basicAuthorization(decodeURIComponent(url.username), decodeURIComponent(url.password)))
+  return Response.redirect(`${url.origin}${url.pathname}${url.search}`, 307)
+}
+
 async function respond(event: FetchEvent, url: URL): Promise<Response> {
   try {
     return await withCancellation(event, async (signal) => {
       const channel = await findChannel()
-      if (!channel) return consoleClosed(event.request)
+      if (!channel) return failed(event.request, consoleClosed(false))
       return keptAlive(event, await forward(event.request, url, channel, await cookies, signal))
     })
   } catch (error) {
-    const code = error instanceof RpcError ? error.code : 'failed'
-    if (code === 'gone') return consoleClosed(event.request)
-    const message = error instanceof Error ? error.message : String(error)
-    if (error instanceof UnsupportedResponse) return unavailable(event.request, 502, 'The answer of the service cannot be shown', message)
-    if (code === 'failed' || code === 'refused') return unavailable(event.request, 502, 'The service does not answer', message)
-    return unavailable(event.request, 503, 'The cluster is out of reach', `${message}. This page reloads when it is back.`)
+    if (error instanceof SignInRequired) return signInPage(error.realm, error.wasRejected)
+    return failed(event.request, problem(error))
   }
 }
 
-function consoleClosed(request: Request): Response {
-  const text = 'This page needs an open tab with the console. Open the service there; this page then reloads by itself.'
-  return unavailable(request, 503, 'The console is not open', text)
+function failed(request: Request, problem: Problem): Response {
+  return isEventSource(request) ? Response.error() : unavailable(request, problem)
 }
 
-/** Keeps the worker alive until the body of a response is complete. */
+function problem(error: unknown): Problem {
+  const code = error instanceof RpcError ? error.code : 'failed'
+  const text = sentence(error instanceof Error ? error.message : String(error))
+  if (error instanceof UnsupportedResponse) {
+    return { status: 502, title: 'The answer of the service cannot be shown', text, mayHaveArrived: true }
+  }
+  switch (code) {
+    case 'gone':
+      return consoleClosed(true)
+    case 'refused':
+    case 'failed':
+      return { status: 502, title: 'The service does not answer', text, mayHaveArrived: code === 'failed' }
+    case 'unreachable':
+    case 'lost':
+      return { status: 503, title: 'The cluster is out of reach', text, mayHaveArrived: code === 'lost' }
+  }
+}
+
+function consoleClosed(mayHaveArrived: boolean): Problem {
+  const text = 'This page needs an open tab with the console. Open the service there.'
+  return { status: 503, title: 'The console is not open', text, mayHaveArrived }
+}
+
+/** Returns an error message as a sentence, unless it begins with a name: `shop/web`. */
+function sentence(message: string): string {
+  const text = /^\S*[./]\S/.test(message) ? message : message.charAt(0).toUpperCase() + message.slice(1)
+  return /[.!?]$/.test(text) ? text : `${text}.`
+}
+
+/** Keeps the worker alive until the body of a response is complete. The body of server-sent events ends if it is cut off. */
 function keptAlive(event: FetchEvent, response: Response): Response {
   if (response.body === null) return response
   const { readable, writable } = new TransformStream<Uint8Array<ArrayBuffer>, Uint8Array<ArrayBuffer>>()
+  const endsOnError = isEventSource(event.request)
   const complete = response.body
-    .pipeTo(writable)
+    .pipeTo(writable, { preventAbort: endsOnError })
+    .catch(() => (endsOnError ? writable.close() : undefined))
     .catch(() => {})
     .finally(() => {
       inFlight.delete(complete)
@@ -114,6 +153,14 @@ async function receive(event: ExtendableMessageEvent, message: PageMessage): Pro
       const ready = (await channel?.reachesCluster()) ?? false
       return page?.postMessage({ worker: 'ready', ready } satisfies WorkerMessage)
     }
+    case 'sign-in': {
+      const channel = await findChannel()
+      channel?.setCredentials(basicAuthorization(message.user, message.password))
+      return page?.postMessage({ worker: 'ready', ready: true } satisfies WorkerMessage)
+    }
+    case 'decline':
+      decline(message.url)
+      return page?.postMessage({ worker: 'ready', ready: true } satisfies WorkerMessage)
     case 'socket':
       return port && openSocket(message, port)
     case 'abort':

@@ -5,7 +5,7 @@ import type { AppMesh } from '../src/app-server'
 import { AppServer, MAX_REQUESTS, MAX_QUEUED } from '../src/app-server'
 
 const APP = { service: 'shop/web', port: 8080 }
-const GET = { method: 'GET', target: '/', headers: [] as HeaderList, body: null, signal: null }
+const GET = { method: 'GET', target: '/', headers: [] as HeaderList, body: null, hold: false, signal: null }
 type Exchange = AppMesh['exchange']
 
 /** A live mesh without requests. */
@@ -54,6 +54,42 @@ const answering = (body: BodyInit | null = null): Exchange => async () => ({
 const text = async (stream: ReadableStream<Uint8Array<ArrayBuffer>>): Promise<string> => new Response(stream).text()
 
 describe('RpcChannel', () => {
+  it('holds a request until an instance answers, unless it is refused for good', async () => {
+    vi.useFakeTimers({ toFake: ['setTimeout', 'clearTimeout'] })
+    onTestFinished(() => void vi.useRealTimers())
+    const failed = (code: string, status: string | null) => Object.assign(new Error(code), { code, status })
+    const outcomes: (Error | 'answer')[] = [failed('lost', null), failed('refused', 'unavailable'), failed('failed', null), 'answer']
+    const { channel, become } = connected(async (...args) => {
+      const next = outcomes.shift()
+      if (next instanceof Error) throw next
+      return answering('at last')(...args)
+    })
+    become('lost')
+    const response = channel.request({ ...GET, hold: true })
+    await vi.waitFor(async () => {
+      if (outcomes.length > 2) become('live')
+      await vi.advanceTimersByTimeAsync(1000)
+      expect(outcomes).toEqual([])
+    })
+    expect(await text((await response).body)).toBe('at last')
+    outcomes.push(failed('refused', 'not_found'))
+    await expect(channel.request({ ...GET, hold: true })).rejects.toMatchObject({ code: 'refused' })
+  })
+
+  it('adds the credentials that were set to requests without any', async () => {
+    const sent: unknown[] = []
+    const { channel } = connected(async (request, ...args) => {
+      sent.push(request.headers)
+      return answering()(request, ...args)
+    })
+    expect((await channel.request(GET)).authorized).toBe(false)
+    channel.setCredentials('Basic YTpi')
+    expect((await channel.request(GET)).authorized).toBe(true)
+    const own: HeaderList = [['Authorization', 'Bearer c']]
+    expect((await channel.request({ ...GET, headers: own })).authorized).toBe(false)
+    expect(sent).toEqual([[], [['authorization', 'Basic YTpi']], own])
+  })
+
   it('requests the service port that it is bound to', async () => {
     const requests: unknown[] = []
     const { channel } = connected(async (request, body) => {
@@ -82,7 +118,7 @@ describe('RpcChannel', () => {
     await expect(channel.request(GET)).rejects.toMatchObject({ code: 'refused', message: 'no such port' })
     state.state = 'lost'
     expect(await channel.reachesCluster()).toBe(false)
-    await expect(channel.request(GET)).rejects.toMatchObject({ code: 'lost' })
+    await expect(channel.request(GET)).rejects.toMatchObject({ code: 'unreachable' })
   })
 
   it('closes with the console and fails its requests', async () => {

@@ -7,6 +7,8 @@ import { insertInHead } from '../html'
 import { rewriteLocation } from '../location'
 import type { HeaderList } from '../protocol'
 import type { ChannelResponse, RpcChannel } from '../rpc-channel'
+import { basicRealm, wasDeclined } from './basic-auth'
+import { isEventSource } from './event-source'
 
 declare const self: ServiceWorkerGlobalScope
 
@@ -28,7 +30,21 @@ const PLAIN = ['', 'identity', 'none', 'utf-8', 'binary']
 /** Reports a response that a service worker cannot pass to a page; the message is for users. */
 export class UnsupportedResponse extends Error {}
 
-/** Forwards a request for `url` and returns the response. Errors: `RpcError`, `UnsupportedResponse`. */
+/** Reports that the user has to sign in to the app with HTTP Basic authentication. */
+export class SignInRequired extends Error {
+  /** Empty for none. */
+  readonly realm: string
+  /** Whether the app got the credentials that the user has entered. */
+  readonly wasRejected: boolean
+
+  constructor(realm: string, wasRejected: boolean) {
+    super('a password is needed')
+    this.realm = realm
+    this.wasRejected = wasRejected
+  }
+}
+
+/** Forwards a request for `url` and returns the response. Errors: `RpcError`, `UnsupportedResponse`, `SignInRequired`. */
 export async function forward(
   request: Request,
   url: URL,
@@ -42,14 +58,18 @@ export async function forward(
   const body = await measured(await requestBody(request))
   if (body?.length !== undefined) headers.push(['content-length', String(body.length)])
   const target = url.pathname + url.search
-  const got = await channel.request({ method: request.method, target, headers, body: body?.stream ?? null, signal })
+  const hold = isEventSource(request)
+  const got = await channel.request({ method: request.method, target, headers, body: body?.stream ?? null, hold, signal })
   const problem = unsupported(request, got)
   if (problem !== null) {
     got.body.cancel().catch(() => {})
     throw new UnsupportedResponse(problem)
   }
   if (context !== null) await cookies.setFromResponse(url.href, values(got.headers, 'set-cookie'))
-  return toResponse(request, url, channel, got)
+  const realm = request.mode === 'navigate' && got.status === 401 ? basicRealm(got.headers) : null
+  if (realm === null || wasDeclined(url.href)) return toResponse(request, url, channel, got)
+  got.body.cancel().catch(() => {})
+  throw new SignInRequired(realm, got.authorized)
 }
 
 /** Returns why a response cannot be passed to a page; `null` if it can. */
