@@ -1,5 +1,5 @@
-//! Known bugs of the pure crates that the simulator (`tests/simulation`) has to find, compiled in only with the feature
-//! `planted`, which no build of a product has. Most undo a fix.
+//! Known bugs of the pure crates that the simulator (`tests/simulation`) has to find, compiled in only with debug assertions,
+//! which no release build has. Most undo a fix.
 
 macro_rules! planted_bugs {
     ($($variant:ident = $name:literal, $doc:literal;)*) => {
@@ -32,7 +32,6 @@ macro_rules! planted_bugs {
 
 planted_bugs! {
     AnswerBeforeWrite = "answer-before-write", "A command is answered before its change is written to disk.";
-    SameIncarnation = "same-incarnation", "A node that starts again keeps its incarnation.";
     ForgetAccusations = "forget-accusations", "A node that starts again takes back its accusations.";
     ForgetResults = "forget-results", "A node that starts again forgets how updates ended.";
     NoStartupHold = "no-startup-hold", "A node that starts does not wait for the documents of the others.";
@@ -65,7 +64,7 @@ planted_bugs! {
 
 /// There is no planted bug of this name.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
-#[error("there is no planted bug {0:?}: see tests/simulation/planted.rs")]
+#[error("there is no planted bug {0:?}: see protocol/src/planted.rs")]
 pub struct UnknownBug(String);
 
 impl PlantedBug {
@@ -76,25 +75,25 @@ impl PlantedBug {
     }
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 thread_local! {
     static PLANTED: std::cell::Cell<Option<PlantedBug>> = const { std::cell::Cell::new(None) };
 }
 
 /// Plants a bug in what this thread runs from now on, or removes it.
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 pub fn plant(bug: Option<PlantedBug>) {
     PLANTED.set(bug);
 }
 
 /// Returns whether this bug is planted in what this thread runs.
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 pub fn is_planted(bug: PlantedBug) -> bool {
     PLANTED.get() == Some(bug)
 }
 
 /// Returns false: this build has no planted bugs.
-#[cfg(not(feature = "planted"))]
+#[cfg(not(debug_assertions))]
 #[inline(always)]
 pub const fn is_planted(_: PlantedBug) -> bool {
     false

@@ -14,7 +14,9 @@ use crate::settings::Settings;
 pub struct Exploration {
     /// Applied to every seed.
     pub settings: Settings,
-    /// Seeds that are run at most, from that of the settings on.
+    /// Seeds that are run first.
+    pub first: Vec<u64>,
+    /// Seeds that are run at most besides, from that of the settings on.
     pub seeds: u64,
     /// After this time no seed is begun, unless a mark is missing: after three times this time then.
     pub time: Duration,
@@ -40,6 +42,13 @@ pub struct Totals {
 }
 
 impl Exploration {
+    /// Returns the seed of a run; `None` after the last.
+    fn seed(&self, run: u64) -> Option<u64> {
+        let first = usize::try_from(run).ok().and_then(|run| self.first.get(run)).copied();
+        let number = run.saturating_sub(self.first.len() as u64);
+        first.or_else(|| (number < self.seeds).then(|| self.settings.seed.wrapping_add(number)))
+    }
+
     /// Runs the seeds. `finished` is called after each with the totals so far, and the time since the start.
     pub fn run(&self, finished: impl Fn(&Totals, Duration) + Sync) -> Totals {
         let started = Instant::now();
@@ -54,11 +63,7 @@ impl Exploration {
         };
         let work = || {
             while !is_over() && !has_failed() {
-                let number = next.fetch_add(1, Ordering::Relaxed);
-                if number >= self.seeds {
-                    return;
-                }
-                let seed = self.settings.seed.wrapping_add(number);
+                let Some(seed) = self.seed(next.fetch_add(1, Ordering::Relaxed)) else { return };
                 let settings = Settings { seed, ..self.settings.clone() };
                 let outcome = run(&settings);
                 let mut totals = locked(&totals);

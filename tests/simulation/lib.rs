@@ -27,7 +27,6 @@ pub mod node;
 #[doc(hidden)]
 pub mod operators;
 mod plan;
-mod planted;
 #[doc(hidden)]
 pub mod rng;
 mod runner;
@@ -56,8 +55,7 @@ pub mod world;
 
 pub use explore::{Exploration, Totals};
 pub use kind::Kind;
-pub use marks::{MANY_RUNS, Mark, missing};
-pub use planted::planted_bugs;
+pub use marks::{Mark, missing};
 pub use runner::{Failure, Outcome, run};
 pub use settings::{Events, Settings};
 pub use shrink::shrink;

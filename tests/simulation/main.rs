@@ -8,9 +8,7 @@ use std::sync::Mutex;
 use std::time::{Duration, Instant};
 
 use clap::Parser;
-use vc_simulation::{
-    Exploration, Failure, MANY_RUNS, Settings, Totals, missing, run, seeds, shrink,
-};
+use vc_simulation::{Exploration, Failure, Settings, Totals, missing, run, seeds, shrink};
 
 const EXAMPLES: &str = "\
 Examples:
@@ -20,10 +18,11 @@ Examples:
   scripts/simulate --seed 417 --trace       the same, with the whole trace
   scripts/simulate --seed 417 --nodes 3 --without loss,join --events 3,7
                                             a smaller run, as a failure prints it
-  scripts/simulate --planted                whether each planted bug is found
+  scripts/simulate --plant same-epoch --from 0 --seeds 200
+                                            which of 200 seeds finds a bug of protocol/src/planted.rs
 
-Runs that fail are made smaller and written to tests/simulation/seeds.txt, which tests replay; traces are in
-target/simulation. Exit code 1: a run has failed, or a state was never reached.";
+Runs that fail are made smaller and written to tests/simulation/seeds.txt, those that find planted bugs to planted.txt; tests
+replay both. Traces are in target/simulation. Exit code 1: a run has failed, or a state was never reached.";
 
 /// Simulates clusters under random faults: production engines, virtual time, everything drawn from a seed
 #[derive(Parser)]
@@ -43,12 +42,12 @@ struct Arguments {
     /// Runs at most
     #[arg(long, value_name = "N", default_value_t = u64::MAX, hide_default_value = true)]
     seeds: u64,
+    /// Seeds to run before those
+    #[arg(long, value_name = "S", value_delimiter = ',')]
+    first: Vec<u64>,
     /// Print the whole trace of the seed
     #[arg(long)]
     trace: bool,
-    /// Plant one bug after the other, and report the seeds until it is found
-    #[arg(long)]
-    planted: bool,
     /// Failed runs after which no run is begun
     #[arg(long, value_name = "N", default_value_t = 3)]
     failures: usize,
@@ -58,7 +57,7 @@ struct Arguments {
     /// Do not fail when a state was never reached
     #[arg(long)]
     allow_missing: bool,
-    /// Fail when a state but the rarest was never reached, however few the runs: for seeds that are known to reach them
+    /// Fail when a state was never reached, however few the runs: for seeds that are known to reach them
     #[arg(long, conflicts_with = "allow_missing")]
     expect_all: bool,
 }
@@ -66,13 +65,7 @@ struct Arguments {
 fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let has_seed = std::env::args().any(|it| it == "--seed" || it.starts_with("--seed="));
-    let is_successful = if arguments.planted {
-        plant_all(&arguments)
-    } else if has_seed {
-        one(&arguments)
-    } else {
-        many(&arguments)
-    };
+    let is_successful = if has_seed { one(&arguments) } else { many(&arguments) };
     if is_successful { ExitCode::SUCCESS } else { ExitCode::FAILURE }
 }
 
@@ -93,6 +86,7 @@ fn one(arguments: &Arguments) -> bool {
         started.elapsed().as_secs_f64(),
         outcome.hash
     ));
+    outcome.marks.iter().for_each(|mark| say(&format!("reached: {}", mark.name())));
     let Some(failure) = outcome.failure else { return true };
     show_failure(&arguments.settings, &failure, if arguments.trace { 0 } else { 60 });
     false
@@ -123,6 +117,7 @@ fn exploration(arguments: &Arguments) -> Exploration {
     let cores = std::thread::available_parallelism().map_or(1, NonZero::get);
     Exploration {
         settings: Settings { seed: from, ..arguments.settings.clone() },
+        first: arguments.first.clone(),
         seeds: arguments.seeds,
         time: Duration::from_secs_f64(arguments.minutes * 60.0),
         wants_marks: !arguments.allow_missing,
@@ -145,7 +140,7 @@ fn many(arguments: &Arguments) -> bool {
     });
     let Totals { marks, failed, .. } = &totals;
     let mut is_successful = failed.is_empty();
-    let runs = if arguments.expect_all { totals.runs.max(MANY_RUNS) } else { totals.runs };
+    let runs = if arguments.expect_all { u64::MAX } else { totals.runs };
     let missing = missing(marks, runs);
     say(&rates(&totals, started.elapsed()));
     for (settings, failure) in failed.iter() {
@@ -157,8 +152,9 @@ fn many(arguments: &Arguments) -> bool {
         let known = Failure { message: failure.message.clone(), trace: failure.trace.clone() };
         let (settings, failure) = shrink(settings, known, Duration::from_secs(60));
         show_failure(&settings, &failure, 60);
-        if let Err(error) = seeds::append(&settings, &failure.message) {
-            say(&format!("cannot write {}: {error}", seeds::path().display()));
+        let path = seeds::path_of(&settings);
+        if let Err(error) = seeds::append(&path, &settings, &failure.message) {
+            say(&format!("cannot write {}: {error}", path.display()));
         }
     }
     if is_successful && !missing.is_empty() {
@@ -178,41 +174,4 @@ fn rates(totals: &Totals, elapsed: Duration) -> String {
         hours / minutes,
         totals.failed.len()
     )
-}
-
-/// Plants each bug and looks for it.
-fn plant_all(arguments: &Arguments) -> bool {
-    let mut is_successful = true;
-    for (bug, limit) in vc_simulation::planted_bugs() {
-        let mut exploration = exploration(arguments);
-        exploration.settings = Settings {
-            seed: arguments.from.unwrap_or(0),
-            plant: Some(bug),
-            ..arguments.settings.clone()
-        };
-        (exploration.seeds, exploration.failures) = (limit.min(arguments.seeds), 1);
-        exploration.wants_marks = false;
-        let started = Instant::now();
-        let totals = exploration.run(|_, _| {});
-        let seconds = started.elapsed().as_secs();
-        match totals.failed.first() {
-            Some((settings, failure)) => say(&format!(
-                "found   {} after {} seeds, {seconds} s, by seed {}: {}",
-                bug.name(),
-                totals.runs,
-                settings.seed,
-                failure.message.lines().next().unwrap_or("")
-            )),
-            None => {
-                is_successful = false;
-                say(&format!(
-                    "MISSED  {} in {} seeds, {seconds} s: {}",
-                    bug.name(),
-                    totals.runs,
-                    bug.description()
-                ));
-            }
-        }
-    }
-    is_successful
 }

@@ -77,9 +77,6 @@ marks! {
     DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
 
-/// Of so many runs some should have reached all marks but the rarest.
-pub const MANY_RUNS: u64 = 150;
-
 /// Returns the marks that none of so many runs has reached, and that some should have.
 pub fn missing(reached: &BTreeSet<Mark>, runs: u64) -> Vec<Mark> {
     let all = Mark::ALL.iter().copied();

@@ -75,15 +75,12 @@ pub fn run(settings: &Settings) -> Outcome {
     Outcome { hash, simulated, marks, failure }
 }
 
-#[cfg(feature = "planted")]
+#[cfg(debug_assertions)]
 fn plant(settings: &Settings) {
     vc_protocol::planted::plant(settings.plant);
 }
 
-#[cfg(not(feature = "planted"))]
+#[cfg(not(debug_assertions))]
 fn plant(settings: &Settings) {
-    assert!(
-        settings.plant.is_none(),
-        "this build has no planted bugs: use scripts/simulate --plant"
-    );
+    assert!(settings.plant.is_none(), "a release build has no planted bugs");
 }

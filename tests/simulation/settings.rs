@@ -28,7 +28,7 @@ pub struct Settings {
     /// End the phase with faults after so many milliseconds, instead of the number that the seed draws
     #[arg(long, value_name = "MS")]
     pub duration: Option<Millis>,
-    /// Plant this bug: needs a build with `--features vc-simulation/planted`
+    /// Plant this bug
     #[arg(long, value_name = "BUG", value_parser = PlantedBug::parse, hide = true)]
     pub plant: Option<PlantedBug>,
 }

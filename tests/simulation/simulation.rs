@@ -6,5 +6,6 @@
     reason = "a failed expectation is a failed test"
 )]
 
+mod planted;
 mod replay;
 mod scenarios;

@@ -96,9 +96,7 @@ impl Engine {
         }
         let before = replica.nodes().get(&id).cloned().unwrap_or_default();
         let own = NodeState {
-            incarnation: before
-                .incarnation
-                .saturating_add(if is_planted(PlantedBug::SameIncarnation) { 0 } else { 1 }),
+            incarnation: before.incarnation.saturating_add(1),
             uptime: 0,
             info: Some(NodeInfo { supports: knows.supports(), ..info }),
             runtime_error: None,
