@@ -239,7 +239,7 @@ fn from_summary(id: InstanceId, summary: &ContainerSummary) -> Observed {
         Some(State::EXITED | State::DEAD) => {
             // "Exited (137) 2 minutes ago"
             let code = text.split(['(', ')']).nth(1).and_then(|code| code.parse().ok());
-            Phase::Exited { code: code.unwrap_or(-1), output: String::new() }
+            Phase::Exited { code: code.unwrap_or(-1), output: String::new(), out_of_memory: false }
         }
         Some(State::REMOVING) | None => Phase::Gone,
         Some(_) => {
@@ -280,7 +280,12 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
             None => Phase::Prepared,
         },
         Some(Status::EXITED | Status::DEAD) => {
-            Phase::Exited { code: state.exit_code.unwrap_or(-1), output: String::new() }
+            let out_of_memory = state.oom_killed.unwrap_or_default();
+            Phase::Exited {
+                code: state.exit_code.unwrap_or(-1),
+                output: String::new(),
+                out_of_memory,
+            }
         }
         Some(Status::REMOVING) | None => Phase::Gone,
         // Paused and restarting containers hold their resources as running ones do.
@@ -341,7 +346,7 @@ mod tests {
             (
                 State::EXITED,
                 "Exited (137) 2 minutes ago",
-                Phase::Exited { code: 137, output: String::new() },
+                Phase::Exited { code: 137, output: String::new(), out_of_memory: false },
             ),
             (State::CREATED, "Created", Phase::Prepared),
             (State::REMOVING, "Removal In Progress", Phase::Gone),
