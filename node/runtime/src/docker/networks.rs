@@ -88,6 +88,13 @@ impl DockerClient {
         names.map(|(network, internal)| docker_name(&self.identity, network, internal)).collect()
     }
 
+    /// Returns whether a network is one of this node's, by Docker's name.
+    pub(super) fn is_own_network(&self, name: &str) -> bool {
+        let is_of_node = name.strip_suffix(&self.identity.node.short());
+        is_of_node.is_some_and(|it| it.ends_with('-'))
+            && ["vc-", INTERNAL].iter().any(|prefix| name.starts_with(prefix))
+    }
+
     /// Creates the networks of an instance that do not exist. They are kept for at least two minutes, so call this right
     /// before the container is started.
     pub(super) async fn ensure_networks(
