@@ -61,11 +61,13 @@ pub(crate) fn problems(
         format!("{}.{} is {}: {}", row.service, row.replica, row.state.as_str(), row.reason)
     }));
     problems.extend(same_names(nodes));
+    problems.extend(no_node_takes_instances(nodes));
     problems.extend(ambiguous_pins(view, nodes));
     problems.extend(cannot_start(view));
     problems.extend(orphans(view));
     problems.extend(failed_updates(view));
     problems.extend(hanging(view, instances, now));
+    problems.extend(instances.iter().filter_map(|row| restarts(row, now)));
     problems.extend(unpublished(whole, limited));
     problems.extend(voters::problems(whole, limited));
     problems.extend(volume_report::problems(view, clocks));
@@ -143,6 +145,25 @@ const HANGS: Millis = 5 * 60_000;
 /// After this time an update that goes on says so.
 const LONG_UPDATE: Millis = 15 * 60_000;
 
+/// From so many restarts on, an instance that was just restarted again does not stay up by itself.
+const MANY_RESTARTS: u32 = 3;
+/// For this time a restart counts as just now: longer than the pauses between restarts.
+const JUST_NOW: Millis = 2 * 60_000;
+
+/// Returns a line for an instance that runs just now, and ends again and again: while it runs, its state says nothing of it.
+fn restarts(row: &InstanceRow, now: Millis) -> Option<String> {
+    let InstanceRow { service, replica, restarts, .. } = row;
+    let runs = matches!(row.state, InstanceState::Running | InstanceState::Healthy);
+    if !runs || *restarts < MANY_RESTARTS || now >= row.since.saturating_add(JUST_NOW) {
+        return None;
+    }
+    let seconds = now.saturating_sub(row.since) / 1000;
+    Some(format!(
+        "{service}.{replica} was restarted {restarts} times, the last time {seconds} s ago: see 'vc events' and \
+         'vc logs {service}.{replica}'"
+    ))
+}
+
 /// Returns the names that several nodes have, with their nodes.
 fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
     let mut names: BTreeMap<String, Vec<&NodeRow>> = BTreeMap::new();
@@ -151,6 +172,15 @@ fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
     }
     names.retain(|_, rows| rows.len() > 1);
     names
+}
+
+/// Returns a line if nothing can be placed, as all nodes that are up are being drained.
+fn no_node_takes_instances(nodes: &[NodeRow]) -> Option<String> {
+    let mut up = nodes.iter().filter(|row| row.state == NodeStatus::Up).peekable();
+    up.peek()?;
+    up.all(|row| row.draining).then(|| {
+        "every node that is up is drained, so nothing is started: 'vc undrain NODE'".to_owned()
+    })
 }
 
 /// Returns a line for each name that several nodes have.
@@ -359,6 +389,35 @@ mod tests {
 
     use super::*;
     use crate::report;
+
+    #[test]
+    fn an_instance_that_ends_again_and_again_is_a_problem_also_while_it_runs() {
+        let row = |restarts, state| InstanceRow {
+            service: "shop/web".parse().expect("a service"),
+            replica: 2,
+            node: None,
+            node_name: None,
+            state,
+            reason: String::new(),
+            address: String::new(),
+            restarts,
+            since: 60_000,
+            current: true,
+            available: false,
+            monitor_ms: 0,
+            digest: String::new(),
+            terminal: false,
+            ended: false,
+            cpu_millis: None,
+            memory_bytes: None,
+        };
+        let line = |restarts, state, now| super::restarts(&row(restarts, state), now);
+        let expected = "shop/web.2 was restarted 7 times, the last time 20 s ago: see 'vc events' and 'vc logs shop/web.2'";
+        assert_eq!(line(7, InstanceState::Running, 80_000).as_deref(), Some(expected));
+        assert_eq!(line(7, InstanceState::Running, 60_000 + JUST_NOW), None);
+        assert_eq!(line(2, InstanceState::Running, 80_000), None);
+        assert_eq!(line(7, InstanceState::Failed, 80_000), None, "its reason is a problem");
+    }
 
     #[test]
     fn a_node_whose_containers_cannot_resolve_services_is_a_problem() {
