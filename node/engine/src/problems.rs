@@ -176,7 +176,8 @@ fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
 
 /// Returns a line if nothing can be placed, as all nodes that are up are being drained.
 fn no_node_takes_instances(nodes: &[NodeRow]) -> Option<String> {
-    let mut up = nodes.iter().filter(|row| row.state == NodeStatus::Up).peekable();
+    let runs_instances = |row: &&NodeRow| row.state == NodeStatus::Up && row.role != "witness";
+    let mut up = nodes.iter().filter(runs_instances).peekable();
     up.peek()?;
     up.all(|row| row.draining).then(|| {
         "every node that is up is drained, so nothing is started: 'vc undrain NODE'".to_owned()
@@ -390,6 +391,28 @@ mod tests {
     use super::*;
     use crate::report;
 
+    fn key() -> Keypair {
+        Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes")
+    }
+
+    fn own() -> NodeId {
+        NodeId::of(&key().public()).expect("ed25519")
+    }
+
+    /// Returns the problems of a cluster of one node.
+    fn problems_of(cluster: ClusterState, info: NodeInfo) -> Vec<String> {
+        let state = NodeState {
+            incarnation: 1,
+            observed: BTreeSet::from([own()]),
+            info: Some(info),
+            ..NodeState::default()
+        };
+        let nodes = BTreeMap::from([(own(), state)]);
+        let view = View::from_states(cluster, nodes, &KnownVersions::default());
+        let id = ClusterId::of(&key().public()).expect("ed25519");
+        report::status(&view, None, &BTreeMap::new(), id, own(), 1).problems
+    }
+
     #[test]
     fn an_instance_that_ends_again_and_again_is_a_problem_also_while_it_runs() {
         let row = |restarts, state| InstanceRow {
@@ -421,21 +444,21 @@ mod tests {
 
     #[test]
     fn a_node_whose_containers_cannot_resolve_services_is_a_problem() {
-        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes").public();
-        let (node, cluster) = (NodeId::of(&key), ClusterId::of(&key));
-        let (node, cluster) = (node.expect("ed25519"), cluster.expect("ed25519"));
         let mut info = NodeInfo::for_tests("attic");
         info.dns_problem = "'iptables' not found on this host: install iptables".to_owned();
-        let state = NodeState {
-            incarnation: 1,
-            observed: BTreeSet::from([node]),
-            info: Some(info),
-            ..NodeState::default()
-        };
-        let nodes = BTreeMap::from([(node, state)]);
-        let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
-        let status = report::status(&view, None, &BTreeMap::new(), cluster, node, 1);
+        let problems = problems_of(ClusterState::default(), info);
         let expected = "node attic: its containers cannot resolve services: 'iptables' not found on this host: install iptables";
-        assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
+        assert!(problems.iter().any(|it| it == expected), "{problems:?}");
+    }
+
+    #[test]
+    fn where_all_nodes_are_drained_the_way_out_is_said() {
+        let said = |drained| {
+            let cluster =
+                ClusterState { drained: [(own(), drained)].into(), ..ClusterState::default() };
+            let problems = problems_of(cluster, NodeInfo::for_tests("attic"));
+            problems.iter().any(|it| it.starts_with("every node that is up is drained"))
+        };
+        assert!(said(true) && !said(false));
     }
 }
