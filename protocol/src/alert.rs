@@ -48,6 +48,8 @@ pub enum ProblemKind {
     Name,
     /// What a former node has left is on a host.
     Orphans,
+    /// Scheduled backups fail, or are overdue.
+    Backup,
     /// The audit log is not kept.
     Audit,
     /// The watchdog does not run.
@@ -63,7 +65,7 @@ pub enum ProblemKind {
 
 impl ProblemKind {
     /// All kinds but [`Unknown`](Self::Unknown).
-    pub const ALL: [Self; 22] = [
+    pub const ALL: [Self; 23] = [
         Self::NodeDown,
         Self::NodeRestarting,
         Self::NodeProblem,
@@ -82,6 +84,7 @@ impl ProblemKind {
         Self::Upgrade,
         Self::Name,
         Self::Orphans,
+        Self::Backup,
         Self::Audit,
         Self::Watchdog,
         Self::Duplicate,
@@ -109,6 +112,7 @@ impl ProblemKind {
             Self::Upgrade => "upgrade",
             Self::Name => "name",
             Self::Orphans => "orphans",
+            Self::Backup => "backup",
             Self::Audit => "audit",
             Self::Watchdog => "watchdog",
             Self::Duplicate => "duplicate",

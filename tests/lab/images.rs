@@ -128,3 +128,28 @@ fn a_full_disk_fails_the_transfer_and_leaves_other_services_unchanged() {
         if rows.is_empty() { Ok(()) } else { Err(format!("{rows:?}")) }
     });
 }
+
+#[test]
+fn a_service_goes_on_elsewhere_when_the_node_dies_that_its_image_was_pushed_to() {
+    let lab = Lab::cluster_and_operator(3);
+    let pushed = make(&lab, 4, "big:1", 2);
+    lab.operator(1, &["image", "push", "big:1"]).done();
+    lab.deploy(1, &compose(&[1]), &["--wait"]).done();
+    until("another node has a copy of the image", DEADLINE, || {
+        let rows = lab.rows(1, &["image", "ls"]);
+        let row = rows.iter().find(|row| row["reference"] == "big:1").expect("it is listed");
+        match row["nodes"].as_array().expect("a list") {
+            nodes if nodes.len() > 1 => Ok(()),
+            nodes => Err(format!("{nodes:?}")),
+        }
+    });
+    // It may run anywhere from now on. Nothing but the constraint changes, so it is not started anew.
+    lab.deploy(1, &compose(&[1, 2, 3]).replace("replicas: 3", "replicas: 1"), &[]).done();
+    lab.host("kill", 1);
+    lab.row(2, "another node runs the image", "big", |row| {
+        row["node_name"] != "h1" && row["state"] == "running"
+    });
+    let rows = lab.rows(2, &["ps", "shop/big"]);
+    let runs_on = if rows.iter().any(|row| row["node_name"] == "h2") { 2 } else { 3 };
+    assert_eq!(id(&lab, runs_on, "big:1"), pushed);
+}

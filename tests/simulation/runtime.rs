@@ -269,13 +269,17 @@ impl World {
                     self.trace_node(index, &format!("cannot start {id}"));
                 } else if it.image.contains("broken") {
                     let output = "cannot open its configuration".to_owned();
-                    it.phase = Some(Phase::Exited { code: 1, output });
+                    it.phase = Some(Phase::Exited { code: 1, output, out_of_memory: false });
                     self.record(index, Action::Ended(id.clone()));
                     self.trace_node(index, &format!("{id} exits after its start"));
                 } else if flaky && self.rng.permille(runtime_faults.fails) {
                     it.phase = Some(Phase::Failed { reason: "no such image".to_owned() });
                 } else if it.lease.is_some() && !watched {
-                    it.phase = Some(Phase::Exited { code: 137, output: String::new() });
+                    it.phase = Some(Phase::Exited {
+                        code: 137,
+                        output: String::new(),
+                        out_of_memory: false,
+                    });
                     self.trace_node(index, &format!("the watchdog kills {id} at its start"));
                 } else {
                     it.phase = Some(Phase::Running { health: None, started, said: String::new() });
@@ -319,7 +323,8 @@ impl World {
             }
             ContainerEvent::Exit if it.runs() && !it.removing => {
                 let code = it.exits.map_or(0, |(code, _)| code);
-                it.phase = Some(Phase::Exited { code, output: String::new() });
+                it.phase =
+                    Some(Phase::Exited { code, output: String::new(), out_of_memory: false });
                 self.record(index, Action::Ended(id.clone()));
                 self.trace_node(index, &format!("{id} exits with {code}"));
                 self.report(index, &id);
@@ -340,7 +345,7 @@ impl World {
             return;
         }
         if acts && exits {
-            it.phase = Some(Phase::Exited { code, output: String::new() });
+            it.phase = Some(Phase::Exited { code, output: String::new(), out_of_memory: false });
             self.record(index, Action::Ended(id.clone()));
             self.trace_node(index, &format!("{id} exits with {code}"));
             return self.report(index, id);
@@ -446,7 +451,8 @@ impl World {
                 runtime.epochs += 1;
                 it.epoch = runtime.epochs;
                 it.removing = false;
-                it.phase = Some(Phase::Exited { code: 255, output: String::new() });
+                it.phase =
+                    Some(Phase::Exited { code: 255, output: String::new(), out_of_memory: false });
             }
         } else {
             runtime.containers.clear();

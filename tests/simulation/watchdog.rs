@@ -39,7 +39,8 @@ impl World {
                 continue;
             };
             if container.runs() {
-                container.phase = Some(Phase::Exited { code: 137, output: String::new() });
+                container.phase =
+                    Some(Phase::Exited { code: 137, output: String::new(), out_of_memory: false });
                 self.trace_node(index, &format!("the watchdog kills {id}"));
                 self.mark_if(
                     self.is_running(index) && !self.is_awake(index),

@@ -105,11 +105,13 @@ pub(crate) fn desired(
 /// update has ended, an instance that is replaced or added waits for no other service.
 fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
     let has_ended = view.updates.contains_key(&slot.service);
+    let key =
+        |name: &Name| ServiceKey { project: slot.service.project.clone(), service: name.clone() };
     let unmet = spec.depends_on.iter().filter(|(name, condition)| {
         if has_ended {
             return false;
         }
-        let other = ServiceKey { project: slot.service.project.clone(), service: (*name).clone() };
+        let other = key(name);
         if **condition == Dependency::ServiceCompletedSuccessfully && view.mode(&other).is_job() {
             return view.updates.get(&other) != Some(&UpdateStatus::Complete);
         }
@@ -124,7 +126,15 @@ fn waits_for(view: &View, slot: &Slot, spec: &ServiceSpec) -> String {
     });
     let waits = unmet.map(|(name, condition)| match condition {
         Dependency::ServiceStarted => format!("waits for {name} to run"),
-        Dependency::ServiceHealthy => format!("waits for {name} to be healthy"),
+        Dependency::ServiceHealthy => {
+            let spec = view.spec(&key(name));
+            let lacks_check = spec.is_some_and(|spec| !spec.container.has_healthcheck());
+            let hint = match lacks_check {
+                true => " (it has no healthcheck in the file: its image must have one)",
+                false => "",
+            };
+            format!("waits for {name} to be healthy{hint}")
+        }
         Dependency::ServiceCompletedSuccessfully => format!("waits for {name} to complete"),
     });
     waits.collect::<Vec<_>>().join(", ")

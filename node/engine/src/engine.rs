@@ -21,7 +21,7 @@ use crate::audit::AuditTrail;
 use crate::failure_detector::FailureDetector;
 use crate::heartbeat::HeartbeatTimer;
 use crate::identity::{DocumentOwner, Finding};
-use crate::interface::{Clock, Config, Durable, Input, Output, Timing, Vitals};
+use crate::interface::{Clock, Config, Durable, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals};
 use crate::isolation::Isolation;
 use crate::lease::{Effects, Guard};
 use crate::problem::Problem;
@@ -218,6 +218,7 @@ impl Engine {
     /// Takes in an input. Returns what to do, in order.
     pub fn handle(&mut self, clock: impl Into<Clock>, input: Input) -> Vec<Output> {
         let Clock { monotonic: now, wall } = clock.into();
+        self.note_step(now, wall);
         self.wall = wall;
         self.check_lateness(now);
         match input {
@@ -310,6 +311,21 @@ impl Engine {
         }
         record.copy = Some(copy);
         self.dirty = true;
+    }
+
+    /// Corrects what is known of the clocks of the others where that of this node was set. Their heartbeats tell it anew, but one after
+    /// the other: until most have, this node's own clock would be the time that schedules go by.
+    fn note_step(&mut self, now: Millis, wall: Millis) {
+        let expected = self.wall.saturating_add(now.saturating_sub(self.last_input));
+        let signed = |millis: Millis| i64::try_from(millis).unwrap_or(i64::MAX);
+        let step = signed(wall).saturating_sub(signed(expected));
+        // The first input sets the clock.
+        if self.wall == 0 || step.saturating_abs() < MIN_CLOCK_OFFSET {
+            return;
+        }
+        let own = self.replica.id();
+        let others = self.vitals.iter_mut().filter(|(node, _)| **node != own);
+        others.for_each(|(_, vitals)| vitals.own_clock_was_set(step));
     }
 
     /// Notes that this process did not run for a while: a timer was due, since it was set at the latest, and nothing was handled.

@@ -112,10 +112,19 @@ impl Vitals {
             0 => 0,
             _ => signed(theirs).saturating_sub(signed(ours)),
         };
-        let counts = offset.saturating_abs() >= MIN_CLOCK_OFFSET;
-        let clock_offset_ms = if counts { offset / 1000 * 1000 } else { 0 };
+        let clock_offset_ms = reported(offset);
         Self { usage, clock_offset_ms, down_since: 0, silent_ms: 0, in_sync: false }
     }
+
+    /// Takes in that the wall clock of this node was set forward by so many milliseconds.
+    pub(crate) fn own_clock_was_set(&mut self, by: i64) {
+        self.clock_offset_ms = reported(self.clock_offset_ms.saturating_sub(by));
+    }
+}
+
+/// Returns what counts of a difference of two clocks.
+fn reported(offset: i64) -> i64 {
+    if offset.saturating_abs() >= MIN_CLOCK_OFFSET { offset / 1000 * 1000 } else { 0 }
 }
 
 /// The wall clocks of the nodes, as far as this node knows them.

@@ -4,14 +4,18 @@
 const UNHEALTHY: &str = "its healthcheck fails";
 /// How the reason of an instance that has ended begins; its code follows.
 const EXITED: &str = "exited with code ";
+/// What follows the code where the kernel killed a process of the instance for want of memory.
+const OUT_OF_MEMORY: &str = " (out of memory: raise its limit, or give it a host with more)";
 /// How the reason ends where the instance is not started again.
 pub(crate) const NOT_RESTARTED: &str = "; not restarted, by its restart policy";
 /// What precedes the seconds until it is started again, at the end of the reason.
 const RESTARTS: &str = "; restarts in ";
 
 /// Returns the reason of an instance that exited with a code and wrote this last.
-pub(crate) fn exited(code: i64, output: &str) -> String {
-    if output.is_empty() { format!("{EXITED}{code}") } else { format!("{EXITED}{code}: {output}") }
+pub(crate) fn exited(code: i64, out_of_memory: bool, output: &str) -> String {
+    let memory = if out_of_memory { OUT_OF_MEMORY } else { "" };
+    let separator = if output.is_empty() { "" } else { ": " };
+    format!("{EXITED}{code}{memory}{separator}{output}")
 }
 
 /// Returns the reason of an unhealthy instance that said this last.
@@ -34,7 +38,8 @@ pub fn remove_output(text: &mut String) {
     let exit = text.find(EXITED).map(|at| {
         let code = at + EXITED.len();
         let digits = text[code..].find(|c: char| c != '-' && !c.is_ascii_digit());
-        digits.map_or(text.len(), |digits| code + digits)
+        let end = digits.map_or(text.len(), |digits| code + digits);
+        if text[end..].starts_with(OUT_OF_MEMORY) { end + OUT_OF_MEMORY.len() } else { end }
     });
     let check = text.find(UNHEALTHY).map(|at| at + UNHEALTHY.len());
     let Some(start) = exit.into_iter().chain(check).min() else { return };
@@ -66,8 +71,9 @@ mod tests {
         };
         for output in [secret, ""] {
             let reasons = [
-                (exited(1, output), "exited with code 1"),
-                (exited(-9, output), "exited with code -9"),
+                (exited(1, false, output), "exited with code 1"),
+                (exited(-9, false, output), "exited with code -9"),
+                (exited(137, true, output), &exited(137, true, "")),
                 (unhealthy(output), "its healthcheck fails"),
                 (
                     restarted_unhealthy(&unhealthy(output)),

@@ -52,7 +52,8 @@ pub(crate) fn problems(
             problems.push(Problem::new(ProblemKind::Clock, clock_problem(row)).of_row(row));
         }
         if let Some(trouble) = row.backups.as_ref().and_then(|it| it.trouble(now)) {
-            problems.push(format!("backups on {}: {trouble}", row.name));
+            let text = format!("backups on {}: {trouble}", row.name);
+            problems.push(Problem::new(ProblemKind::Backup, text).of_row(row));
         }
     }
     let is_problem = |row: &&InstanceRow| {
@@ -76,11 +77,13 @@ pub(crate) fn problems(
         Problem::new(kind, text).of_slot(&slot)
     }));
     problems.extend(same_names(nodes));
+    problems.extend(no_node_takes_instances(nodes));
     problems.extend(ambiguous_pins(view, nodes));
     problems.extend(cannot_start(view));
     problems.extend(orphans(view));
     problems.extend(failed_updates(view));
     problems.extend(hanging(view, instances, now));
+    problems.extend(instances.iter().filter_map(|row| restarts(row, now)));
     problems.extend(unpublished(whole, limited));
     let lease = voters::problems(whole, limited);
     problems.extend(lease.map(|text| Problem::new(ProblemKind::Lease, text)));
@@ -165,6 +168,27 @@ const HANGS: Millis = 5 * 60_000;
 /// After this time an update that goes on says so.
 const LONG_UPDATE: Millis = 15 * 60_000;
 
+/// From so many restarts on, an instance that was just restarted again does not stay up by itself.
+const MANY_RESTARTS: u32 = 3;
+/// For this time a restart counts as just now: longer than the pauses between restarts.
+const JUST_NOW: Millis = 2 * 60_000;
+
+/// Returns a line for an instance that runs just now, and ends again and again: while it runs, its state says nothing of it.
+fn restarts(row: &InstanceRow, now: Millis) -> Option<Problem> {
+    let InstanceRow { service, replica, restarts, .. } = row;
+    let runs = matches!(row.state, InstanceState::Running | InstanceState::Healthy);
+    if !runs || *restarts < MANY_RESTARTS || now >= row.since.saturating_add(JUST_NOW) {
+        return None;
+    }
+    let seconds = now.saturating_sub(row.since) / 1000;
+    let text = format!(
+        "{service}.{replica} was restarted {restarts} times, the last time {seconds} s ago: see 'vc events' and \
+         'vc logs {service}.{replica}'"
+    );
+    let slot = Slot { service: service.clone(), replica: *replica };
+    Some(Problem::new(ProblemKind::Instance, text).of_slot(&slot))
+}
+
 /// Returns the names that several nodes have, with their nodes.
 fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
     let mut names: BTreeMap<String, Vec<&NodeRow>> = BTreeMap::new();
@@ -173,6 +197,15 @@ fn shared_names(nodes: &[NodeRow]) -> BTreeMap<String, Vec<&NodeRow>> {
     }
     names.retain(|_, rows| rows.len() > 1);
     names
+}
+
+/// Returns a line if nothing can be placed, as all nodes that are up are being drained.
+fn no_node_takes_instances(nodes: &[NodeRow]) -> Option<Problem> {
+    let runs_instances = |row: &&NodeRow| row.state == NodeStatus::Up && row.role != "witness";
+    let mut up = nodes.iter().filter(runs_instances).peekable();
+    up.peek()?;
+    let text = "every node that is up is drained, so nothing is started: 'vc undrain NODE'";
+    up.all(|row| row.draining).then(|| Problem::new(ProblemKind::NodeProblem, text.to_owned()))
 }
 
 /// Returns a line for each name that several nodes have.
@@ -441,11 +474,7 @@ mod tests {
     use crate::report;
 
     #[test]
-    fn a_node_whose_containers_cannot_resolve_services_is_a_problem() {
-        let key = Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes").public();
-        let (node, cluster) = (NodeId::of(&key), ClusterId::of(&key));
-        let (node, cluster) = (node.expect("ed25519"), cluster.expect("ed25519"));
-        let mut info = NodeInfo::for_tests("attic");
+    fn backups_that_fail_or_are_overdue_are_a_problem() {
         let backups = |taken, problem: &str| {
             let problem = problem.to_owned();
             ScheduledBackups { every: 3_600_000, taken, size: 1, problem }
@@ -460,20 +489,81 @@ mod tests {
             let trouble = backups(taken, problem).trouble(3 * 3_600_000 + 1);
             assert_eq!(trouble.as_deref(), expected, "{taken} {problem}");
         }
+        let mut info = NodeInfo::for_tests("attic");
         info.backups = Some(backups(1, "the disk is full"));
-        info.dns_problem = "'iptables' not found on this host: install iptables".to_owned();
+        let problems = problems_of(ClusterState::default(), info);
+        let expected = "backups on attic: the last backup failed: the disk is full";
+        assert!(problems.iter().any(|it| it == expected), "{problems:?}");
+    }
+
+    fn key() -> Keypair {
+        Keypair::ed25519_from_bytes([1; 32]).expect("32 bytes")
+    }
+
+    fn own() -> NodeId {
+        NodeId::of(&key().public()).expect("ed25519")
+    }
+
+    /// Returns the problems of a cluster of one node.
+    fn problems_of(cluster: ClusterState, info: NodeInfo) -> Vec<String> {
         let state = NodeState {
             incarnation: 1,
-            observed: BTreeSet::from([node]),
+            observed: BTreeSet::from([own()]),
             info: Some(info),
             ..NodeState::default()
         };
-        let nodes = BTreeMap::from([(node, state)]);
-        let view = View::from_states(ClusterState::default(), nodes, &KnownVersions::default());
-        let status = report::status(&view, None, &BTreeMap::new(), cluster, node, 1);
+        let nodes = BTreeMap::from([(own(), state)]);
+        let view = View::from_states(cluster, nodes, &KnownVersions::default());
+        let id = ClusterId::of(&key().public()).expect("ed25519");
+        report::status(&view, None, &BTreeMap::new(), id, own(), 1).problems
+    }
+
+    #[test]
+    fn an_instance_that_ends_again_and_again_is_a_problem_also_while_it_runs() {
+        let row = |restarts, state| InstanceRow {
+            service: "shop/web".parse().expect("a service"),
+            replica: 2,
+            node: None,
+            node_name: None,
+            state,
+            reason: String::new(),
+            address: String::new(),
+            restarts,
+            since: 60_000,
+            current: true,
+            available: false,
+            monitor_ms: 0,
+            digest: String::new(),
+            terminal: false,
+            ended: false,
+            cpu_millis: None,
+            memory_bytes: None,
+        };
+        let line = |restarts, state, now| Some(super::restarts(&row(restarts, state), now)?.text);
+        let expected = "shop/web.2 was restarted 7 times, the last time 20 s ago: see 'vc events' and 'vc logs shop/web.2'";
+        assert_eq!(line(7, InstanceState::Running, 80_000).as_deref(), Some(expected));
+        assert_eq!(line(7, InstanceState::Running, 60_000 + JUST_NOW), None);
+        assert_eq!(line(2, InstanceState::Running, 80_000), None);
+        assert_eq!(line(7, InstanceState::Failed, 80_000), None, "its reason is a problem");
+    }
+
+    #[test]
+    fn a_node_whose_containers_cannot_resolve_services_is_a_problem() {
+        let mut info = NodeInfo::for_tests("attic");
+        info.dns_problem = "'iptables' not found on this host: install iptables".to_owned();
+        let problems = problems_of(ClusterState::default(), info);
         let expected = "node attic: its containers cannot resolve services: 'iptables' not found on this host: install iptables";
-        assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
-        let expected = "backups on attic: the last backup failed: the disk is full";
-        assert!(status.problems.iter().any(|it| it == expected), "{:?}", status.problems);
+        assert!(problems.iter().any(|it| it == expected), "{problems:?}");
+    }
+
+    #[test]
+    fn where_all_nodes_are_drained_the_way_out_is_said() {
+        let said = |drained| {
+            let cluster =
+                ClusterState { drained: [(own(), drained)].into(), ..ClusterState::default() };
+            let problems = problems_of(cluster, NodeInfo::for_tests("attic"));
+            problems.iter().any(|it| it.starts_with("every node that is up is drained"))
+        };
+        assert!(said(true) && !said(false));
     }
 }

@@ -80,6 +80,8 @@ pub enum Phase {
         code: i64,
         /// The last lines it wrote, on one line; empty if there are none, or they are not known.
         output: String,
+        /// Whether the kernel killed a process of it for want of memory: its own limit, or that of the host.
+        out_of_memory: bool,
     },
     /// Its image was not found. Another start looks for it again.
     NoImage {

@@ -224,7 +224,7 @@ fn a_preparation_that_fails_rolls_the_update_back_before_anything_is_stopped() {
 #[test]
 fn the_new_instance_starts_at_once_when_the_old_one_ends_by_itself() {
     let (mut node, old, new) = Node::updating();
-    node.observe(&old, Phase::Exited { code: 1, output: String::new() });
+    node.observe(&old, Phase::Exited { code: 1, output: String::new(), out_of_memory: false });
     assert_eq!(node.removes(), old);
     node.observe(&old, Phase::Gone);
     node.wait(1000);

@@ -71,6 +71,9 @@ pub(crate) fn message(error: &Error) -> String {
                 "network {network} has no address left on this node: run fewer instances of the project here"
             )
         }
+        Error::DockerResponseServerError { message, .. } if lacks_rules(message) => {
+            "the rules of Docker in iptables are gone, as after a flush or a restart of the firewall: restart Docker".into()
+        }
         Error::DockerResponseServerError { message, .. } => one_line(message),
         Error::DockerStreamError { error } => one_line(error),
         Error::SocketNotFoundError(_) => {
@@ -100,6 +103,11 @@ fn is_out_of_addresses(message: &str) -> bool {
     message.contains("no available IPv4 addresses on this network's address pools")
 }
 
+/// Recognizes that the chains of the engine are gone, which it makes only when it starts.
+fn lacks_rules(message: &str) -> bool {
+    message.contains("iptables") && message.contains("No chain/target/match by that name")
+}
+
 /// Texts of engines and kernels about what a host has run out of, in lower case.
 const EXHAUSTED: [&str; 9] = [
     "no space left on device",
@@ -119,7 +127,7 @@ const EXHAUSTED: [&str; 9] = [
 /// Returns whether an engine's message tells of a fault of its host, which the same request may not meet on another. A guess by
 /// its text: a service can cause some of these itself, and then meets them everywhere.
 pub(crate) fn is_node_fault(message: &str) -> bool {
-    if is_out_of_subnets(message) || is_out_of_addresses(message) {
+    if is_out_of_subnets(message) || is_out_of_addresses(message) || lacks_rules(message) {
         return true;
     }
     let message = message.to_lowercase();
@@ -155,6 +163,15 @@ mod tests {
         Error::DockerResponseServerError { status_code: 500, message: message.to_owned() }
     }
 
+    const FLUSHED: &str = "Failed to Setup IP tables: Unable to enable SKIP DNAT rule:  (iptables failed: iptables --wait -t nat -I \
+                           DOCKER -i vc6auh47bmpjfwm -j RETURN: iptables: No chain/target/match by that name.\n (exit status 1))";
+
+    #[test]
+    fn rules_that_were_flushed_are_reported_with_the_way_out() {
+        let said = super::message(&server_error(FLUSHED));
+        assert!(said.ends_with("restart Docker"), "{said}");
+    }
+
     #[test]
     fn exhausted_address_pools_are_reported_with_a_fix() {
         for message in [
@@ -176,6 +193,7 @@ mod tests {
             "mkdir /var/lib/docker/overlay2/5e: no space left on device",
             "failed to create task: connection error: desc = \"dial unix /run/containerd/containerd.sock\"",
             "adding interface veth1 to bridge br-1 failed: exchange full",
+            FLUSHED,
         ] {
             assert!(is_node_fault(message), "{message}");
         }

@@ -201,11 +201,14 @@ fn choose(
         kinds.iter().filter(|(_, it)| **it == kind).map(|(node, _)| *node).collect()
     };
     let mut directories = having(Some(PathKind::Directory));
+    // It decides between several: of the other directories of the file one node alone may have some, or none.
     if let Some(node) = from {
-        return match directories.contains(&node) {
-            true => Ok(Place::On(node)),
-            false => Err(DirectoryError::NotThere { path: path(), node: view.name(node) }),
-        };
+        if directories.contains(&node) {
+            return Ok(Place::On(node));
+        }
+        if directories.len() > 1 {
+            return Err(DirectoryError::NotThere { path: path(), node: view.name(node) });
+        }
     }
     // The service was removed, and its data is still there.
     let copies = &directory.copies;
@@ -374,6 +377,8 @@ mod tests {
         assert_eq!(chosen(&view, "d-d", Some(3), false), Ok(Place::On(node(3))));
         let refused = chosen(&view, "d-d", Some(2), false).expect_err("not there");
         assert!(refused.starts_with("h2 has no directory /srv/app"), "{refused}");
+        assert_eq!(chosen(&view, "---", Some(2), false), Ok(Place::Volume), "another of the file");
+        assert_eq!(chosen(&view, "-d-", Some(1), false), Ok(Place::On(node(2))));
     }
 
     #[test]

@@ -120,6 +120,29 @@ fn clocks_that_are_set_run_nothing_twice_and_one_wrong_clock_runs_nothing_early(
 }
 
 #[test]
+fn a_clock_that_steps_begins_nothing_although_its_node_has_not_compared_it_yet() {
+    let mut world = cluster(3, "a_clock_that_steps_begins_nothing");
+    world.command(0, deploy(every_minute(2_000)));
+    let cursor = world.history.cursor();
+    world.run(2 * MINUTE);
+    for round in 0..12_u8 {
+        let index = usize::from(round % 3);
+        world.nodes[index].clocks.step_wall(3_600_000);
+        // Before a heartbeat of another node, so that its schedules are looked through.
+        world.command(index, deploy(service("web", u32::from(round % 2) + 1)));
+        world.run(1_000 + 137 * Millis::from(round));
+        world.nodes[index].clocks.step_wall(-3_600_000);
+        world.run(MINUTE);
+    }
+    let mut times = times(&world, cursor);
+    times.retain(|&time, _| time > 2); // the replicas of the other service
+    assert!(times.values().all(|&count| count == 1), "{times:?}");
+    let (first, last) = (times.keys().min().expect("one"), times.keys().max().expect("one"));
+    assert!(last - first < 3600, "none is of the wrong clock: {times:?}");
+    assert!(times.len() >= 12, "and none is left out for it: {times:?}");
+}
+
+#[test]
 fn nothing_runs_twice_for_one_time_through_a_partition() {
     let mut world = cluster(3, "nothing_runs_twice_for_one_time");
     world.command(0, deploy(every_minute(20_000)));

@@ -442,7 +442,9 @@ impl Local {
             Phase::NoImage { .. } | Phase::Pulling { .. } | Phase::Gone => {}
         }
         match &seen.phase {
-            Phase::Exited { code, output } => self.failed_with = output::exited(*code, output),
+            Phase::Exited { code, output, out_of_memory } => {
+                self.failed_with = output::exited(*code, *out_of_memory, output);
+            }
             Phase::Failed { reason } | Phase::NodeFault { reason } => {
                 self.failed_with.clone_from(reason);
             }

@@ -75,7 +75,7 @@ fn it_is_stopped_when_the_other_ends_and_starts_with_its_next_run() {
     node.reconcile();
     node.runs("vpn", 10_000);
     node.runs("client", 11_000);
-    let ended = Phase::Exited { code: 1, output: String::new() };
+    let ended = Phase::Exited { code: 1, output: String::new(), out_of_memory: false };
     assert_eq!(node.sees("vpn", ended), ["remove shop/client.1"]);
     assert_eq!(node.claim("client").0, InstanceState::Stopping);
     assert_eq!(node.sees("client", Phase::Gone), [""; 0], "it waits");
@@ -94,7 +94,7 @@ fn while_the_other_does_not_run_it_waits_for_no_time() {
     node.reconcile();
     node.runs("vpn", 10_000);
     node.runs("client", 11_000);
-    let ended = || Phase::Exited { code: 1, output: String::new() };
+    let ended = || Phase::Exited { code: 1, output: String::new(), out_of_memory: false };
     node.sees("client", ended());
     assert!(node.workload.poll_timeout().is_some(), "it is started again");
     node.desired.remove(&id("vpn").slot);

@@ -135,7 +135,10 @@ fn an_unhealthy_instance_is_started_anew_and_says_why() {
     assert_eq!(node.workload.failures().map(|(_, why, _)| why).collect::<Vec<_>>(), [reason]);
     assert_eq!(node.next_removal(), Some((1000, vec![1])));
     // How it ends does not count: it was stopped.
-    assert_eq!(node.sees(1, Phase::Exited { code: 137, output: String::new() }), []);
+    assert_eq!(
+        node.sees(1, Phase::Exited { code: 137, output: String::new(), out_of_memory: false }),
+        []
+    );
     let actions = node.sees(1, Phase::Gone);
     assert!(matches!(actions.as_slice(), [RuntimeAction::Start { .. }]), "{actions:?}");
     let restarted = format!("restarted, as it was unhealthy: {reason}");
@@ -216,7 +219,7 @@ fn what_ends_without_its_lease_waits_for_the_next_one() {
         let mut node = Node::new(1, restart);
         node.health(1, Some(true));
         node.desired.get_mut(&slot(1)).expect("a slot").lease = "waits for the lease".to_owned();
-        node.sees(1, Phase::Exited { code: 137, output: String::new() });
+        node.sees(1, Phase::Exited { code: 137, output: String::new(), out_of_memory: false });
         let (state, reason) = node.claim(1);
         assert_eq!((state, reason.as_str()), expected, "{restart:?}");
     }

@@ -51,6 +51,12 @@ pub(super) enum NetworkError {
          larger one with 'vc-node run --network-pool RANGE'"
     )]
     PoolFull { pool: NetworkPool, name: String },
+    /// Removing services would not help.
+    #[error(
+        "the network pool {pool} of this node overlaps {taken}, which this host uses otherwise, and has no room left for network \
+         {name}: give it another one with 'vc-node run --network-pool RANGE'"
+    )]
+    PoolTaken { pool: NetworkPool, taken: Ipv4Net, name: String },
     #[error("{}", docker_error::message(.0))]
     Docker(#[from] Error),
 }
@@ -86,6 +92,13 @@ impl DockerClient {
         let names = others.into_iter().map(|it| (it, false));
         let names = names.chain(internal.into_iter().map(|it| (it, true)));
         names.map(|(network, internal)| docker_name(&self.identity, network, internal)).collect()
+    }
+
+    /// Returns whether a network is one of this node's, by Docker's name.
+    pub(super) fn is_own_network(&self, name: &str) -> bool {
+        let is_of_node = name.strip_suffix(&self.identity.node.short());
+        is_of_node.is_some_and(|it| it.ends_with('-'))
+            && ["vc-", INTERNAL].iter().any(|prefix| name.starts_with(prefix))
     }
 
     /// Creates the networks of an instance that do not exist. They are kept for at least two minutes, so call this right
@@ -135,7 +148,7 @@ impl DockerClient {
         let seed = seed(&name);
         for attempt in 1.. {
             let Some(subnet) = self.pool.free(seed, &taken) else {
-                return Err(NetworkError::PoolFull { pool: self.pool, name });
+                return Err(self.pool_full(&taken, name));
             };
             let created = async {
                 if podman {
@@ -157,7 +170,15 @@ impl DockerClient {
                 Err(error) => return Err(error.into()),
             }
         }
-        Err(NetworkError::PoolFull { pool: self.pool, name })
+        Err(self.pool_full(&taken, name))
+    }
+
+    fn pool_full(&self, taken: &[Ipv4Net], name: String) -> NetworkError {
+        let pool = self.pool;
+        match pool.overlapping(taken) {
+            Some(taken) => NetworkError::PoolTaken { pool, taken, name },
+            None => NetworkError::PoolFull { pool, name },
+        }
     }
 
     /// Returns the subnets of Docker's networks and, if it runs on this host, where its routes lead.

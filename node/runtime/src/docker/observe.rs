@@ -82,6 +82,13 @@ impl DockerClient {
             }
             _ => {}
         }
+        if let (Phase::Running { health, said, .. }, Some(network)) =
+            (&mut observed.phase, found.as_ref().and_then(|found| self.lost_network(found)))
+        {
+            // Nothing reaches it: it is replaced as one is whose healthcheck fails.
+            *health = Some(false);
+            *said = format!("another program disconnected it from its network {network}");
+        }
         Ok(observed)
     }
 
@@ -114,6 +121,14 @@ impl DockerClient {
             mode.is_some_and(|mode| mode != "host" && !mode.starts_with("container:"))
         };
         Ok(listed.into_iter().max_by_key(|it| it.created).filter(has_own).and_then(|it| it.id))
+    }
+
+    /// Returns the network of this node that a container was created in and is connected to no more.
+    fn lost_network<'a>(&self, found: &'a ContainerInspectResponse) -> Option<&'a str> {
+        let created_in = found.host_config.as_ref()?.network_mode.as_deref()?;
+        let connected = found.network_settings.as_ref()?.networks.as_ref()?;
+        let is_lost = self.is_own_network(created_in) && !connected.contains_key(created_in);
+        is_lost.then_some(created_in)
     }
 
     /// Returns what exists under the name of an instance's container.
@@ -239,7 +254,7 @@ fn from_summary(id: InstanceId, summary: &ContainerSummary) -> Observed {
         Some(State::EXITED | State::DEAD) => {
             // "Exited (137) 2 minutes ago"
             let code = text.split(['(', ')']).nth(1).and_then(|code| code.parse().ok());
-            Phase::Exited { code: code.unwrap_or(-1), output: String::new() }
+            Phase::Exited { code: code.unwrap_or(-1), output: String::new(), out_of_memory: false }
         }
         Some(State::REMOVING) | None => Phase::Gone,
         Some(_) => {
@@ -280,7 +295,12 @@ fn phase(found: &ContainerInspectResponse) -> Phase {
             None => Phase::Prepared,
         },
         Some(Status::EXITED | Status::DEAD) => {
-            Phase::Exited { code: state.exit_code.unwrap_or(-1), output: String::new() }
+            let out_of_memory = state.oom_killed.unwrap_or_default();
+            Phase::Exited {
+                code: state.exit_code.unwrap_or(-1),
+                output: String::new(),
+                out_of_memory,
+            }
         }
         Some(Status::REMOVING) | None => Phase::Gone,
         // Paused and restarting containers hold their resources as running ones do.
@@ -341,7 +361,7 @@ mod tests {
             (
                 State::EXITED,
                 "Exited (137) 2 minutes ago",
-                Phase::Exited { code: 137, output: String::new() },
+                Phase::Exited { code: 137, output: String::new(), out_of_memory: false },
             ),
             (State::CREATED, "Created", Phase::Prepared),
             (State::REMOVING, "Removal In Progress", Phase::Gone),

@@ -118,7 +118,9 @@ impl StartError {
 impl From<NetworkError> for StartError {
     fn from(error: NetworkError) -> Self {
         match error {
-            NetworkError::PoolFull { .. } => Self::Node(error.to_string()),
+            NetworkError::PoolFull { .. } | NetworkError::PoolTaken { .. } => {
+                Self::Node(error.to_string())
+            }
             NetworkError::Docker(error) => {
                 Self::of(error, |message| Self::Docker("create its networks", message))
             }

@@ -67,6 +67,13 @@ impl NetworkPool {
         let ranges: Vec<Ipv4Net> = self.0.map_or_else(|| defaults.collect(), |range| vec![range]);
         ranges.into_iter().find_map(|range| free_in(range, seed, taken))
     }
+
+    /// Returns a range of `taken` that overlaps this one and is larger than a network of the node: a LAN, or another program's.
+    pub(super) fn overlapping(self, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
+        let range = self.0?;
+        let is_foreign = |it: &&Ipv4Net| it.prefix_len() < SUBNET_LENGTH && overlap(**it, range);
+        taken.iter().find(is_foreign).copied()
+    }
 }
 
 fn free_in(range: Ipv4Net, seed: u64, taken: &[Ipv4Net]) -> Option<Ipv4Net> {
@@ -112,6 +119,15 @@ mod tests {
 
     fn net(text: &str) -> Ipv4Net {
         text.parse().expect("a range")
+    }
+
+    #[test]
+    fn a_pool_that_the_host_uses_otherwise_is_told_from_a_full_one() {
+        let pool: NetworkPool = "10.77.0.0/24".parse().expect("a pool");
+        let own = [net("10.77.0.0/25"), net("10.77.0.128/25"), net("172.17.0.0/16")];
+        assert_eq!((pool.free(0, &own), pool.overlapping(&own)), (None, None));
+        let lan = [net("172.17.0.0/16"), net("10.77.0.0/24")];
+        assert_eq!((pool.free(0, &lan), pool.overlapping(&lan)), (None, Some(net("10.77.0.0/24"))));
     }
 
     #[test]

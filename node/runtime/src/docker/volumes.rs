@@ -154,11 +154,14 @@ impl DockerClient {
         };
         // An existing one is returned unchanged.
         let mut found = self.client()?.create_volume(request.clone()).await?;
-        // One that was taken over has the label of the former node.
+        // One that was taken over has the label of the former node. One without labels is what an engine leaves that is killed
+        // while it creates the volume, or loses what it knew of its volumes: the directory stays.
         let is_adopted = self.volume_names.is_adopted(key);
-        if !is_adopted && !labels.iter().all(|label| found.labels.get(label.0) == Some(label.1)) {
+        let is_own = labels.iter().all(|label| found.labels.get(label.0) == Some(label.1));
+        if !is_adopted && !is_own && !found.labels.is_empty() {
             let error = format!(
-                "the name {name} is taken by a volume of another owner; remove it with 'docker volume rm {name}'"
+                "the name {name} is taken by a volume of another owner; if nothing needs its data, remove it with 'docker volume \
+                 rm {name}'"
             );
             return Err(Error::DockerStreamError { error });
         }

@@ -12,6 +12,8 @@
 //! Layers are streamed to Docker while they arrive (`transfer`, [`unpack`]), so a pull takes no longer than the slower of
 //! the two. The file that tells Docker what to make of them is sent last, after everything was verified.
 //!
+//! **Copies** (`copies`): an image that a service is pinned to is kept on two nodes, for no registry may have it.
+//!
 //! **Retention** (`prune`): the store keeps blobs of images that a service uses or used before its last update, and of
 //! those pushed in the last seven days. Images that this node loaded into Docker are removed from it once no service has
 //! needed them for seven days; other images in Docker are never touched.
@@ -20,6 +22,7 @@ mod availability;
 mod blob;
 mod blocking;
 mod catalog;
+mod copies;
 mod docker_images;
 mod engine_ids;
 mod error;

@@ -11,7 +11,7 @@ use super::node_images::Images;
 use super::peer_set::PeerSet;
 
 impl Images {
-    /// Serves the streams of other members, follows membership and prunes, until `streams` and `views` are closed.
+    /// Serves the streams of other members, follows membership, keeps copies and prunes, until `streams` and `views` are closed.
     pub async fn run<S: Duplex>(
         self,
         own: NodeId,
@@ -28,6 +28,12 @@ impl Images {
                 }
             }
         };
-        tokio::join!(follow, self.serve(streams), self.prune(views));
+        let copies = async {
+            // A node without Docker runs no images.
+            if self.0.docker.is_some() {
+                self.keep_copies(own, views.clone()).await;
+            }
+        };
+        tokio::join!(follow, self.serve(streams), copies, self.prune(views.clone()));
     }
 }

@@ -173,7 +173,7 @@ fn failed() -> Phase {
 }
 
 fn exited() -> Phase {
-    Phase::Exited { code: 0, output: String::new() }
+    Phase::Exited { code: 0, output: String::new(), out_of_memory: false }
 }
 
 fn pulling() -> Phase {

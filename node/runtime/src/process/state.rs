@@ -79,7 +79,7 @@ impl State {
             ProcessStatus::Running(_) => UNKNOWN_CODE,
             ProcessStatus::Exited(code) => *code,
         };
-        Phase::Exited { code, output: last_output(directory, self.started) }
+        Phase::Exited { code, output: last_output(directory, self.started), out_of_memory: false }
     }
 
     pub(super) fn load(directory: &Path) -> io::Result<Self> {

@@ -98,14 +98,14 @@ async fn a_container_finds_its_files_when_it_starts_after_a_boot() {
     let mut host = on(&engine, memory.path(), &contents).await;
     let spec = reading("cat /run/secrets/db; exit 3");
     let id = host.start("shop/web.1", &spec);
-    let expected = Phase::Exited { code: 3, output: SECRET.to_owned() };
+    let expected = Phase::Exited { code: 3, output: SECRET.to_owned(), out_of_memory: false };
     assert_eq!(host.not_running(&id).await, expected);
     let container = engine.run(&["ps", "-aq"]);
     std::fs::remove_dir_all(memory.path().join("vc")).expect("forgotten");
     host.start("shop/web.1", &spec);
     // The second run follows so closely that the exit of the first may be reported with it.
     let phase = host.not_running(&id).await;
-    let Phase::Exited { code: 3, output } = phase else { panic!("{phase:?}") };
+    let Phase::Exited { code: 3, output, .. } = phase else { panic!("{phase:?}") };
     assert!(output.ends_with(SECRET), "{output}");
     assert_eq!(engine.run(&["ps", "-aq"]), container);
 

@@ -70,7 +70,7 @@ async fn an_exit_is_reported_with_its_code_and_a_restart_keeps_the_container() {
     let (mut host, _) = Host::on(&engine).await;
     let spec = shell("echo run; exit 3");
     let id = host.start("shop/web.1", &spec);
-    let expected = Phase::Exited { code: 3, output: "run".to_owned() };
+    let expected = Phase::Exited { code: 3, output: "run".to_owned(), out_of_memory: false };
     assert_eq!(host.not_running(&id).await, expected);
     let container = engine.run(&["ps", "-aq"]);
     host.start("shop/web.1", &spec);
@@ -91,12 +91,25 @@ async fn an_exit_is_reported_with_the_last_lines_of_long_output() {
     let (mut host, _) = Host::on(&engine).await;
     let script = "seq 1 100000; seq -s , 1 500000; echo 'no database' >&2; exit 1";
     let id = host.start("shop/web.1", &shell(script));
-    let Phase::Exited { code: 1, output } = host.not_running(&id).await else { panic!("it ended") };
+    let Phase::Exited { code: 1, output, .. } = host.not_running(&id).await else {
+        panic!("it ended")
+    };
     assert!(output.ends_with("no database"), "{output:?}");
     assert!(output.chars().count() <= 301, "{output}");
     drop(host);
     let (_, all) = Host::on(&engine).await;
-    assert_eq!(all[0].phase, Phase::Exited { code: 1, output });
+    assert_eq!(all[0].phase, Phase::Exited { code: 1, output, out_of_memory: false });
+}
+
+#[tokio::test]
+async fn an_exit_for_want_of_memory_is_reported_as_such() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let mut spec = shell("x=a; while :; do x=$x$x; done");
+    spec.limit.memory_bytes = 16 << 20;
+    let id = host.start("shop/web.1", &spec);
+    let expected = Phase::Exited { code: 137, output: String::new(), out_of_memory: true };
+    assert_eq!(host.not_running(&id).await, expected);
 }
 
 #[tokio::test]
@@ -318,7 +331,10 @@ async fn an_engine_is_reached_over_tcp() {
     let mut host = Host::at(format!("tcp://{address}"), 2);
     assert_eq!(host.listed().await, []);
     let id = host.start("shop/web.1", &shell("exit 0"));
-    assert_eq!(host.not_running(&id).await, Phase::Exited { code: 0, output: String::new() });
+    assert_eq!(
+        host.not_running(&id).await,
+        Phase::Exited { code: 0, output: String::new(), out_of_memory: false }
+    );
 }
 
 #[tokio::test]

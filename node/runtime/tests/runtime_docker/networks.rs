@@ -8,6 +8,20 @@ use vc_engine::runtime::RuntimeAction;
 use crate::*;
 
 #[tokio::test]
+async fn a_container_that_was_disconnected_from_its_network_is_unhealthy() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let container = start_in_networks(&mut host, &engine, "shop/web.1", &["front"]).await;
+    drop(host);
+    let network = format!("vc-shop.front-{}", identity(2).node.short());
+    engine.run(&["network", "disconnect", "--force", &network, &container]);
+    let (_, all) = Host::on(&engine).await;
+    let Phase::Running { health: Some(false), said, .. } = &all[0].phase else { panic!("{all:?}") };
+    let expected = format!("another program disconnected it from its network {network}");
+    assert_eq!(*said, expected);
+}
+
+#[tokio::test]
 async fn unused_networks_are_removed_and_those_of_other_owners_are_kept() {
     let engine = Engine::new();
     let (mut host, _) = Host::on(&engine).await;

@@ -188,6 +188,22 @@ async fn a_named_volume_outlives_its_containers_and_an_anonymous_one_does_not() 
     assert!(output.starts_with("kept | ") && output.contains("read only"), "{output}");
 }
 
+/// An engine that is killed while it creates a volume leaves the directory, without what it was told of it.
+#[tokio::test]
+async fn a_volume_whose_labels_the_engine_has_lost_is_mounted() {
+    let engine = Engine::new();
+    let (mut host, _) = Host::on(&engine).await;
+    let name = format!("vc-shop.data-{}", identity(2).node.short());
+    let mount = format!("{name}:/data");
+    engine.run(&["run", "--rm", "-v", &mount, IMAGE, "sh", "-c", "echo kept >/data/file"]);
+    let mut reader = shell("cat /data/file");
+    reader.mounts = vec![volume("/data", false)];
+    let id = host.start("shop/web.1", &reader);
+    let Phase::Exited { output, .. } = host.not_running(&id).await else { panic!("it ended") };
+    assert_eq!(output, "kept");
+    assert_eq!(engine.run(&["volume", "ls", "-q"]), name);
+}
+
 #[tokio::test]
 async fn unavailable_settings_are_reported() {
     let engine = Engine::new();
@@ -213,11 +229,12 @@ async fn unavailable_settings_are_reported() {
     );
 
     let name = format!("vc-shop.data-{}", identity(2).node.short());
-    engine.run(&["volume", "create", &name]);
+    engine.run(&["volume", "create", "--label", "owner=other", &name]);
     spec.mounts = vec![volume("/data", false)];
     let failure = reason(&mut host, "shop/web.2", &spec).await;
     let expected = format!(
-        "Docker cannot create its volumes: the name {name} is taken by a volume of another owner; remove it with 'docker volume rm {name}'"
+        "Docker cannot create its volumes: the name {name} is taken by a volume of another owner; if nothing needs its data, remove it with 'docker \
+         volume rm {name}'"
     );
     assert_eq!(failure, expected);
 }

@@ -20,7 +20,10 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
     };
     let ended = host.start("shop/web.2", &shell("exit 3"));
     host.running(&ended).await;
-    assert_eq!(host.change(&ended).await, Phase::Exited { code: 3, output: String::new() });
+    assert_eq!(
+        host.change(&ended).await,
+        Phase::Exited { code: 3, output: String::new(), out_of_memory: false }
+    );
     drop(host);
 
     let (mut host, mut all) = Host::on(dir.path()).await;
@@ -33,12 +36,19 @@ async fn processes_outlive_the_runtime_and_are_adopted_by_the_next() {
     let running = Phase::Running { health: None, started, said: String::new() };
     assert_eq!(
         all,
-        [seen(&stays, running), seen(&ended, Phase::Exited { code: 3, output: String::new() })]
+        [
+            seen(&stays, running),
+            seen(&ended, Phase::Exited { code: 3, output: String::new(), out_of_memory: false })
+        ]
     );
     release(&pipe).await;
     assert_eq!(
         host.change(&stays).await,
-        Phase::Exited { code: UNKNOWN_CODE, output: "first | second".to_owned() }
+        Phase::Exited {
+            code: UNKNOWN_CODE,
+            output: "first | second".to_owned(),
+            out_of_memory: false
+        }
     );
     assert_eq!(host.lines("shop/web.1", LogQuery::default()).await, [out("first"), out("second")]);
 }
@@ -75,7 +85,10 @@ async fn another_process_with_the_recorded_id_is_not_adopted_or_signalled() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("exit 0"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: String::new() });
+    assert_eq!(
+        host.change(&id).await,
+        Phase::Exited { code: 0, output: String::new(), out_of_memory: false }
+    );
     drop(host);
     // As if the node had missed the exit, and this test's process had got the id since.
     let boot = std::fs::read_to_string("/proc/sys/kernel/random/boot_id").expect("Linux");
@@ -84,7 +97,10 @@ async fn another_process_with_the_recorded_id_is_not_adopted_or_signalled() {
     write_status(dir.path(), &id, serde_json::json!({ "running": mark }));
 
     let (mut host, all) = Host::on(dir.path()).await;
-    assert_eq!(all[0].phase, Phase::Exited { code: UNKNOWN_CODE, output: String::new() });
+    assert_eq!(
+        all[0].phase,
+        Phase::Exited { code: UNKNOWN_CODE, output: String::new(), out_of_memory: false }
+    );
     host.remove(&id, 0);
     assert_eq!(host.change(&id).await, Phase::Gone);
 }

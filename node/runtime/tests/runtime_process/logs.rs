@@ -16,7 +16,10 @@ async fn an_exited_process_is_restarted_and_keeps_its_logs() {
     for output in ["trouble", "trouble | trouble"] {
         let id = host.start("shop/web.1", &spec);
         host.running(&id).await;
-        assert_eq!(host.change(&id).await, Phase::Exited { code: 0, output: output.to_owned() });
+        assert_eq!(
+            host.change(&id).await,
+            Phase::Exited { code: 0, output: output.to_owned(), out_of_memory: false }
+        );
     }
     let trouble = (LogStream::Stderr, "trouble".to_owned());
     let lines = host.lines("shop/web.1", LogQuery::default()).await;
@@ -54,7 +57,7 @@ async fn the_last_lines_are_read_without_the_others() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("seq 1 30000; head -c 600000 /dev/zero | tr '\\0' z"));
     host.running(&id).await;
-    let Phase::Exited { code: 0, output } = host.change(&id).await else { panic!("it ended") };
+    let Phase::Exited { code: 0, output, .. } = host.change(&id).await else { panic!("it ended") };
     assert_eq!(output, format!("{}…", "z".repeat(300)));
     let tail = |tail| LogQuery { tail: Some(tail), ..LogQuery::default() };
     let last = host.lines("shop/web.1", tail(3)).await;

@@ -126,7 +126,10 @@ async fn a_process_runs_and_its_exit_code_is_reported() {
     assert_eq!(all, []);
     let id = host.start("shop/web.1", &shell("exit 7"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 7, output: String::new() });
+    assert_eq!(
+        host.change(&id).await,
+        Phase::Exited { code: 7, output: String::new(), out_of_memory: false }
+    );
     host.remove(&id, 1000);
     assert_eq!(host.change(&id).await, Phase::Gone);
     assert_eq!(std::fs::read_dir(dir.path().join("instances")).expect("there").count(), 0);
@@ -138,7 +141,10 @@ async fn a_process_ended_by_a_signal_has_exit_code_128_plus_the_signal() {
     let (mut host, _) = Host::on(dir.path()).await;
     let id = host.start("shop/web.1", &shell("kill -KILL $$"));
     host.running(&id).await;
-    assert_eq!(host.change(&id).await, Phase::Exited { code: 137, output: String::new() });
+    assert_eq!(
+        host.change(&id).await,
+        Phase::Exited { code: 137, output: String::new(), out_of_memory: false }
+    );
 }
 
 #[tokio::test]

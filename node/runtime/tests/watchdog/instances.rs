@@ -72,12 +72,18 @@ async fn an_instance_knows_its_epoch_and_is_killed_at_its_deadline() {
     host.deadline(&id(), SOON);
     host.start(&id(), "echo $VC_EPOCH; trap '' TERM; sleep 600 & sleep 600", 7);
     host.running(&id()).await;
-    assert_eq!(host.change(&id()).await, Phase::Exited { code: 137, output: "7".to_owned() });
+    assert_eq!(
+        host.change(&id()).await,
+        Phase::Exited { code: 137, output: "7".to_owned(), out_of_memory: false }
+    );
     // Under the next epoch it runs until the deadline of that.
     host.deadline(&id(), LATE);
     host.start(&id(), "echo $VC_EPOCH", 8);
     host.running(&id()).await;
-    assert_eq!(host.change(&id()).await, Phase::Exited { code: 0, output: "7 | 8".to_owned() });
+    assert_eq!(
+        host.change(&id()).await,
+        Phase::Exited { code: 0, output: "7 | 8".to_owned(), out_of_memory: false }
+    );
 }
 
 #[tokio::test]

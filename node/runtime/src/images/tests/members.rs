@@ -18,7 +18,7 @@ use super::super::rpc::{self, OpenStream, RpcStream};
 use super::*;
 
 /// Returns the id of a simulated member.
-pub(super) fn node(byte: u8) -> NodeId {
+pub(in crate::images) fn node(byte: u8) -> NodeId {
     let key = Keypair::ed25519_from_bytes([byte; 32]).expect("32 bytes").public();
     NodeId::of(&key).expect("ed25519")
 }

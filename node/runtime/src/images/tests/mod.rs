@@ -2,7 +2,7 @@
 
 #![allow(clippy::expect_used, reason = "a test's way to say what must not fail")]
 
-mod members;
+pub(super) mod members;
 mod packing;
 mod pushing;
 mod resolving;
