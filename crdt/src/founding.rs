@@ -65,7 +65,7 @@ impl ClusterState {
     }
 
     /// Returns what another cluster begins with: what people asked for, without what is about the nodes and the keys of this one.
-    /// Sealed files and tokens are of its keys: the caller makes them anew. Directories that a node had are not used in place any more:
+    /// Sealed files and tokens are of its keys: the caller makes them anew. So are the addresses of receivers of alerts, which are left out. Directories that a node had are not used in place any more:
     /// another node with such a path has other data there.
     #[must_use]
     pub fn for_another_cluster(mut self) -> Self {
@@ -79,6 +79,8 @@ impl ClusterState {
         self.joins.clear();
         self.trust.clear();
         self.voters.clear();
+        self.receivers.clear();
+        self.alerts.clear();
         for record in self.services.values_mut() {
             forget_nodes(&mut record.spec);
             if let Some(previous) = &mut record.previous {
@@ -132,6 +134,7 @@ mod tests {
             revision: 7,
             updated: 8,
             deployed_by: "ada".to_owned(),
+            trace: None,
         };
         let mut state = ClusterState::default();
         state.services.insert("shop/db".parse().expect("a service"), record.into());

@@ -122,17 +122,22 @@ fn await_voters(world: &mut World) {
     world.run(others_join);
 }
 
-/// Sets the voters if the majority of them was turned off for good, as an operator does: the present ones cannot decide any more.
+/// Sets the voters if the majority of them was turned off for good, or does not know that they are voters until it is upgraded, as
+/// an operator does: the others cannot decide any more.
 fn replace_lost_voters(world: &mut World) {
     let Some(&by) = world.acting().first() else { return };
     let view = world.engine(by).view();
     let Some(set) = view.cluster.voter_set() else { return };
-    let is_present = |node: &&NodeId| !world.nodes[world.node_of(**node)].off;
-    if set.voters.iter().filter(is_present).count() >= set.majority() {
+    let votes = |node: &&NodeId| {
+        let index = world.node_of(**node);
+        let holds = world.running().contains(&index) && world.holds(index);
+        !world.nodes[index].off && !holds
+    };
+    if set.voters.iter().filter(votes).count() >= set.majority() {
         return;
     }
-    let running = world.running().into_iter().filter(|&index| !world.knows_left(by, index));
-    let nodes = running.take(1).map(|index| format!("m{index}")).collect();
+    let acting = world.acting().into_iter().filter(|&index| !world.knows_left(by, index));
+    let nodes = acting.take(1).map(|index| format!("m{index}")).collect();
     world.request(by, Mutation::ForceVoters { nodes });
 }
 

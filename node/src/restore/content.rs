@@ -28,6 +28,8 @@ pub(super) struct Founding {
     pub(super) missing: BTreeSet<VolumeKey>,
     /// Services that would begin these empty, with their replicas.
     pub(super) waiting: BTreeMap<ServiceKey, u32>,
+    /// Receivers of alerts, whose addresses only the cluster that was backed up can read.
+    pub(super) receivers: Vec<Name>,
 }
 
 /// A new token of a user.
@@ -46,6 +48,7 @@ impl Founding {
         let is_valid = |id: &str, it: &TokenRecord| !old.is_revoked(id, &it.name, it.issued);
         let valid = old.tokens.iter().filter(|(id, record)| is_valid(id, record));
         let tokens = valid.map(|(id, record)| (id.clone(), record.clone())).collect();
+        let receivers = old.receivers.keys().cloned().collect();
         let mut state = old.for_another_cluster();
         let lost = contents.manifest.volumes.iter().filter(|it| !it.included);
         let lost = lost.map(|it| &it.volume).filter(|volume| !is_elsewhere(&state, volume));
@@ -57,7 +60,7 @@ impl Founding {
             waiting = all.filter(|(_, replicas)| *replicas > 0).collect();
             state.scale.extend(waiting.keys().map(|service| (service.clone(), 0)));
         }
-        Ok(Self { state, tokens, missing, waiting })
+        Ok(Self { state, tokens, missing, waiting, receivers })
     }
 
     /// Seals secrets and configs with the key of the new cluster, under their versions, so that they are those that services mount.

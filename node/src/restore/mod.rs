@@ -196,6 +196,13 @@ impl Restored {
                  'vc volume import' it, or let it begin empty, with 'vc scale {service}={replicas}'"
             );
         }
+        if !founding.receivers.is_empty() {
+            let receivers = founding.receivers.iter().map(ToString::to_string).collect();
+            tracing::warn!(
+                "receivers of alerts are not in the file: add {} again, with 'vc notify add'",
+                name(receivers)
+            );
+        }
         if !founding.state.images.is_empty() {
             let images = founding.state.images.keys().cloned().collect();
             tracing::warn!(
