@@ -1,7 +1,7 @@
 //! Alerts: which problems are sent to which receivers, when, and by which node.
 //!
 //! A problem that holds for [`HOLD`] is sent as *firing*, and when it has been gone for [`HOLD`] as *resolved*. One server sends to a
-//! receiver: the first in the order of a rendezvous hash that is up. Every server keeps track of the problems, so that the next one
+//! receiver: the first in the order of a rendezvous hash that is up and does not say that it cannot reach it. Every server keeps track of the problems, so that the next one
 //! goes on when that one dies. What a receiver has confirmed is in the cluster document
 //! ([`AlertRecord`]): it is not sent again, by whichever node. So an alert arrives at least once; twice if the node that sends dies
 //! between the confirmation and its record, or if both sides of a partition reach the receiver.
@@ -79,16 +79,34 @@ pub struct Delivery {
     pub alerts: Vec<Alert>,
 }
 
-/// What a confirmed delivery means for the cluster document.
-#[derive(Debug, Default)]
+/// What confirmed deliveries mean for the cluster document.
+#[derive(Debug, Clone, Default)]
 pub(crate) struct Confirmed {
-    /// Alerts that the receiver has now.
-    pub(crate) sent: Vec<(AlertKey, AlertRecord)>,
+    /// Alerts that a receiver has now.
+    pub(crate) sent: BTreeMap<AlertKey, AlertRecord>,
     /// Alerts whose end it has.
-    pub(crate) ended: Vec<AlertKey>,
+    pub(crate) ended: BTreeSet<AlertKey>,
 }
 
-/// Returns the node that sends to a receiver: a server that is up, and runs commands if that is needed. `None` if there is none.
+impl Confirmed {
+    /// Returns whether nothing was confirmed.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.sent.is_empty() && self.ended.is_empty()
+    }
+
+    /// Returns whether a receiver has confirmed this state of a problem.
+    fn has(&self, receiver: &Name, alert: &Alert) -> bool {
+        let fingerprint = alert.fingerprint.clone();
+        let key = AlertKey { receiver: receiver.clone(), fingerprint };
+        match alert.status {
+            AlertStatus::Firing => self.sent.contains_key(&key),
+            AlertStatus::Resolved => self.ended.contains(&key),
+        }
+    }
+}
+
+/// Returns the node that sends to a receiver: a server that is up, and runs commands if that is needed; of these one that does not say that
+/// it cannot reach the receiver, if there is one. `None` if there is none.
 pub fn sender(view: &View, name: &Name, receiver: &Receiver) -> Option<NodeId> {
     let may = |node: &NodeId| match receiver.target {
         ReceiverTarget::Webhook { .. } => true,
@@ -98,7 +116,12 @@ pub fn sender(view: &View, name: &Name, receiver: &Receiver) -> Option<NodeId> {
         }
     };
     let able = view.servers.iter().copied().filter(|node| view.up.contains(node) && may(node));
-    able.max_by_key(|node| (rendezvous(&["alerts", name.as_str(), &node.to_string()]), *node))
+    let reaches = |node: &NodeId| {
+        view.nodes.get(node).is_none_or(|state| !state.unsent_alerts.contains_key(name))
+    };
+    able.max_by_key(|node| {
+        (reaches(node), rendezvous(&["alerts", name.as_str(), &node.to_string()]), *node)
+    })
 }
 
 /// A problem as this node has seen it.
@@ -121,9 +144,11 @@ struct Progress {
     in_flight: Vec<Alert>,
     /// Since when.
     sent_at: Millis,
-    /// What was confirmed, and could not be written into the cluster document.
-    unwritten: BTreeSet<(String, AlertStatus)>,
+    /// What was confirmed, and is not in the cluster document so far.
+    unwritten: Confirmed,
     failures: u32,
+    /// When the last delivery failed.
+    failed_at: Millis,
     /// When to try again.
     retry_at: Millis,
     /// Why the last delivery failed.
@@ -180,9 +205,16 @@ impl Alerts {
         for (name, receiver) in receivers {
             let progress = self.receivers.entry(name.clone()).or_default();
             if sender(view, name, receiver) != Some(node) {
-                let (in_flight, sent_at) =
-                    (std::mem::take(&mut progress.in_flight), progress.sent_at);
-                *progress = Progress { in_flight, sent_at, ..Progress::default() };
+                let before = std::mem::take(progress);
+                // For a while it goes on saying that it could not reach it: else it would be chosen again at once.
+                let failed = before.failures >= FAILURES
+                    && now.monotonic < before.failed_at.saturating_add(LONGEST_PAUSE);
+                *progress = Progress {
+                    chosen: None,
+                    retry_at: 0,
+                    failures: if failed { before.failures } else { 0 },
+                    ..before
+                };
                 continue;
             }
             let chosen = *progress.chosen.get_or_insert(now.monotonic);
@@ -194,10 +226,7 @@ impl Alerts {
                 continue;
             }
             let alerts = due(view, name, receiver, &self.seen, now.monotonic);
-            let unwritten = &progress.unwritten;
-            let alerts = alerts
-                .into_iter()
-                .filter(|it| !unwritten.contains(&(it.fingerprint.clone(), it.status)));
+            let alerts = alerts.into_iter().filter(|it| !progress.unwritten.has(name, it));
             let alerts: Vec<Alert> = alerts.take(MAX_BATCH).collect();
             if alerts.is_empty() {
                 progress.failures = 0;
@@ -224,6 +253,10 @@ impl Alerts {
                 since: now.monotonic,
                 gone: None,
             });
+            if seen.gone.is_some_and(|gone| now.monotonic >= gone.saturating_add(HOLD)) {
+                // Its end counts, as receivers may have it.
+                (seen.since, seen.alert.started) = (now.monotonic, now.wall);
+            }
             seen.alert.summary = summary(&problem);
             (seen.gone, seen.alert.ended) = (None, None);
         }
@@ -263,39 +296,49 @@ impl Alerts {
         by: NodeId,
         result: Result<(), String>,
         now: Millis,
-    ) -> Confirmed {
-        let mut confirmed = Confirmed::default();
-        let Some(progress) = self.receivers.get_mut(name) else { return confirmed };
+    ) {
+        let Some(progress) = self.receivers.get_mut(name) else { return };
         let alerts = std::mem::take(&mut progress.in_flight);
         if let Err(error) = result {
             progress.failures = progress.failures.saturating_add(1);
             let doubled =
                 FIRST_PAUSE.saturating_mul(1 << progress.failures.min(10).saturating_sub(1));
             progress.retry_at = now.saturating_add(doubled.min(LONGEST_PAUSE));
-            progress.error = error;
-            return confirmed;
+            (progress.error, progress.failed_at) = (error, now);
+            return;
         }
         (progress.failures, progress.retry_at) = (0, now);
         for alert in alerts {
-            let fingerprint = alert.fingerprint.clone();
-            progress.unwritten.insert((fingerprint.clone(), alert.status));
+            let Alert { fingerprint, kind, status, labels, summary, started, .. } = alert;
             let key = AlertKey { receiver: name.clone(), fingerprint };
-            match alert.status {
-                AlertStatus::Resolved => confirmed.ended.push(key),
+            let Confirmed { sent, ended } = &mut progress.unwritten;
+            match status {
+                AlertStatus::Resolved => {
+                    sent.remove(&key);
+                    ended.insert(key);
+                }
                 AlertStatus::Firing => {
-                    let Alert { kind, labels, summary, started, .. } = alert;
-                    let record = AlertRecord { kind, labels, summary, started, by };
-                    confirmed.sent.push((key, record));
+                    ended.remove(&key);
+                    sent.insert(key, AlertRecord { kind, labels, summary, started, by });
                 }
             }
         }
-        confirmed
     }
 
-    /// Notes that what a receiver confirmed is in the cluster document.
-    pub(crate) fn written(&mut self, name: &Name) {
-        if let Some(progress) = self.receivers.get_mut(name) {
-            progress.unwritten.clear();
+    /// Returns what receivers have confirmed, and is not in the cluster document so far.
+    pub(crate) fn unwritten(&self) -> Confirmed {
+        let mut all = Confirmed::default();
+        for Progress { unwritten, .. } in self.receivers.values() {
+            all.sent.extend(unwritten.sent.clone());
+            all.ended.extend(unwritten.ended.iter().cloned());
+        }
+        all
+    }
+
+    /// Notes that it is in the cluster document.
+    pub(crate) fn written(&mut self) {
+        for progress in self.receivers.values_mut() {
+            progress.unwritten = Confirmed::default();
         }
     }
 

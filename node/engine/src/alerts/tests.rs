@@ -90,7 +90,8 @@ impl Servers {
     /// As the receiver answers the node.
     fn answer(&mut self, node: NodeId, receiver: &str, result: Result<(), String>) {
         let alerts = self.alerts.get_mut(&node).expect("a node");
-        let confirmed = alerts.delivered(&name(receiver), node, result, self.now);
+        alerts.delivered(&name(receiver), node, result, self.now);
+        let confirmed = alerts.unwritten();
         self.view
             .cluster
             .alerts
@@ -98,7 +99,7 @@ impl Servers {
         for key in confirmed.ended {
             self.view.cluster.alerts.remove(&key);
         }
-        alerts.written(&name(receiver));
+        alerts.written();
     }
 
     /// Lets a time pass, and each receiver confirms what it gets; returns that.
@@ -207,6 +208,49 @@ fn a_receiver_that_fails_is_tried_less_and_less_often_and_said() {
     // A problem that ends unsent is forgotten.
     assert_eq!(servers.confirmed(400_000, &[]), [""; 0]);
     assert_eq!(servers.alerts[&node].unsent(), BTreeMap::new());
+}
+
+#[test]
+fn what_was_confirmed_and_could_not_be_written_is_written_later_and_not_sent_again() {
+    let mut servers = Servers::new(&[("ops", webhook())]);
+    let problems = [down("attic")];
+    let sent = servers.pass(60_000, &problems);
+    let (node, delivery) = sent.first().expect("sent");
+    let alerts = servers.alerts.get_mut(node).expect("a node");
+    alerts.delivered(&delivery.receiver, *node, Ok(()), servers.now);
+    assert_eq!(servers.pass(60_000, &problems), []);
+    assert_eq!(servers.alerts[node].unwritten().sent.len(), 1);
+}
+
+#[test]
+fn another_server_sends_where_one_does_not_reach_the_receiver() {
+    let mut servers = Servers::new(&[("ops", webhook())]);
+    let problems = [down("attic")];
+    let first = servers.sender("ops");
+    for _ in 0..FAILURES {
+        while servers.pass(1000, &problems).is_empty() {}
+        servers.answer(first, "ops", Err("no route to host".to_owned()));
+    }
+    let unsent = servers.alerts[&first].unsent();
+    assert_eq!(unsent[&name("ops")], "no route to host");
+    servers.view.nodes.get_mut(&first).expect("a node").unsent_alerts = unsent.clone();
+    assert_ne!(servers.sender("ops"), first);
+    assert_eq!(servers.confirmed(30_000, &problems).len(), 1);
+    assert_eq!(servers.alerts[&first].unsent(), unsent, "or it would be chosen again at once");
+    servers.pass(LONGEST_PAUSE, &problems);
+    assert!(servers.alerts[&first].unsent().is_empty());
+}
+
+#[test]
+fn a_problem_that_returns_holds_anew_while_a_receiver_does_not_know_its_end() {
+    let mut servers = Servers::new(&[("ops", webhook())]);
+    let problems = [down("attic")];
+    assert_eq!(servers.confirmed(60_000, &problems).len(), 1);
+    let (node, delivery) = servers.pass(60_000, &[]).remove(0);
+    assert_eq!(delivery.alerts.len(), 1, "its end, which nothing confirms");
+    servers.pass(1000, &problems);
+    let seen = servers.alerts[&node].seen.values().next().expect("seen");
+    assert_eq!(seen.since, servers.now);
 }
 
 #[test]

@@ -1,5 +1,7 @@
 //! Alerts of this node: when it looks at the problems, and what it writes of those that were sent.
 
+use std::collections::BTreeSet;
+
 use vc_crdt::DocumentError;
 use vc_protocol::{Millis, Name};
 
@@ -25,6 +27,7 @@ impl Engine {
         if !self.renewed || self.hold.reason().is_some() || self.is_removed() {
             return;
         }
+        self.record_alerts();
         let mut problems = report::problems(&self.view, &self.vitals, self.wall);
         problems.extend(self.own_problems.iter().cloned());
         let clock = Clock { monotonic: now, wall: self.wall };
@@ -36,21 +39,27 @@ impl Engine {
 
     /// Takes in how a delivery ended, and writes what the receiver has now.
     pub(super) fn delivered(&mut self, receiver: &Name, result: Result<(), String>, now: Millis) {
-        let confirmed = self.alerts.delivered(receiver, self.replica.id(), result, now);
+        self.alerts.delivered(receiver, self.replica.id(), result, now);
         self.report_unsent();
-        let mut wanted = self.replica.cluster().clone();
-        if !wanted.receivers.contains_key(receiver) {
+        self.record_alerts();
+    }
+
+    /// Writes what receivers have confirmed into the cluster document. What cannot be written is tried again.
+    fn record_alerts(&mut self) {
+        let confirmed = self.alerts.unwritten();
+        if confirmed.is_empty() {
             return;
         }
-        for (key, record) in confirmed.sent {
-            wanted.alerts.insert(key, record.into());
-        }
+        let mut wanted = self.replica.cluster().clone();
+        let receivers = wanted.receivers.keys().cloned().collect::<BTreeSet<Name>>();
+        let sent = confirmed.sent.into_iter().filter(|(key, _)| receivers.contains(&key.receiver));
+        wanted.alerts.extend(sent.map(|(key, record)| (key, record.into())));
         for key in confirmed.ended {
             wanted.alerts.remove(&key);
         }
         match self.write_cluster(&wanted, None) {
             Ok(change) => {
-                self.alerts.written(receiver);
+                self.alerts.written();
                 self.dirty |= change.is_some();
                 self.audit(change.as_slice());
                 self.unsent.extend(change);
