@@ -78,7 +78,7 @@ pub(crate) async fn restore(args: Args) -> anyhow::Result<()> {
     let dir = &args.options.data_dir;
     let settings = named(args.options.settings.clone());
     settings.check_role(NodeRole::Server)?;
-    let staging = Staging::begin(dir)?;
+    Staging::check(dir)?;
     let (path, from_file) = (args.file.clone(), args.passphrase_file.clone());
     let opened = spawn_blocking(move || {
         let file = BackupFile::open(&path).map_err(in_words)?;
@@ -89,6 +89,8 @@ pub(crate) async fn restore(args: Args) -> anyhow::Result<()> {
         anyhow::Ok((file, passphrase))
     });
     let (file, passphrase) = opened.await.context("cannot read the file")??;
+    // Not before: a person may interrupt the question for the passphrase.
+    let staging = Staging::begin(dir)?;
     let restored = fill(staging.path(), file, passphrase, &settings, args.empty_volumes).await?;
     staging.publish().with_context(|| format!("cannot restore to {}", dir.display()))?;
     restored.report(dir);
@@ -210,5 +212,30 @@ impl Restored {
                 name(images)
             );
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use clap::Parser as _;
+
+    use super::*;
+
+    #[derive(clap::Parser)]
+    struct Cli {
+        #[command(flatten)]
+        args: Args,
+    }
+
+    #[tokio::test]
+    async fn nothing_is_made_before_the_file_is_checked() {
+        let root = tempfile::tempdir().expect("a directory");
+        let (file, dir) = (root.path().join("cluster.vcb"), root.path().join("vc"));
+        std::fs::write(&file, "something else").expect("written");
+        let words = [Path::new("restore"), &file, Path::new("--data-dir"), &dir];
+        let Cli { args } = Cli::try_parse_from(words).expect("valid arguments");
+        let error = restore(args).await.expect_err("refused");
+        assert!(error.to_string().contains("is no backup"), "{error}");
+        assert!(!dir.exists());
     }
 }
