@@ -12,7 +12,7 @@ use std::path::{Path, PathBuf};
 /// older versions must not open it.
 const FORMAT: u32 = 1;
 /// The file that holds the number.
-const FORMAT_FILE: &str = "format";
+pub(crate) const FORMAT_FILE: &str = "format";
 /// Files of the version before data directories had a number.
 const UNNUMBERED: [&str; 3] = ["node.key", "membership.json", "state.redb"];
 

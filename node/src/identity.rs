@@ -32,7 +32,7 @@ const FILES_KEY: &str = "files.key";
 const WEBRTC: &str = "webrtc.pem";
 const MEMBERSHIP: &str = "membership.json";
 /// Says who the node was, once it has left its cluster.
-const LEFT: &str = "left.json";
+pub(crate) const LEFT: &str = "left.json";
 /// Name of the file that `init` writes the first admin token to.
 pub(crate) const ADMIN_TOKEN: &str = "admin.token";
 /// Lifetime of that token: one year.

@@ -22,7 +22,7 @@ const PACKAGED: [&str; 2] =
     ["/usr/lib/systemd/system/vc-node.service", "/lib/systemd/system/vc-node.service"];
 /// What it says of this program and of its data directory.
 const PROGRAM: &str = "/usr/bin/vc-node";
-const DATA_DIR: &str = "/var/lib/vc";
+pub(crate) const DATA_DIR: &str = "/var/lib/vc";
 
 /// Arguments of `vc-node setup`.
 #[derive(Debug, clap::Args)]

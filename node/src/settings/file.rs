@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use super::values::Settings;
 
-const FILE: &str = "node.json";
+pub(crate) const FILE: &str = "node.json";
 
 /// Why the settings cannot be read or written.
 #[derive(Debug, thiserror::Error)]

@@ -7,5 +7,5 @@ mod file;
 mod values;
 
 pub(crate) use eviction::{Eviction, evictions};
-pub(crate) use file::{load, save};
+pub(crate) use file::{FILE, load, save};
 pub use values::{RuntimeChoice, Setting, Settings};
