@@ -56,8 +56,8 @@ pub use interface::{
 pub use lease::Votes;
 pub use mutation::volumes::mounting;
 pub use mutation::{
-    FindError, MAX_RECEIVERS, Mutation, MutationError, NewSigningKey, find_node, find_service,
-    find_services,
+    FindError, MAX_RECEIVERS, Mutation, MutationError, NewSigningKey, check_all_readable,
+    find_node, find_service, find_services,
 };
 pub use output::remove_output;
 pub use problem::Problem;

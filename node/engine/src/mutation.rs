@@ -36,6 +36,7 @@ use crate::history;
 pub use error::MutationError;
 pub(crate) use files::mounted as mounted_files;
 pub use find::{FindError, find_node, find_service, find_services};
+pub use images::check_all_readable;
 pub use receivers::MAX_RECEIVERS;
 pub(crate) use runs::due_by_hand;
 pub use trust::NewSigningKey;
@@ -313,7 +314,9 @@ impl Mutation {
                     _ => Change::ImagePushed { reference, id },
                 }]
             }
-            Self::RemoveImages { references } => images::remove(&mut state, references)?,
+            Self::RemoveImages { references } => {
+                images::remove(&view.held, &mut state, references)?
+            }
             Self::Drain { node, drain } => {
                 let node = find_node(view, node)?;
                 let node_name = view.name(node);

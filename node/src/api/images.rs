@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 
 use vc_crdt::View;
 use vc_engine::history::kept_images;
-use vc_engine::{Mutation, MutationError};
+use vc_engine::{Mutation, MutationError, check_all_readable};
 use vc_protocol::control::{ImagePush, Reply};
 use vc_protocol::image::Digest;
 use vc_protocol::{ApiError, ErrorCode, Millis, ServiceKey};
@@ -63,6 +63,8 @@ impl ControlService {
     /// Forgets the references that nothing needs, or lists them.
     pub(super) async fn prune_images(&self, user: &User, apply: bool) -> Result<Reply, ApiError> {
         let view = self.cluster.latest().view;
+        // A dry run shows nothing that would be refused.
+        check_all_readable(&view.held)?;
         let unused = unused_references(&view, crate::clock::now());
         if apply {
             return self.cluster.mutate(user, Mutation::RemoveImages { references: unused }).await;

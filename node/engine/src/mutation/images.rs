@@ -2,7 +2,7 @@
 
 use std::collections::BTreeSet;
 
-use vc_crdt::ClusterState;
+use vc_crdt::{ClusterState, DocumentError, Held};
 use vc_protocol::control::Change;
 
 use super::MutationError;
@@ -11,11 +11,14 @@ use crate::history::kept_images;
 /// Forgets references.
 ///
 /// # Errors
-/// One is not known, or a service needs its image, or a version that it can return to.
+/// One is not known, a service needs its image, or a version that it can return to, or this version cannot read something, which may
+/// need them.
 pub(super) fn remove(
+    held: &Held,
     state: &mut ClusterState,
     references: &BTreeSet<String>,
 ) -> Result<Vec<Change>, MutationError> {
+    check_all_readable(held)?;
     let mut changes = Vec::new();
     for reference in references {
         let Some(record) = state.images.get(reference) else {
@@ -34,6 +37,17 @@ pub(super) fn remove(
         changes.push(Change::ImageRemoved { reference: reference.clone(), id });
     }
     Ok(changes)
+}
+
+/// Checks that this version can read all that may need an image.
+///
+/// # Errors
+/// It cannot.
+pub fn check_all_readable(held: &Held) -> Result<(), MutationError> {
+    match held.has_unreadable || !held.documents.is_empty() {
+        true => Err(DocumentError::Held.into()),
+        false => Ok(()),
+    }
 }
 
 #[cfg(test)]
@@ -66,7 +80,7 @@ mod tests {
         };
         state.services.insert("shop/web".parse().expect("a service"), record.into());
         let mut removed = |reference: &str| {
-            let removed = remove(&mut state, &[reference.to_owned()].into());
+            let removed = remove(&Held::default(), &mut state, &[reference.to_owned()].into());
             removed.map(|it| it.len()).map_err(|error| error.to_string())
         };
         for needed in ["web:1", "web:2"] {
@@ -75,5 +89,17 @@ mod tests {
         }
         assert_eq!(removed("old:1"), Ok(1));
         assert!(removed("old:1").is_err(), "it is gone");
+    }
+
+    #[test]
+    fn nothing_is_removed_while_something_is_unreadable() {
+        let mut state = ClusterState::default();
+        let record = ImageRecord { id: "a".to_owned(), size: 1, pushed: 1, projects: None };
+        state.images.insert("old:1".to_owned(), record);
+        let held = Held { has_unreadable: true, ..Held::default() };
+        let refused = remove(&held, &mut state, &["old:1".to_owned()].into());
+        let error = refused.expect_err("refused").to_string();
+        assert!(error.contains("upgrade"), "{error}");
+        assert!(state.images.contains_key("old:1"));
     }
 }
