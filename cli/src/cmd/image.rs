@@ -169,10 +169,12 @@ impl Prune {
                 note("there is nothing to remove");
                 return Ok(());
             }
-            if !confirmed(&format!("Remove {}?", list(references, MAX_NAMED)))? {
+            if !confirmed(&format!("Remove {}?", list(references.clone(), MAX_NAMED)))? {
                 note("nothing was removed");
                 return Ok(());
             }
+            // Not what has come out of use since the question.
+            return app.change(vec![Request::RemoveImages { references }]).await;
         }
         app.change(vec![Request::PruneImages { apply: true }]).await
     }
