@@ -6,10 +6,14 @@ use std::io;
 use std::os::unix::fs::MetadataExt as _;
 use std::path::Path;
 
+use tokio::sync::Semaphore;
 use vc_protocol::control::{DiskUsageRow, Reply};
 use vc_protocol::{ApiError, ErrorCode};
 
 use super::ControlService;
+
+/// Walks of the data directory at a time: it may have millions of files.
+static WALKS: Semaphore = Semaphore::const_new(1);
 
 /// Bytes of a block, as `stat` counts them.
 const BLOCK: u64 = 512;
@@ -47,6 +51,8 @@ impl ControlService {
                 format!("cannot measure the data directory: {error}"),
             )
         };
+        // Also while the store of images is walked.
+        let walk = WALKS.acquire().await.map_err(|error| failed(io::Error::other(error)))?;
         let (images, unneeded) = self.images.store_usage(&view).await.map_err(failed)?;
         let hint = match unneeded {
             0 => "",
@@ -58,6 +64,8 @@ impl ControlService {
         rows.push(row("volumes", working.fold(0, u64::saturating_add), 0, ""));
         let dir = membership.dir.clone();
         let measured = tokio::task::spawn_blocking(move || {
+            // The walk goes on when the client has gone.
+            let _walk = walk;
             // What is counted once is not counted again: links of snapshots, and the trash below the volumes.
             let mut seen = HashSet::new();
             PARTS.map(|(path, ..)| size(&dir.join(path), &mut seen))
@@ -74,23 +82,38 @@ impl ControlService {
     }
 }
 
-/// Returns what a file or directory takes on the disk without what is in `seen`; 0 if it does not exist. Blocks.
+/// Returns what a file or directory takes on the disk without what is in `seen`; what does not exist, or is removed meanwhile, takes
+/// nothing. Blocks.
 fn size(path: &Path, seen: &mut HashSet<(u64, u64)>) -> io::Result<u64> {
-    let found = match fs::symlink_metadata(path) {
-        // It may be removed meanwhile.
-        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(0),
-        found => found?,
+    let mut bytes = 0_u64;
+    let mut count = |found: &fs::Metadata| {
+        let is_new = seen.insert((found.dev(), found.ino()));
+        if is_new {
+            bytes = bytes.saturating_add(found.blocks().saturating_mul(BLOCK));
+        }
+        is_new && found.is_dir()
     };
-    if !seen.insert((found.dev(), found.ino())) {
-        return Ok(0);
+    let mut directories = Vec::new();
+    if existing(fs::symlink_metadata(path))?.is_some_and(|found| count(&found)) {
+        directories.push(path.to_owned());
     }
-    let mut bytes = found.blocks().saturating_mul(BLOCK);
-    if found.is_dir() {
-        for entry in fs::read_dir(path)? {
-            bytes = bytes.saturating_add(size(&entry?.path(), seen)?);
+    while let Some(directory) = directories.pop() {
+        for entry in existing(fs::read_dir(&directory))?.into_iter().flatten() {
+            let Some(entry) = existing(entry)? else { continue };
+            if existing(entry.metadata())?.is_some_and(|found| count(&found)) {
+                directories.push(entry.path());
+            }
         }
     }
     Ok(bytes)
+}
+
+/// Turns the error that something does not exist into `None`.
+fn existing<T>(found: io::Result<T>) -> io::Result<Option<T>> {
+    match found {
+        Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+        found => found.map(Some),
+    }
 }
 
 #[cfg(test)]
@@ -110,5 +133,20 @@ mod tests {
         let second = size(&sub("b"), &mut seen).expect("measured");
         assert!(first >= 1 << 20 && second < 1 << 16, "{first} {second}");
         assert_eq!(size(&sub("missing"), &mut seen).expect("measured"), 0);
+    }
+
+    #[test]
+    fn deep_directories_are_measured_and_what_is_removed_meanwhile_counts_nothing() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let mut deepest = dir.path().to_owned();
+        for _ in 0..500 {
+            deepest.push("d");
+        }
+        fs::create_dir_all(&deepest).expect("made");
+        fs::write(deepest.join("file"), vec![1; 1 << 20]).expect("written");
+        let bytes = size(dir.path(), &mut HashSet::new()).expect("measured");
+        assert!(bytes >= 1 << 20, "{bytes}");
+        assert!(existing(fs::read_dir(dir.path().join("missing"))).expect("no error").is_none());
+        assert!(existing(fs::read_dir(deepest.join("file"))).is_err(), "other errors are kept");
     }
 }
