@@ -178,6 +178,9 @@ pub enum Severity {
     Warning,
     /// A service is or may soon be affected.
     Critical,
+    /// A severity of a later version. It is the last one, so that no problem is as bad as a filter with it asks.
+    #[serde(other)]
+    Unknown,
 }
 
 impl Severity {
@@ -187,6 +190,7 @@ impl Severity {
             Self::Info => "info",
             Self::Warning => "warning",
             Self::Critical => "critical",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -220,6 +224,11 @@ pub struct AlertFilter {
 }
 
 impl AlertFilter {
+    /// Returns whether this version knows all that the filter names.
+    pub fn is_known(&self) -> bool {
+        self.severity != Severity::Unknown && !self.kinds.contains(&ProblemKind::Unknown)
+    }
+
     /// Returns whether a problem of this kind, of a project or of none, passes.
     pub fn passes(&self, kind: ProblemKind, project: Option<&Name>) -> bool {
         let of_kind = self.kinds.is_empty() || self.kinds.contains(&kind);
@@ -242,6 +251,9 @@ pub enum AlertFormat {
     Slack,
     /// `{"content": LINES}`, as Discord takes it.
     Discord,
+    /// A form of a later version; this node sends nothing in it.
+    #[serde(other)]
+    Unknown,
 }
 
 impl AlertFormat {
@@ -252,6 +264,7 @@ impl AlertFormat {
             Self::Text => "text",
             Self::Slack => "slack",
             Self::Discord => "discord",
+            Self::Unknown => "unknown",
         }
     }
 }
@@ -325,5 +338,20 @@ mod tests {
         let kinds = [ProblemKind::Unknown].into();
         let later = AlertFilter { kinds, ..AlertFilter::default() };
         assert!(!later.passes(ProblemKind::NodeDown, None), "nothing is of a later kind");
+        assert!(!later.is_known() && all.is_known());
+    }
+
+    #[test]
+    fn severities_and_formats_of_a_later_version_are_read_and_are_no_values_of_options() {
+        let filter: AlertFilter = serde_json::from_str(r#"{"severity": "fatal"}"#).expect("reads");
+        assert_eq!(filter.severity, Severity::Unknown);
+        assert!(!filter.is_known());
+        for kind in ProblemKind::ALL {
+            assert!(!filter.passes(kind, None), "{kind}");
+        }
+        let format: AlertFormat = serde_json::from_str("\"teams\"").expect("reads");
+        assert_eq!(format, AlertFormat::Unknown);
+        assert!("unknown".parse::<Severity>().is_err());
+        assert!("unknown".parse::<AlertFormat>().is_err());
     }
 }

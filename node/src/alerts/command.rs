@@ -22,7 +22,7 @@ impl Drop for KillOnDrop {
 }
 
 /// Runs a command, as the user of this process, without a shell and with `PATH` as its environment. It gets the message on its standard
-/// input; what it writes goes to the log of the node.
+/// input. What it writes to standard error goes to the log of the node; its standard output is discarded.
 ///
 /// # Errors
 /// It cannot be started, or ends with another code than 0.

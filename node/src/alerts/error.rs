@@ -10,6 +10,9 @@ pub(crate) enum SendError {
     /// The URL cannot be decrypted.
     #[error("this node has not the key of its URL yet")]
     NoKey,
+    /// A newer version has added the receiver.
+    #[error("this node does not know the form of what it gets: upgrade vc-node")]
+    Format,
     /// The URL is none.
     #[error(transparent)]
     Url(#[from] WebhookUrlError),

@@ -83,7 +83,7 @@ impl AlertSender {
         alerts: &[Alert],
     ) -> Result<(), SendError> {
         let cluster = self.membership.cluster;
-        let message = message(receiver.format, cluster, name, alerts);
+        let message = message(receiver.format, cluster, name, alerts).ok_or(SendError::Format)?;
         let sent = async {
             match &receiver.target {
                 ReceiverTarget::Webhook { url, .. } => {

@@ -33,6 +33,9 @@ pub(super) enum ReceiverError {
     /// The command is empty, or too long.
     #[error("a command has a program, and at most {MAX_COMMAND} bytes")]
     Command,
+    /// A newer client names a format, a kind or a severity that this node does not know.
+    #[error("this node does not know the format, a kind or the severity of the receiver")]
+    Unknown,
     /// The URL cannot be sealed.
     #[error("cannot seal the URL: {0}")]
     Seal(#[from] SealError),
@@ -60,6 +63,10 @@ impl From<ReceiverError> for ApiError {
                 "let a server run commands of receivers with 'vc-node run --allow-notify-commands'",
             ),
             ReceiverError::Url(_) | ReceiverError::Command => (ErrorCode::InvalidArgument, ""),
+            ReceiverError::Unknown => (
+                ErrorCode::InvalidArgument,
+                "upgrade vc-node on this node, or use a newer node with --peer",
+            ),
             ReceiverError::Seal(_) => (ErrorCode::Internal, ""),
             ReceiverError::NoKey => (ErrorCode::Unavailable, "try again in a moment"),
             ReceiverError::Test { .. } => (
@@ -89,6 +96,9 @@ impl ControlService {
         name: Name,
         (target, format, filter): (AlertTarget, AlertFormat, AlertFilter),
     ) -> Result<Reply, ApiError> {
+        if format == AlertFormat::Unknown || !filter.is_known() {
+            return Err(ReceiverError::Unknown.into());
+        }
         let target = match target {
             AlertTarget::Webhook { url } => self.sealed(&name, &url)?,
             AlertTarget::Command { command } => {

@@ -53,15 +53,15 @@ struct Entry<'a> {
 /// Time zero of Go, by which Alertmanager says that an alert has not ended.
 const NOT_ENDED: &str = "0001-01-01T00:00:00Z";
 
-/// Returns what a receiver gets of these alerts.
+/// Returns what a receiver gets of these alerts; `None` in a form of a later version.
 pub fn message(
     format: AlertFormat,
     cluster: ClusterId,
     receiver: &Name,
     alerts: &[Alert],
-) -> Message {
+) -> Option<Message> {
     let json = |body: String| Message { content_type: "application/json", body };
-    match format {
+    Some(match format {
         AlertFormat::Json => json(to_json(&webhook(&cluster.to_string(), receiver, alerts))),
         AlertFormat::Text => {
             Message { content_type: "text/plain; charset=utf-8", body: lines(alerts) }
@@ -75,7 +75,8 @@ pub fn message(
             }
             json(to_json(&BTreeMap::from([("content", text)])))
         }
-    }
+        AlertFormat::Unknown => return None,
+    })
 }
 
 fn webhook<'a>(cluster: &'a str, receiver: &'a Name, alerts: &'a [Alert]) -> Webhook<'a> {

@@ -329,7 +329,7 @@ fn golden(format: AlertFormat) -> Message {
         started: 1_796_020_681_000,
         ended: Some(1_796_020_741_000),
     };
-    message(format, cluster(), &name("ops"), &[attic, web])
+    message(format, cluster(), &name("ops"), &[attic, web]).expect("a known form")
 }
 
 /// What receivers parse. `VC_BLESS=1` writes the file, which docs/alerts.md shows.
