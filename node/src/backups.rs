@@ -15,7 +15,7 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use vc_backup::{BackupFile, Passphrase, Selection, take};
+use vc_backup::{BackupFile, Destination, PART_PREFIX, Passphrase, Selection, take_to};
 use vc_client::Candidates;
 use vc_protocol::node::ScheduledBackups;
 use vc_protocol::token::{Issuer, Scope, UserRole};
@@ -26,8 +26,9 @@ use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::settings::Settings;
 
-/// How the names of these files end; others in the directory are left alone.
-const EXTENSION: &str = "vcb";
+/// How the names of these files begin and end; others in the directory are left alone.
+const PREFIX: &str = "vc-";
+const SUFFIX: &str = ".vcb";
 /// Time between backups, and how many are kept, where nothing is said.
 const DEFAULT_PERIOD: Millis = 24 * 3_600_000;
 const DEFAULT_KEEP: u32 = 7;
@@ -37,7 +38,9 @@ const MIN_PAUSE: Duration = Duration::from_millis(500);
 const MAX_RETRY: Duration = Duration::from_secs(30 * 60);
 /// How long a token for one session is valid: longer than a session of a large volume.
 const TOKEN_TTL: Millis = 24 * 3_600_000;
-/// A part of a file that is older was left by a process that was killed.
+/// How far a backup may be in the future: the clocks of nodes with one directory differ.
+const MAX_SKEW: Millis = 60_000;
+/// A part of a file that is older was left by another process that was killed.
 const MAX_PART_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the settings cannot be used.
@@ -94,6 +97,13 @@ struct Kept {
     size: u64,
 }
 
+impl Kept {
+    /// Returns whether it was made by a clock that was wrong, or the present one is.
+    fn is_future(&self, now: Millis) -> bool {
+        self.taken > now.saturating_add(MAX_SKEW)
+    }
+}
+
 /// Makes the backups of this node. [`run`](Self::run) it as a task.
 #[derive(Clone)]
 pub(crate) struct Backups {
@@ -115,7 +125,7 @@ impl Backups {
                     self.retry()
                 }
                 Ok(all) => {
-                    newest = all.into_iter().next();
+                    newest = all.into_iter().find(|it| !it.is_future(now));
                     match due(newest.as_ref(), self.schedule.every, now) {
                         Some(wait) => {
                             problem.clear();
@@ -179,20 +189,29 @@ impl Backups {
 
     /// Makes a backup, and deletes those that are not to be kept. Returns it.
     async fn make_here(&self) -> Result<Kept, ApiError> {
-        remove_parts(&self.schedule.dir);
+        let part_prefix = format!("{PART_PREFIX}{}-", self.membership.node);
+        remove_parts(&self.schedule.dir, &part_prefix);
         let passphrase = Passphrase::from_file(&self.schedule.passphrase)?;
         let path = self.schedule.dir.join(name(clock::now()));
         let connect = async || self.connect().await;
         let selection = &self.schedule.selection;
-        let summary = take(connect, selection, passphrase, &path, false, |_| {}).await?;
+        let to = Destination { path: &path, replace: false, part_prefix: &part_prefix };
+        let summary = take_to(connect, selection, passphrase, to, |_| {}).await?;
         let left_out = summary.volumes.iter().filter(|it| !it.problem.is_empty());
         for volume in left_out {
             tracing::warn!(volume = %volume.volume, why = volume.problem, "the backup lacks the data of a volume");
         }
         tracing::info!(path = %path.display(), bytes = summary.size, "backed the cluster up");
         let all = self.list().await.map_err(|error| io_error(&self.schedule.dir, &error))?;
-        let surplus = surplus(&all, self.schedule.keep, self.schedule.max_age, clock::now());
-        for kept in surplus {
+        let now = clock::now();
+        let future = all.iter().filter(|it| it.is_future(now)).count();
+        if future > 0 {
+            tracing::warn!(
+                dir = %self.schedule.dir.display(),
+                "{future} backups are dated in the future: they neither count nor are deleted until then"
+            );
+        }
+        for kept in surplus(&all, &path, self.schedule.keep, self.schedule.max_age, now) {
             if let Err(error) = tokio::fs::remove_file(&kept.path).await {
                 tracing::warn!(%error, path = %kept.path.display(), "cannot delete an old backup");
             }
@@ -227,41 +246,65 @@ fn io_error(path: &Path, error: &io::Error) -> ApiError {
     ApiError::new(ErrorCode::Internal, format!("cannot read {}: {error}", path.display()))
 }
 
-/// Returns for how long the next backup is not due; `None` if it is. One from the future, by a clock that was wrong, holds for one
-/// period at most.
+/// Returns for how long the next backup is not due; `None` if it is. One from the future does not count: it would hold all others up.
 fn due(newest: Option<&Kept>, every: Millis, now: Millis) -> Option<Duration> {
-    let next = newest?.taken.min(now).saturating_add(every);
+    let next = newest.filter(|it| !it.is_future(now))?.taken.saturating_add(every);
     next.checked_sub(now).filter(|it| *it > 0).map(Duration::from_millis)
 }
 
-/// Returns those that are not kept, of these, the newest first: all but the newest `keep`, and those that are older than `max_age`.
-/// The newest stays.
-fn surplus(all: &[Kept], keep: usize, max_age: Option<Millis>, now: Millis) -> Vec<Kept> {
-    let is_old = |it: &Kept| max_age.is_some_and(|age| now.saturating_sub(it.taken) > age);
-    let rest = all.iter().enumerate().skip(1);
-    let surplus = rest.filter(|(index, it)| *index >= keep.max(1) || is_old(it));
-    surplus.map(|(_, it)| it.clone()).collect()
+/// Returns those that are not kept after `made` was made, of these, the newest first: all but the newest `keep`, and the oldest of
+/// the others if it is older than `max_age`. By age it is one at a time, so that a clock that goes wrong costs one backup for each
+/// that is made, and not all. The newest, `made` and those from the future stay.
+fn surplus(
+    all: &[Kept],
+    made: &Path,
+    keep: usize,
+    max_age: Option<Millis>,
+    now: Millis,
+) -> Vec<Kept> {
+    let past: Vec<&Kept> = all.iter().filter(|it| !it.is_future(now)).collect();
+    let (kept, rest) = past.split_at(past.len().min(keep.max(1)));
+    let is_old = |it: &&Kept| max_age.is_some_and(|age| now.saturating_sub(it.taken) > age);
+    let oldest = kept.iter().skip(1).rfind(|it| it.path != made).copied().filter(is_old);
+    let rest = rest.iter().copied().filter(|it| it.path != made);
+    oldest.into_iter().chain(rest).cloned().collect()
 }
 
 /// Returns the name of a file: `vc-1767225600000.vcb`.
 fn name(now: Millis) -> String {
-    format!("vc-{now}.{EXTENSION}")
+    format!("{PREFIX}{now}{SUFFIX}")
 }
 
+/// Returns whether a file has a name as [`name`] returns it, and so was made on a schedule.
+fn is_scheduled(file_name: &str) -> bool {
+    let number = file_name.strip_prefix(PREFIX).and_then(|it| it.strip_suffix(SUFFIX));
+    number.and_then(|it| it.parse().ok()).is_some_and(|taken| name(taken) == file_name)
+}
+
+/// Lists the files in a directory that schedules have made, by their names.
 fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
     let paths = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
     let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;
-    Ok(paths.into_iter().filter(|it| it.extension().is_some_and(|it| it == EXTENSION)).collect())
+    let is_scheduled = |it: &PathBuf| {
+        let name = it.file_name().and_then(|it| it.to_str());
+        name.is_some_and(is_scheduled)
+    };
+    Ok(paths.into_iter().filter(is_scheduled).collect())
 }
 
-/// Removes what processes have left that were killed while they wrote.
-fn remove_parts(dir: &Path) {
+/// Removes what processes have left that were killed while they wrote: this node's, whose names begin with `own`, and old ones of
+/// others. This node makes one backup at a time, so each of its own is a leftover.
+fn remove_parts(dir: &Path, own: &str) {
     let Ok(entries) = std::fs::read_dir(dir) else { return };
     for entry in entries.flatten() {
-        let is_part = entry.file_name().to_string_lossy().starts_with(vc_backup::PART_PREFIX);
-        let modified = entry.metadata().and_then(|it| it.modified());
-        let age = modified.ok().and_then(|it| SystemTime::now().duration_since(it).ok());
-        if is_part && age.is_some_and(|age| age > MAX_PART_AGE) {
+        let name = entry.file_name();
+        let name = name.to_string_lossy();
+        let is_old = || {
+            let modified = entry.metadata().and_then(|it| it.modified()).ok();
+            let age = modified.and_then(|it| SystemTime::now().duration_since(it).ok());
+            age.is_some_and(|age| age > MAX_PART_AGE)
+        };
+        if name.starts_with(own) || (name.starts_with(PART_PREFIX) && is_old()) {
             let _ = std::fs::remove_file(entry.path());
         }
     }
@@ -285,21 +328,91 @@ mod tests {
         assert_eq!(due(Some(&kept(now - 9 * HOUR)), HOUR, now), None, "the node was away");
         let half = Duration::from_millis(HOUR / 2);
         assert_eq!(due(Some(&kept(now - HOUR / 2)), HOUR, now), Some(half));
-        // The clock was wrong, or is: backups do not stop.
-        assert_eq!(due(Some(&kept(u64::MAX)), HOUR, now), Some(Duration::from_millis(HOUR)));
+        // The clocks of two nodes differ a little.
+        let ahead = Duration::from_millis(HOUR + MAX_SKEW);
+        assert_eq!(due(Some(&kept(now + MAX_SKEW)), HOUR, now), Some(ahead));
     }
 
     #[test]
-    fn the_newest_are_kept_up_to_a_number_and_an_age() {
+    fn a_backup_from_the_future_holds_no_other_up_and_stays() {
+        let now = 100 * HOUR;
+        let future = kept(now + 24 * HOUR);
+        assert_eq!(due(Some(&future), HOUR, now), None);
+        assert_eq!(due(Some(&kept(u64::MAX)), HOUR, now), None);
+
+        let made = kept(now);
+        let (before, oldest) = (kept(now - HOUR), kept(now - 2 * HOUR));
+        let all = [future, made.clone(), before, oldest.clone()];
+        assert_eq!(surplus(&all, &made.path, 2, None, now), [oldest]);
+    }
+
+    #[test]
+    fn a_backup_that_was_just_made_stays_although_others_are_newer() {
+        let now = 100 * HOUR;
+        let (ahead, made) = (kept(now + MAX_SKEW), kept(now));
+        let all = [ahead, made.clone()];
+        assert_eq!(surplus(&all, &made.path, 1, None, now), []);
+        assert_eq!(surplus(&all, &made.path, 2, Some(HOUR), now + 2 * HOUR), []);
+    }
+
+    #[test]
+    fn the_newest_are_kept_up_to_a_number() {
+        let (all, made) = history();
+        let deleted = |keep| hours(&surplus(&all, &made, keep, None, 91 * HOUR));
+        assert_eq!(deleted(2), [70, 60]);
+        assert_eq!(deleted(0), [80, 70, 60], "the newest stays");
+        assert_eq!(deleted(4), [0; 0]);
+        assert_eq!(surplus(&[], &made, 1, None, 0), []);
+    }
+
+    #[test]
+    fn one_backup_at_a_time_is_deleted_for_its_age() {
+        let (all, made) = history();
+        let deleted = |keep, age, now| hours(&surplus(&all, &made, keep, Some(age), now * HOUR));
+        assert_eq!(deleted(9, 25 * HOUR, 91), [60]);
+        assert_eq!(deleted(9, 31 * HOUR, 91), [0; 0]);
+        assert_eq!(deleted(9, HOUR, 1000), [60], "the clock is wrong");
+        assert_eq!(deleted(2, 5 * HOUR, 91), [80, 70, 60], "by number, all are");
+        assert_eq!(deleted(1, HOUR, 1000), [80, 70, 60], "the newest stays");
+    }
+
+    #[test]
+    fn files_with_other_names_are_not_those_of_a_schedule() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let scheduled = name(1_767_225_600_000);
+        let others = ["cluster.vcb", "vc-before-upgrade.vcb", "vc-007.vcb", "vc-+7.vcb", "vc-7"];
+        for name in others.into_iter().chain([scheduled.as_str()]) {
+            std::fs::write(dir.path().join(name), "").expect("written");
+        }
+        assert_eq!(files(dir.path()).expect("listed"), [dir.path().join(scheduled)]);
+    }
+
+    #[test]
+    fn parts_of_this_node_are_removed_and_young_ones_of_others_stay() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let own = format!("{PART_PREFIX}n1-");
+        let all = [format!("{own}abc"), format!("{PART_PREFIX}n2-abc"), "vc-7.vcb".to_owned()];
+        for name in &all {
+            std::fs::write(dir.path().join(name), "").expect("written");
+        }
+        let old = dir.path().join(format!("{PART_PREFIX}old"));
+        let file = std::fs::File::create(&old).expect("made");
+        let age = MAX_PART_AGE + Duration::from_secs(60);
+        file.set_modified(SystemTime::now() - age).expect("set");
+        remove_parts(dir.path(), &own);
+        let exists = all.each_ref().map(|name| dir.path().join(name).exists());
+        assert_eq!(exists, [false, true, true]);
+        assert!(!old.exists());
+    }
+
+    /// Returns a history, the newest first, and the path of that.
+    fn history() -> (Vec<Kept>, PathBuf) {
         let all: Vec<Kept> = [90, 80, 70, 60].map(|hours| kept(hours * HOUR)).to_vec();
-        let names = |keep, max_age, now| {
-            let surplus = surplus(&all, keep, max_age, now * HOUR);
-            surplus.iter().map(|it| it.taken / HOUR).collect::<Vec<_>>()
-        };
-        assert_eq!(names(2, None, 91), [70, 60]);
-        assert_eq!(names(9, Some(25 * HOUR), 91), [60]);
-        assert_eq!(names(2, Some(5 * HOUR), 91), [80, 70, 60]);
-        assert_eq!(names(0, Some(HOUR), 1000), [80, 70, 60], "the newest stays");
-        assert_eq!(surplus(&[], 1, None, 0), []);
+        let made = all[0].path.clone();
+        (all, made)
+    }
+
+    fn hours(all: &[Kept]) -> Vec<Millis> {
+        all.iter().map(|it| it.taken / HOUR).collect()
     }
 }

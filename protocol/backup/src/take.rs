@@ -43,6 +43,17 @@ pub enum Selection {
     Named(Vec<String>),
 }
 
+/// Where a backup is written.
+#[derive(Debug, Clone, Copy)]
+pub struct Destination<'a> {
+    /// The file.
+    pub path: &'a Path,
+    /// Whether it may exist, and is replaced.
+    pub replace: bool,
+    /// How the name of the file begins that is being written, in the same directory.
+    pub part_prefix: &'a str,
+}
+
 /// What a backup is doing.
 #[derive(Debug)]
 pub enum Progress<'a> {
@@ -116,14 +127,30 @@ pub async fn take(
     passphrase: Passphrase,
     path: &Path,
     replace: bool,
+    progress: impl FnMut(Progress<'_>),
+) -> Result<BackupSummary, TakeError> {
+    let to = Destination { path, replace, part_prefix: PART_PREFIX };
+    take_to(connect, selection, passphrase, to, progress).await
+}
+
+/// Makes a backup as [`take`] does, with a name of its own while it is being written.
+///
+/// # Errors
+/// As [`take`].
+pub async fn take_to(
+    connect: impl AsyncFn() -> Result<Session, ApiError>,
+    selection: &Selection,
+    passphrase: Passphrase,
+    to: Destination<'_>,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<BackupSummary, TakeError> {
+    let Destination { path, replace, part_prefix } = to;
     let exists = || TakeError::Exists(path.to_owned());
     match std::fs::symlink_metadata(path) {
         Ok(metadata) if !replace || !metadata.is_file() => return Err(exists()),
         _ => {}
     }
-    let part = Part::new(path)?;
+    let part = Part::new(path, part_prefix)?;
     let connect = async || connect().await.map_err(TakeError::Connect);
     let content = in_session(&connect, async |session| cluster(session).await).await?;
     // A new session each: what is downloaded ends its stream.
@@ -183,9 +210,9 @@ struct Part(NamedTempFile, PathBuf);
 type Writing = (mpsc::Sender<Piece>, JoinHandle<Result<Part, BackupError>>);
 
 impl Part {
-    fn new(path: &Path) -> Result<Self, BackupError> {
+    fn new(path: &Path, prefix: &str) -> Result<Self, BackupError> {
         let directory = directory_of(path);
-        let temporary = tempfile::Builder::new().prefix(PART_PREFIX).tempfile_in(directory);
+        let temporary = tempfile::Builder::new().prefix(prefix).tempfile_in(directory);
         let failed = |source| BackupError::Write { path: path.to_owned(), source };
         Ok(Self(temporary.map_err(failed)?, path.to_owned()))
     }
