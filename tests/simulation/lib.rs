@@ -55,7 +55,7 @@ pub mod world;
 
 pub use explore::{Exploration, Totals};
 pub use kind::Kind;
-pub use marks::{Mark, missing};
+pub use marks::{MANY_RUNS, Mark, missing};
 pub use runner::{Failure, Outcome, run};
 pub use settings::{Events, Settings};
 pub use shrink::shrink;

@@ -37,7 +37,7 @@ marks! {
     ClaimsMet = "two running claims on one slot met after a heal", 150;
     UpdateFailed = "an update failed", 150;
     RolledBack = "a failed update was rolled back", 150;
-    RollbackOnBothSides = "nodes on both sides of a partition rolled an update back", 1000;
+    RollbackOnBothSides = "nodes on both sides of a partition rolled an update back", 5000;
     ResultsDiffer = "one node said that an update failed, another that it is complete", 1000;
     AccusationRefuted = "a node refuted an accusation", 150;
     GenerationUnderCut = "a node document got a new generation while links were cut", 1000;
@@ -76,6 +76,9 @@ marks! {
     RunBegan = "a run of a schedule began", 150;
     DeathReplaced = "the replicas of a dead host were started elsewhere", 150;
 }
+
+/// Of so many runs some should have reached all marks but the rarest.
+pub const MANY_RUNS: u64 = 1000;
 
 /// Returns the marks that none of so many runs has reached, and that some should have.
 pub fn missing(reached: &BTreeSet<Mark>, runs: u64) -> Vec<Mark> {

@@ -25,6 +25,7 @@ use vc_protocol::spec::{Overlap, ServiceSpec};
 use vc_protocol::{Millis, NodeId, Slot, VolumeKey};
 
 use self::holder::HeldLease;
+use crate::voters;
 
 pub(crate) use self::guard::{Gate, Gates, Guard};
 
@@ -158,11 +159,12 @@ impl Leases {
     /// Returns the voters that are to follow, if this node is the one that proposes them: the first voter that is up.
     fn next_voters(&mut self, view: &View, now: Millis) -> Option<VoterSet> {
         let set = self.set.as_ref()?;
-        self.down.retain(|node, _| set.voters.contains(node) && !view.up.contains(node));
-        for &node in set.voters.difference(&view.up) {
+        let up = voters::able(view);
+        self.down.retain(|node, _| set.voters.contains(node) && !up.contains(node));
+        for &node in set.voters.difference(&up) {
             self.down.entry(node).or_insert(now);
         }
-        if set.voters.intersection(&view.up).next() != Some(&self.node) {
+        if set.voters.intersection(&up).next() != Some(&self.node) {
             return None;
         }
         let gone = |node: &NodeId| view.cluster.left.contains_key(node);
@@ -170,7 +172,7 @@ impl Leases {
         let lost = self.down.iter().filter(|&(_, &since)| now >= since + LOST);
         let servers = selection::Servers {
             present: &present,
-            up: &view.up,
+            up: &up,
             wanted: &view.cluster.voter_wishes(true),
             unwanted: &view.cluster.voter_wishes(false),
             lost: &lost.map(|(&node, _)| node).collect(),

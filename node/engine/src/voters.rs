@@ -89,6 +89,12 @@ fn named(names: impl Iterator<Item = String>) -> String {
     }
 }
 
+/// Returns the nodes that are up and can vote: one that cannot read the documents does not know whether it is a voter.
+pub(crate) fn able(view: &View) -> BTreeSet<NodeId> {
+    let reads = |node: &NodeId| view.nodes.get(node).is_none_or(|state| !state.holds.all);
+    view.up.iter().copied().filter(reads).collect()
+}
+
 /// Returns the exclusive services of a view.
 fn exclusive(view: &View) -> Vec<&ServiceKey> {
     let services = view.cluster.services.keys();
@@ -107,7 +113,7 @@ pub(crate) fn problems(whole: &View, limited: Option<&View>) -> Option<String> {
             listed()
         ));
     };
-    let down: Vec<NodeId> = set.voters.difference(&whole.up).copied().collect();
+    let down: Vec<NodeId> = set.voters.difference(&able(whole)).copied().collect();
     let up = set.voters.len() - down.len();
     if up >= set.majority() {
         return None;
@@ -118,8 +124,8 @@ pub(crate) fn problems(whole: &View, limited: Option<&View>) -> Option<String> {
         false => format!("exclusive services stop: {}", listed()),
     };
     Some(format!(
-        "{up} of {voters} voters reachable, {} needed; not reachable: {down}. Until then {stops}. Start those nodes again; if they are gone \
-         for good, 'vc voters force NODE...' makes others the voters; a service with 'x-vc: {{on_partition: available}}' needs none",
+        "{up} of {voters} voters reachable, {} needed; not reachable: {down}. Until then {stops}. Start those nodes again, or upgrade them if they run an \
+         older version; if they are gone for good, 'vc voters force NODE...' makes others the voters; a service with 'x-vc: {{on_partition: available}}' needs none",
         set.majority()
     ))
 }
