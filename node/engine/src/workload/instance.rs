@@ -51,6 +51,8 @@ pub(super) struct Local {
     failures: u32,
     /// The reason of the last of them.
     failed_with: String,
+    /// Whether it ended while this node did not run, as with its host: that says nothing about its version.
+    ended_unseen: bool,
     restarts: u32,
     retry_at: Option<Millis>,
     /// Its image, while it is not found.
@@ -156,6 +158,7 @@ impl Local {
             grace_ms: None,
             failures: 0,
             failed_with: String::new(),
+            ended_unseen: false,
             restarts: old.as_ref().map_or(0, |claim| claim.restarts),
             retry_at: None,
             missing: None,
@@ -406,6 +409,8 @@ impl Local {
                 _ => {}
             }
         }
+        let is_first = self.phase.is_none() && self.asked.is_none();
+        self.ended_unseen = is_first && matches!(seen.phase, Phase::Exited { .. });
         let goes_on = is_same_run && is_unhealthy(&seen.phase) && self.is_unhealthy();
         if !goes_on
             && (!matches!(seen.phase, Phase::Running { .. }) || is_unhealthy(&seen.phase))
@@ -512,6 +517,7 @@ impl Local {
     /// Returns why it failed, unless it has been stable since.
     pub(super) fn failure(&self) -> Option<&str> {
         match self.phase {
+            _ if self.ended_unseen && self.retry_at.is_some() => None,
             Some(Phase::Running { health: Some(false), .. }) => Some(self.failed_with.as_str()),
             _ if self.shown.0 == InstanceState::Failed || self.failures > 0 => {
                 Some(self.failed_with.as_str())
@@ -716,9 +722,10 @@ impl Local {
             return;
         }
         if self.phase.as_ref().is_some_and(|ended| may_restart(wanted, ended, self.failures)) {
-            self.failures += 1;
+            self.failures += u32::from(!self.ended_unseen);
             let first = wanted.spec.restart.delay_ms.unwrap_or(1000).clamp(100, MAX_PAUSE);
-            let pause = first.saturating_mul(1 << (self.failures - 1).min(16)).min(MAX_PAUSE);
+            let doublings = self.failures.saturating_sub(1).min(16);
+            let pause = first.saturating_mul(1 << doublings).min(MAX_PAUSE);
             self.retry_at = Some(now + pause);
         }
     }

@@ -150,6 +150,28 @@ fn an_unhealthy_instance_is_started_anew_and_says_why() {
 }
 
 #[test]
+fn an_end_that_this_node_did_not_see_is_no_failure_of_the_version_and_the_next_one_is() {
+    let exited = || Phase::Exited { code: 255, output: String::new(), out_of_memory: false };
+    for (restart, failures) in [(RestartCondition::Any, 0), (RestartCondition::None, 1)] {
+        let mut node = Node::new(1, restart);
+        // As after a power cut: the container is there, and nothing was asked of the runtime.
+        let own = node.workload.node;
+        node.workload = Workload::new(own, BTreeMap::new());
+        node.sees(1, exited());
+        assert_eq!(node.workload.failures().count(), failures, "{restart:?}");
+        if restart == RestartCondition::Any {
+            node.now += 1000;
+            let actions = node.reconcile();
+            assert!(matches!(actions.as_slice(), [RuntimeAction::Start { .. }]), "{actions:?}");
+            node.health(1, None);
+            assert_eq!(node.workload.failures().count(), 0);
+            node.sees(1, exited());
+            assert_eq!(node.workload.failures().count(), 1);
+        }
+    }
+}
+
+#[test]
 fn the_pause_grows_until_it_was_available_for_a_while() {
     let mut node = Node::new(1, RestartCondition::OnFailure);
     let mut pauses = Vec::new();
