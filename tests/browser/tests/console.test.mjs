@@ -234,11 +234,11 @@ describe('The keyboard', () => {
     await page.waitForSelector('dialog')
     await tabTo(page, 'Drain n3')
     await page.keyboard.press('Enter')
-    await page.waitForSelector('.row:has(h3:text-is("n3")) .status-badge:has-text("drain")')
+    await page.waitForSelector('.row:has(h3 a:text-is("n3")) .status-badge:has-text("drain")')
     assert.equal((await cluster.rows('nodes')).find(({ name }) => name === 'n3').draining, true)
     await tabTo(page, 'Undrain n3')
     await page.keyboard.press('Enter')
-    await page.waitForSelector('.row:has(h3:text-is("n3")) .status-badge:text-is("up")')
+    await page.waitForSelector('.row:has(h3 a:text-is("n3")) .status-badge:text-is("up")')
   })
 })
 
@@ -381,7 +381,7 @@ describe('When nodes die', () => {
   it('the view continues through another, and the topology shows the dead one', async () => {
     const attached = (await page.textContent('.link-node')).match(/n\d/)[0]
     await cluster.nodes.find(({ name }) => name === attached).kill()
-    await page.waitForSelector(`.row:has(h3:text-is("${attached}")) .status-badge:text-is("down")`)
+    await page.waitForSelector(`.row:has(h3 a:text-is("${attached}")) .status-badge:text-is("down")`)
     assert.notEqual((await page.textContent('.link-node')).match(/n\d/)?.[0], attached)
     assert.equal(await page.locator('.edge.down').count(), 2)
     assert.match(await page.textContent('.problems'), new RegExp(`node ${attached} is down`))
