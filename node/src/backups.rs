@@ -1,6 +1,6 @@
 //! Backups of the cluster to a directory of this node, one after each period.
 //!
-//! A setting of one node and no document: who may have a process write to a directory of the host is whoever has that host, and
+//! A setting of one node and no document: to have a process write to a directory of a host takes root on that host, and
 //! there is one process on a data directory, so each backup is made once. The node makes them as `vc backup` does, through a session
 //! with itself, with a token of its own. When the next one is due follows from what is in the directory: a restart neither repeats
 //! nor forgets one, and of two nodes with one directory, such as a network file system, mostly one makes it.
@@ -10,12 +10,11 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
-use libp2p::multiaddr::Protocol;
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use vc_backup::{BackupFile, Destination, PART_PREFIX, Passphrase, Selection, take_to};
+use vc_backup::{BackupFile, Destination, PART_PREFIX, Passphrase, Selection, take};
 use vc_client::Candidates;
 use vc_protocol::node::ScheduledBackups;
 use vc_protocol::token::{Issuer, Scope, UserRole};
@@ -46,7 +45,7 @@ const MAX_PART_AGE: Duration = Duration::from_secs(24 * 3600);
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum BackupSettingsError {
-    /// Nobody is there to ask.
+    /// There is no terminal to ask for it.
     #[error(
         "--backup-dir needs --backup-passphrase-file, a file whose first line is the passphrase of the backups"
     )]
@@ -196,7 +195,7 @@ impl Backups {
         let connect = async || self.connect().await;
         let selection = &self.schedule.selection;
         let to = Destination { path: &path, replace: false, part_prefix: &part_prefix };
-        let summary = take_to(connect, selection, passphrase, to, |_| {}).await?;
+        let summary = take(connect, selection, passphrase, to, |_| {}).await?;
         let left_out = summary.volumes.iter().filter(|it| !it.problem.is_empty());
         for volume in left_out {
             tracing::warn!(volume = %volume.volume, why = volume.problem, "the backup lacks the data of a volume");
@@ -221,12 +220,10 @@ impl Backups {
 
     /// Opens a session with this node.
     async fn connect(&self) -> Result<vc_client::Session, ApiError> {
-        let Membership { cluster, key, node, credentials, .. } = &*self.membership;
+        let Membership { cluster, key, credentials, .. } = &*self.membership;
         let certificate = credentials.certificate();
         let issuer = Issuer { cluster: *cluster, key, certificate: &certificate };
-        let own = Protocol::P2p(node.peer_id());
-        let peers: Vec<Multiaddr> =
-            self.addresses.iter().map(|it| it.clone().with(own.clone())).collect();
+        let peers = self.membership.own_peers(&self.addresses);
         let id = getrandom::u64()
             .map_err(|error| ApiError::new(ErrorCode::Internal, error.to_string()))?;
         let (scope, now) = (Scope::User(UserRole::Admin), clock::now());

@@ -6,14 +6,11 @@ use anyhow::Context as _;
 use clap::CommandFactory as _;
 use vc_client::text::list;
 use vc_crdt::{DocumentError, KnownVersions, NodeState, Replica};
-use vc_protocol::token::{Claims, NodeRole, Scope, decode_unverified, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, NodeId};
+use vc_protocol::token::{Claims, NodeRole, Scope, decode_unverified};
 
 use crate::args::{Cli, Command, DataDir, Options};
-use crate::credentials::Credentials;
 use crate::identity::{self, Membership};
 use crate::run::run;
-use crate::seal::Seal;
 use crate::settings::{self, Eviction, Setting, Settings};
 use crate::{
     data_dir, duplicate, join, join_token, node_info, previous_runtime, restore, setup,
@@ -51,22 +48,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let (store, settings) = open_new(&options)?;
             settings.check_role(NodeRole::Server)?;
             let dir = &options.data_dir;
-            let root = Keypair::generate_ed25519();
-            let key = identity::node_key(dir)?;
-            let node = NodeId::of(&key.public())?;
-            let cluster = ClusterId::of(&root.public())?;
-            let certificate =
-                issue_certificate(&root, node, NodeRole::Server, crate::clock::now())?;
-            let membership = Membership {
-                dir: dir.clone(),
-                key,
-                node,
-                cluster,
-                credentials: Credentials::new(certificate, Vec::new()),
-                root: Some(root),
-                seal: Some(Seal::generate()?),
-                since: crate::clock::now(),
-            };
+            let membership = Membership::found(dir)?;
             run(dir, settings, membership, Vec::new(), store, true).await
         }
         Command::Join { token, token_file, options } => {

@@ -17,7 +17,8 @@ use std::path::{Path, PathBuf};
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
 use vc_protocol::token::{
-    Certificate, Issuer, NodeRole, Scope, Signer, TokenError, UserRole, verify_certificate,
+    Certificate, Issuer, NodeRole, Scope, Signer, TokenError, UserRole, issue_certificate,
+    verify_certificate,
 };
 use vc_protocol::{ClusterId, Keypair, Millis, Multiaddr, NodeId};
 use vc_runtime::Identity;
@@ -99,6 +100,9 @@ pub(crate) enum IdentityError {
     /// No WebRTC certificate could be made.
     #[error(transparent)]
     Generate(vc_webrtc::CertificateError),
+    /// The certificate of the first member cannot be signed.
+    #[error("cannot sign the certificate of this node: {0}")]
+    FirstCertificate(TokenError),
     /// The first admin token cannot be signed.
     #[error("cannot sign the admin token: {0}")]
     AdminToken(TokenError),
@@ -142,6 +146,32 @@ pub(crate) struct Membership {
 }
 
 impl Membership {
+    /// Makes the keys of a new cluster, and its first member. Only the key of the node is saved.
+    pub(crate) fn found(dir: &Path) -> Result<Self, IdentityError> {
+        let (root, key) = (Keypair::generate_ed25519(), node_key(dir)?);
+        let node = NodeId::of(&key.public()).map_err(|_| IdentityError::KeyType)?;
+        let cluster = ClusterId::of(&root.public()).map_err(|_| IdentityError::KeyType)?;
+        let since = crate::clock::now();
+        let certificate = issue_certificate(&root, node, NodeRole::Server, since);
+        let certificate = certificate.map_err(IdentityError::FirstCertificate)?;
+        Ok(Self {
+            dir: dir.to_owned(),
+            key,
+            node,
+            cluster,
+            credentials: Credentials::new(certificate, Vec::new()),
+            root: Some(root),
+            seal: Some(Seal::generate()?),
+            since,
+        })
+    }
+
+    /// Returns the addresses of this node with its id, as tokens name it.
+    pub(crate) fn own_peers(&self, addresses: &[Multiaddr]) -> Vec<Multiaddr> {
+        let own = Protocol::P2p(self.node.peer_id());
+        addresses.iter().map(|address| address.clone().with(own.clone())).collect()
+    }
+
     /// Returns the key that signs certificates, as this node's own certificate names it; `None` on a worker, and on a server
     /// that has not got the key yet.
     pub(crate) fn signer(&self) -> Option<Signer> {
@@ -407,8 +437,7 @@ pub(crate) fn write_admin_token(
     let certificate = membership.credentials.certificate();
     let (cluster, key) = (membership.cluster, &membership.key);
     let issuer = Issuer { cluster, key, certificate: &certificate };
-    let own = Protocol::P2p(membership.node.peer_id());
-    let peers = addresses.iter().map(|address| address.clone().with(own.clone())).collect();
+    let peers = membership.own_peers(addresses);
     let (scope, id) = (Scope::User(UserRole::Admin), getrandom::u64()?);
     let token = issuer
         .issue(scope, "admin", peers, id, crate::clock::now(), ADMIN_TTL)

@@ -69,7 +69,7 @@ pub(crate) async fn run(args: &Args) -> anyhow::Result<()> {
         confirm(dir, args.keep_data, &unit, &found)?;
     }
     unit.remove()?;
-    // Nobody else may use the directory from here on.
+    // The lock of the database keeps other processes out from here on.
     data_dir::open(dir)?;
     let store = Store::open(dir).context("the node seems to run: stop it first")?;
     previous_runtime::stop_instances(dir, &settings, identity, &ClusterState::default()).await?;

@@ -173,7 +173,7 @@ impl FromStr for ProblemKind {
 pub enum Severity {
     /// It ends by itself, or can wait.
     Info,
-    /// Somebody should look at it.
+    /// It needs a look in time.
     #[default]
     Warning,
     /// A service is or may soon be affected.

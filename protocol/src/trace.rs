@@ -7,7 +7,7 @@ use data_encoding::HEXLOWER;
 use serde::{Deserialize, Serialize};
 
 /// Identifies a command in the logs of all nodes: 16 bytes, shown as 32 hexadecimal digits, as a
-/// [trace id](https://www.w3.org/TR/trace-context/#trace-id) is. Whoever makes the request draws it; it proves nothing.
+/// [trace id](https://www.w3.org/TR/trace-context/#trace-id) is. The client that makes the request draws it; it proves nothing.
 #[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(try_from = "String", into = "String")]
 pub struct TraceId([u8; 16]);

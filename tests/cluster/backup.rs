@@ -198,7 +198,7 @@ fn a_lost_cluster_is_founded_anew_from_its_backup_and_knows_nothing_of_its_nodes
     let file = cluster.path("cluster.vcb").display().to_string();
     let with = ["--passphrase-file", passphrase.as_str()];
 
-    // Through a worker, which has no secrets, too; nobody but an admin, and nobody without a passphrase.
+    // Through a worker, which has no secrets, too; only for an admin, and only with a passphrase.
     let backup = [&["backup", file.as_str()], with.as_slice()].concat();
     cluster.vc_as(&ann, 0, &backup).refused_with("needs admin");
     cluster.vc(0, &["backup", &file]).refused_with("--passphrase-file");

@@ -4,7 +4,9 @@ use std::path::{Path, PathBuf};
 
 use indicatif::ProgressBar;
 use tokio::task::spawn_blocking;
-use vc_backup::{BackupFile, BackupSummary, Passphrase, Progress, Selection, take};
+use vc_backup::{
+    BackupFile, BackupSummary, Destination, PART_PREFIX, Passphrase, Progress, Selection, take,
+};
 use vc_client::expect_reply;
 use vc_protocol::control::{BackupRow, Request};
 use vc_protocol::{ApiError, ErrorCode};
@@ -184,8 +186,9 @@ async fn create(
             }
         }
     };
+    let to = Destination { path: file, replace: force, part_prefix: PART_PREFIX };
     let taken = tokio::select! {
-        taken = take(connect, &selection, passphrase, file, force, show) => taken,
+        taken = take(connect, &selection, passphrase, to, show) => taken,
         result = tokio::signal::ctrl_c() => {
             result.map_err(SystemError::doing("wait for signals"))?;
             return Err(Stop::Interrupted.into());

@@ -49,7 +49,7 @@ pub(super) enum ReceiverError {
         receiver: Name,
         /// The node that sent it.
         node: String,
-        /// Why.
+        /// Why its delivery failed.
         error: SendError,
     },
 }

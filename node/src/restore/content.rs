@@ -5,7 +5,6 @@ use std::path::Path;
 
 use anyhow::Context as _;
 use data_encoding::BASE64;
-use libp2p::multiaddr::Protocol;
 use vc_backup::Contents;
 use vc_crdt::{ClusterState, FileKey, TokenRecord};
 use vc_protocol::spec::MAX_FILE_BYTES;
@@ -91,9 +90,7 @@ impl Founding {
         let certificate = membership.credentials.certificate();
         let issuer =
             Issuer { cluster: membership.cluster, key: &membership.key, certificate: &certificate };
-        let own = Protocol::P2p(membership.node.peer_id());
-        let peers: Vec<Multiaddr> =
-            addresses.iter().map(|address| address.clone().with(own.clone())).collect();
+        let peers = membership.own_peers(addresses);
         let mut issued = Vec::new();
         for (replaces, record) in std::mem::take(&mut self.tokens) {
             let is_user = matches!(record.scope, Scope::User(_));

@@ -15,16 +15,14 @@ use tokio::task::spawn_blocking;
 use vc_backup::{BackupFile, Passphrase};
 use vc_client::text::list;
 use vc_crdt::{KnownVersions, Replica};
+use vc_protocol::ClusterId;
 use vc_protocol::change::Subject;
-use vc_protocol::token::{NodeRole, issue_certificate};
-use vc_protocol::{ClusterId, Keypair, NodeId};
+use vc_protocol::token::NodeRole;
 use vc_store::Store;
 
 use crate::args::Options;
 use crate::commands::named;
-use crate::credentials::Credentials;
 use crate::identity::{self, Membership};
-use crate::seal::Seal;
 use crate::settings::{self, Settings};
 use crate::{clock, data_dir};
 use content::{Founding, UserToken};
@@ -120,7 +118,7 @@ async fn fill(
     let from = contents.manifest.header.clone();
     let included = contents.manifest.volumes.iter().filter(|it| it.included).count();
 
-    let membership = new_membership(dir)?;
+    let membership = Membership::found(dir)?;
     let seal = membership.seal.clone().context("a server has the key of secrets")?;
     let (cluster, now) = (membership.cluster, clock::now());
     let mut founding = Founding::of(&contents, empty_volumes)?;
@@ -144,26 +142,6 @@ async fn fill(
     content::write_tokens(dir, &tokens)?;
     identity::save(dir, &membership, &[])?;
     Ok(Restored { founding, tokens, cluster, from, included })
-}
-
-/// Makes the keys of a new cluster, and its first member.
-fn new_membership(dir: &Path) -> anyhow::Result<Membership> {
-    let root = Keypair::generate_ed25519();
-    let key = identity::node_key(dir)?;
-    let node = NodeId::of(&key.public())?;
-    let cluster = ClusterId::of(&root.public())?;
-    let since = clock::now();
-    let certificate = issue_certificate(&root, node, NodeRole::Server, since)?;
-    Ok(Membership {
-        dir: dir.to_owned(),
-        key,
-        node,
-        cluster,
-        credentials: Credentials::new(certificate, Vec::new()),
-        root: Some(root),
-        seal: Some(Seal::generate()?),
-        since,
-    })
 }
 
 impl Restored {

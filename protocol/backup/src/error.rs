@@ -98,7 +98,7 @@ impl From<BackupError> for ApiError {
 /// Why there is no passphrase.
 #[derive(Debug, thiserror::Error)]
 pub enum PassphraseError {
-    /// There is nobody to ask.
+    /// There is no terminal to ask for it.
     #[error("a backup needs a passphrase, and there is no terminal to ask for it")]
     NoTerminal,
     /// The two differ.

@@ -16,5 +16,5 @@ pub use error::{BackupError, PassphraseError};
 pub use format::{BackupSummary, Header, Manifest, VolumeEntry, VolumeSnapshot};
 pub use passphrase::Passphrase;
 pub use read::{BackupFile, Contents, Sink};
-pub use take::{Destination, PART_PREFIX, Progress, Selection, TakeError, take, take_to};
+pub use take::{Destination, PART_PREFIX, Progress, Selection, TakeError, take};
 pub use write::Writer;

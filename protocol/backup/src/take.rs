@@ -35,7 +35,7 @@ const KEEPALIVE_INTERVAL: Duration = Duration::from_secs(10);
 /// The volumes whose data is backed up.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Selection {
-    /// None.
+    /// The data of no volume.
     None,
     /// All that have a snapshot, or can have one.
     All,
@@ -116,28 +116,12 @@ impl From<TakeError> for ApiError {
     }
 }
 
-/// Makes a backup and writes it to `path`, with mode 0600. The file is there when it is whole and on the disk, and not before. `connect`
-/// opens sessions of an admin; `replace` says whether a file may be there.
+/// Makes a backup and writes it to a file, with mode 0600. The file is there when it is whole and on the disk, and not before. `connect`
+/// opens sessions of an admin.
 ///
 /// # Errors
 /// See [`TakeError`]: there is no file then, or it is as it was.
 pub async fn take(
-    connect: impl AsyncFn() -> Result<Session, ApiError>,
-    selection: &Selection,
-    passphrase: Passphrase,
-    path: &Path,
-    replace: bool,
-    progress: impl FnMut(Progress<'_>),
-) -> Result<BackupSummary, TakeError> {
-    let to = Destination { path, replace, part_prefix: PART_PREFIX };
-    take_to(connect, selection, passphrase, to, progress).await
-}
-
-/// Makes a backup as [`take`] does, with a name of its own while it is being written.
-///
-/// # Errors
-/// As [`take`].
-pub async fn take_to(
     connect: impl AsyncFn() -> Result<Session, ApiError>,
     selection: &Selection,
     passphrase: Passphrase,

@@ -98,7 +98,7 @@ fn what_the_sender_has_not_confirmed_is_sent_by_the_next() {
     world.kill_host(first);
     world.run(2 * SENT);
     let of_victim = got(&world, AlertStatus::Firing)[&format!("m{victim}")];
-    assert_eq!(of_victim, 2, "at least once: nobody knows that the first arrived");
+    assert_eq!(of_victim, 2, "at least once: no node knows that the first arrived");
     assert_eq!(got(&world, AlertStatus::Firing)[&format!("m{first}")], 1);
     world.boot(victim);
     world.boot(first);
