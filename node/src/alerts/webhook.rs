@@ -11,6 +11,7 @@ use hyper::client::conn::http1;
 use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
 use hyper::{Request, StatusCode};
 use hyper_util::rt::TokioIo;
+use percent_encoding::percent_decode_str;
 use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, RootCertStore};
 use tokio::io::{AsyncRead, AsyncWrite};
@@ -85,7 +86,7 @@ impl WebhookUrl {
 
     /// Returns the value of the header `Authorization` for the user and password in the URL.
     fn authorization(&self) -> Option<String> {
-        let decoded = |text: &str| percent_decoded(text);
+        let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
         let (user, password) = (self.0.username(), self.0.password());
         let is_there = !user.is_empty() || password.is_some();
         is_there.then(|| {
@@ -108,25 +109,6 @@ impl WebhookUrl {
         }
         request.body(Full::new(Bytes::from(message.body)))
     }
-}
-
-/// Decodes `%40`; what is no such code stays.
-fn percent_decoded(text: &str) -> Vec<u8> {
-    let (mut bytes, mut decoded) = (text.as_bytes().iter(), Vec::new());
-    while let Some(&byte) = bytes.next() {
-        let code = (byte == b'%')
-            .then(|| bytes.as_slice().get(..2))
-            .flatten()
-            .and_then(|code| u8::from_str_radix(std::str::from_utf8(code).ok()?, 16).ok());
-        match code {
-            Some(code) => {
-                decoded.push(code);
-                bytes.nth(1);
-            }
-            None => decoded.push(byte),
-        }
-    }
-    decoded
 }
 
 /// How servers are verified: by the certificates of the system, which are read when they are needed first. Cheap to clone.
@@ -213,7 +195,7 @@ mod tests {
         let request = request.expect("a request");
         assert_eq!(request.uri(), "/T0/secret?key=1");
         assert_eq!(request.headers()[HOST], "hooks.example:8443");
-        assert_eq!(percent_decoded("a%40b%"), b"a@b%");
+        assert_eq!(percent_decode_str("a%40b%").collect::<Vec<u8>>(), b"a@b%");
     }
 
     #[test]
