@@ -241,12 +241,16 @@ impl Alerts {
 
     /// Compares the problems that hold with those that did.
     fn see(&mut self, view: &View, cluster: ClusterId, problems: Vec<Problem>, now: Clock) {
+        let mut recorded: BTreeMap<&String, &AlertRecord> = BTreeMap::new();
+        for (key, record) in &view.cluster.alerts {
+            recorded.entry(&key.fingerprint).or_insert(record);
+        }
         let mut present = BTreeSet::new();
         for problem in problems {
             let fingerprint = problem.fingerprint(cluster);
             present.insert(fingerprint.clone());
             let project = problem.project().and_then(|project| project.parse().ok());
-            let started = recorded(view, &fingerprint).map_or(now.wall, |record| record.started);
+            let started = recorded.get(&fingerprint).map_or(now.wall, |record| record.started);
             let seen = self.seen.entry(fingerprint.clone()).or_insert_with(|| Seen {
                 alert: alert(&problem, cluster, fingerprint, started),
                 project,
@@ -261,7 +265,7 @@ impl Alerts {
             (seen.gone, seen.alert.ended) = (None, None);
         }
         // What was sent and is no problem here any more, or was none since this process started.
-        for (AlertKey { fingerprint, .. }, record) in &view.cluster.alerts {
+        for (&fingerprint, record) in &recorded {
             if present.contains(fingerprint) {
                 continue;
             }
@@ -283,10 +287,9 @@ impl Alerts {
             seen.alert.ended.get_or_insert(now.wall);
         }
         // A problem that was not sent is forgotten with its end, so that flaps are not sent.
-        let sent: BTreeSet<&String> =
-            view.cluster.alerts.keys().map(|key| &key.fingerprint).collect();
-        self.seen
-            .retain(|fingerprint, _| present.contains(fingerprint) || sent.contains(fingerprint));
+        self.seen.retain(|fingerprint, _| {
+            present.contains(fingerprint) || recorded.contains_key(fingerprint)
+        });
     }
 
     /// Takes in how a delivery ended.
@@ -347,12 +350,6 @@ impl Alerts {
         let failing = self.receivers.iter().filter(|(_, it)| it.failures >= FAILURES);
         failing.map(|(name, it)| (name.clone(), it.error.clone())).collect()
     }
-}
-
-/// Returns the record of an alert that any receiver has.
-fn recorded<'a>(view: &'a View, fingerprint: &str) -> Option<&'a AlertRecord> {
-    let mut records = view.cluster.alerts.iter();
-    records.find(|(key, _)| key.fingerprint == fingerprint).map(|(_, record)| &**record)
 }
 
 /// Returns what a receiver is to get now, oldest first; what has ended before what has begun.
