@@ -197,6 +197,11 @@ impl Lab {
         self.vc(host, &[&["deploy", &file], options].concat())
     }
 
+    /// Returns the lab's temporary directory.
+    pub fn home(&self) -> &Path {
+        self.home.path()
+    }
+
     /// Writes a file into the lab's temporary directory and returns its path.
     pub fn file(&self, name: &str, text: &str) -> String {
         let file = self.home.path().join(name);

@@ -1,6 +1,5 @@
 //! What the documentation for users says to do, done as it says.
 
-use std::path::Path;
 use std::time::Duration;
 
 use crate::harness::command::{CommandOutput, run_for};
@@ -32,8 +31,7 @@ fn run_on(lab: &Lab, host: usize, commands: &str) -> CommandOutput {
     );
     let mut command = lab.command(&["exec", &host.to_string(), "--", "bash", "-c", &script]);
     lab.as_admin(&mut command);
-    let file = lab.file("here", "");
-    command.env_remove("VC_TOKEN").current_dir(Path::new(&file).parent().expect("a directory"));
+    command.env_remove("VC_TOKEN").current_dir(lab.home());
     run_for(BLOCK, command)
 }
 
@@ -57,7 +55,7 @@ fn the_first_hour_goes_as_its_page_says() {
         let is_setup = |line: &&str| line.starts_with("vc-node setup");
         let others: Vec<&str> = commands.lines().filter(|line| !is_setup(line)).collect();
         for line in commands.lines().filter(is_setup) {
-            let token = Path::new(&lab.file("here", "")).with_file_name("join.token");
+            let token = lab.home().join("join.token");
             match line.contains("--new") {
                 true => lab.node(host, &["init"]),
                 false => {
