@@ -67,26 +67,31 @@ impl Lab {
 
     /// Starts hosts with one cluster in which only the node of the first is a server.
     pub fn cluster_of_workers(hosts: usize) -> Self {
-        Self::up(hosts).with_cluster("worker", hosts, &[])
+        Self::up(hosts).with_cluster("worker", hosts, &[], &[])
     }
 
     /// As [`Self::cluster`], with these options of the first node.
     pub fn cluster_with(hosts: usize, options: &[&str]) -> Self {
-        Self::up(hosts).with_cluster("server", hosts, options)
+        Self::up(hosts).with_cluster("server", hosts, options, &[])
     }
 
     /// Starts a cluster on the first hosts, and waits until the nodes see each other up.
     pub fn with_cluster_of(self, members: usize) -> Self {
-        self.with_cluster("server", members, &[])
+        self.with_cluster("server", members, &[], &[])
     }
 
-    /// Starts the nodes of the first hosts; those after the first join with this role.
-    fn with_cluster(mut self, role: &str, members: usize, options: &[&str]) -> Self {
+    /// As [`Self::with_cluster_of`], with these options of every node.
+    pub fn with_cluster_of_options(self, members: usize, options: &[&str]) -> Self {
+        self.with_cluster("server", members, options, options)
+    }
+
+    /// Starts the nodes of the first hosts, the first one and those that join with this role each with their options.
+    fn with_cluster(mut self, role: &str, members: usize, first: &[&str], joining: &[&str]) -> Self {
         self.members = members;
-        self.node(1, &[&["init"], options].concat());
+        self.node(1, &[&["init"], first].concat());
         for host in 2..=members {
             let token = self.vc(1, &["token", "create", "--node", "--role", role]).done();
-            self.node(host, &["join", token.trim()]);
+            self.node(host, &[&["join", token.trim()], joining].concat());
         }
         self.all_up(&(1..=members).collect::<Vec<_>>());
         self

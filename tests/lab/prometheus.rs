@@ -91,15 +91,14 @@ fn a_failover_is_a_time_series_and_the_metrics_are_as_prometheus_wants_them() {
         println!("left out: there is no prometheus on this computer");
         return;
     }
-    let lab = Lab::cluster(3);
+    let lab = Lab::up(3);
     for host in 1..=3 {
         // The same for all, as docs/metrics.md says.
-        let path = lab.files_of(host).join("node/metrics.token");
-        std::fs::write(path, TOKEN).expect("written");
-        lab.host("node-kill", host);
-        lab.node(host, &["run", "--metrics", &format!("0.0.0.0:{PORT}")]);
+        let dir = lab.files_of(host).join("node");
+        std::fs::create_dir_all(&dir).expect("made");
+        std::fs::write(dir.join("metrics.token"), TOKEN).expect("written");
     }
-    lab.all_up(&[1, 2, 3]);
+    let lab = lab.with_cluster_of_options(3, &["--metrics", &format!("0.0.0.0:{PORT}")]);
     lab.deploy(1, &sleeping_service("shop", "web", 3), &["--wait"]).done();
 
     promtool(&["check", "rules", &format!("{MONITORING}/alerts.yml")]);
