@@ -251,11 +251,13 @@ describe('When the attached node dies', () => {
       await signIn(page, token)
       const attached = await page.evaluate(() => mesh.state.node)
       const victim = cluster.nodes.find(({ id }) => id === attached)
+      // A response that has begun cannot go on elsewhere; a request without one does.
+      const begun = page.evaluate(() => new Promise((done) => (globalThis.begun = () => done(true))))
       // Read piece by piece: Chromium replaces an error that breaks `text()` with its own.
       const underWay = page.evaluate(async () => {
         try {
           const { body } = await mesh.fetch('shop/web', null, '/slow?count=1000&every=100')
-          for await (const piece of body) void piece
+          for await (const piece of body) globalThis.begun(piece)
           return 'complete'
         } catch ({ code }) {
           return code
@@ -264,6 +266,7 @@ describe('When the attached node dies', () => {
       await page.evaluate((id) => {
         globalThis.again = new Promise((done) => mesh.onState((state) => state.state === 'live' && state.node !== id && done(state.node)))
       }, victim.id)
+      await begun
       await victim.kill()
       const now = await page.evaluate(() => again)
       assert.notEqual(now, victim.id)
