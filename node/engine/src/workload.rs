@@ -280,6 +280,8 @@ impl Workload {
         for (id, _) in self.local.iter().filter(|(_, local)| local.is_serving()) {
             let keeps_running = match desired.get(&id.slot) {
                 Some(wanted) if wanted.digest == id.digest || wanted.stop.is_some() => false,
+                // A job succeeds nothing, also not the service that it was before.
+                Some(wanted) if wanted.is_run => false,
                 Some(wanted) => {
                     let successor =
                         InstanceId { slot: id.slot.clone(), digest: wanted.digest.clone() };

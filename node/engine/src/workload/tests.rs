@@ -246,3 +246,17 @@ fn what_ends_without_its_lease_waits_for_the_next_one() {
         assert_eq!((state, reason.as_str()), expected, "{restart:?}");
     }
 }
+
+#[test]
+fn an_instance_goes_on_until_its_successor_is_ready_and_none_of_a_service_that_became_a_job() {
+    for (is_run, expected) in [(false, 0), (true, 1)] {
+        let mut node = Node::new(1, RestartCondition::Any);
+        node.health(1, Some(true));
+        let wanted = node.desired.get_mut(&slot(1)).expect("a slot");
+        wanted.digest = "e".to_owned();
+        wanted.waits_for = "waits for web to run".to_owned();
+        wanted.is_run = is_run;
+        let removes = |it: &&RuntimeAction| matches!(it, RuntimeAction::Remove { .. });
+        assert_eq!(node.reconcile().iter().filter(removes).count(), expected, "is_run: {is_run}");
+    }
+}
