@@ -58,15 +58,17 @@ impl Engine {
         }
     }
 
-    /// Writes the cluster document, under this node's last actor if no later changes of it can exist.
+    /// Writes the cluster document, under this node's last actor if no later changes of it can exist. A node that knows no other
+    /// member cannot tell: its data directory may be from before they joined.
     pub(super) fn write_cluster(
         &mut self,
         wanted: &ClusterState,
         by: Option<Subject>,
     ) -> Result<Option<SignedChange>, DocumentError> {
         let id = self.replica.id();
-        let confirms = |member| member == id || self.anti_entropy.is_confirmed(member);
-        let is_confirmed = !self.is_damaged && self.replica.members().all(confirms);
+        let others: Vec<NodeId> = self.replica.members().filter(|member| *member != id).collect();
+        let confirm = others.iter().all(|&member| self.anti_entropy.is_confirmed(member));
+        let is_confirmed = !self.is_damaged && !others.is_empty() && confirm;
         let may_reuse = is_confirmed || is_planted(PlantedBug::ReuseActor);
         self.replica.write_cluster(wanted, by, self.wall, may_reuse, self.nonce)
     }
