@@ -86,7 +86,13 @@ impl Lab {
     }
 
     /// Starts the nodes of the first hosts, the first one and those that join with this role each with their options.
-    fn with_cluster(mut self, role: &str, members: usize, first: &[&str], joining: &[&str]) -> Self {
+    fn with_cluster(
+        mut self,
+        role: &str,
+        members: usize,
+        first: &[&str],
+        joining: &[&str],
+    ) -> Self {
         self.members = members;
         self.node(1, &[&["init"], first].concat());
         for host in 2..=members {

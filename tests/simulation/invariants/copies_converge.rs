@@ -21,6 +21,17 @@ pub fn check(world: &World) -> Check {
                 copy.map(|copy| &copy.working).filter(|content| !content.is_empty())
             };
             let home = world.node_of(*home);
+            // Until something is written under a new epoch, what another node wrote last may be later.
+            let copy = world.nodes[home].volumes.copies.get(&volume);
+            let has_written = copy.is_none_or(|copy| {
+                let last = copy.snapshots.last_key_value();
+                last.is_none_or(|(id, content)| {
+                    copy.written() <= Some(id.epoch) || copy.working != *content
+                })
+            });
+            if !has_written {
+                continue;
+            }
             for node in wanted {
                 let index = world.node_of(*node);
                 if acting.contains(&index) && working(index) != working(home) {

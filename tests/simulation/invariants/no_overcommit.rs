@@ -1,6 +1,7 @@
 //! No plan reserves more than a node's capacity, at any time. No node runs more than its capacity at rest; before, a
 //! container that is stopping overlaps with the one that gets its resources. On a node that holds the documents it goes on to: such a
-//! node stops nothing.
+//! node stops nothing. What an update frees counts as free from its beginning, also where the version before goes on, because the new one
+//! waits for something.
 
 use std::collections::BTreeMap;
 
@@ -46,8 +47,21 @@ pub fn plan(view: &View) -> Check {
 pub fn running(world: &World) -> Check {
     for index in world.acting() {
         let node = &world.nodes[index];
-        let containers = node.runtime.containers.values().filter(|it| it.runs());
-        let sum = containers.fold(Resources::default(), |sum, it| sum.plus(it.reservation));
+        let view = world.engine(index).view();
+        let containers = node.runtime.containers.iter().filter(|(_, it)| it.runs());
+        let reserved = containers.map(|(id, it)| {
+            let demand = view.input.services.get(&id.slot.service);
+            let is_updated = view.updates.contains_key(&id.slot.service);
+            let goal = demand.filter(|_| !is_updated && view.is_former(id));
+            goal.map_or(it.reservation, |demand| {
+                let goal = demand.spec.container.reservation;
+                Resources {
+                    cpu_millis: it.reservation.cpu_millis.min(goal.cpu_millis),
+                    memory_bytes: it.reservation.memory_bytes.min(goal.memory_bytes),
+                }
+            })
+        });
+        let sum = reserved.fold(Resources::default(), Resources::plus);
         if !sum.fits(node.info.capacity) {
             let of = node.runtime.containers.iter().filter(|(_, it)| it.runs());
             let of: Vec<String> = of.map(|(id, it)| format!("{id} {}", it.reservation)).collect();
