@@ -63,11 +63,12 @@ pub struct Replica {
     cluster_state: ClusterState,
     node_states: BTreeMap<NodeId, NodeState>,
     actor: Option<Actor>,
+    /// The changes on the disk that follow a damaged one. They count once a peer has sent that one again: it may have no others.
+    stranded: BTreeMap<(DocumentId, Actor), Vec<SignedChange>>,
 }
 
 impl Replica {
-    /// Builds a replica from the certificates and changes on the disk, in any order. The changes were verified before
-    /// they were stored, so their signatures are not checked again.
+    /// Builds a replica from the certificates and changes on the disk, in any order.
     ///
     /// # Errors
     /// Automerge cannot create a document at all. Single invalid items are returned in [`Loaded`].
@@ -95,6 +96,7 @@ impl Replica {
             cluster_state: ClusterState::default(),
             node_states: BTreeMap::new(),
             actor: None,
+            stranded: BTreeMap::new(),
         };
         let mut received = Received::default();
         for certificate in certificates {
@@ -117,13 +119,14 @@ impl Replica {
         }
         stored.sort_by_key(|(body, _)| (body.document, body.actor, body.seq));
         checkpoints_first(&mut stored);
-        // What follows a change that is missing on the disk is left out: peers send both again.
+        // What follows a change that is missing on the disk is left out until a peer has sent that one.
         let mut next = Progress::default();
         let mut decoded = Vec::with_capacity(stored.len());
         for (body, signed) in stored {
             let (author, seq) = (body.author, body.seq);
             if !next.follows(&body) {
                 received.rejected.push(Rejected::Gap { author, seq });
+                replica.stranded.entry((body.document, body.actor)).or_default().push(signed);
                 continue;
             }
             match Incoming::decode(body, signed) {

@@ -49,6 +49,7 @@ impl Replica {
                 Err(error) => received.rejected.push(ChangeError::Malformed(error).into()),
             }
         }
+        self.claim_stranded(&mut claimed);
         checkpoints_first(&mut claimed);
         // Who may write a generation is known once its checkpoint is complete.
         loop {
@@ -65,6 +66,18 @@ impl Replica {
         }
         received.replaced.extend(self.take_dropped());
         received
+    }
+
+    /// Adds what the disk holds after a change that it has lost and a peer sends again.
+    fn claim_stranded(&mut self, claimed: &mut Vec<(ChangeBody, SignedChange)>) {
+        if self.stranded.is_empty() {
+            return;
+        }
+        let next = claimed.iter().map(|(body, _)| body).filter(|body| self.progress.follows(body));
+        let next: Vec<(DocumentId, Actor)> = next.map(|body| (body.document, body.actor)).collect();
+        for signed in next.iter().filter_map(|key| self.stranded.remove(key)).flatten() {
+            claimed.extend(signed.decode_unverified().map(|body| (body, signed)));
+        }
     }
 
     /// Splits off the changes of a later generation that are not part of its checkpoint.

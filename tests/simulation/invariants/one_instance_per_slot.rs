@@ -1,5 +1,5 @@
-//! At rest each placed slot runs its current version on its node, and nothing else runs. A slot may wait forever for a
-//! dependency that cannot be placed.
+//! At rest each placed slot runs its current version on its node, and nothing else runs, but on nodes that hold the documents. A slot
+//! may wait forever for a dependency that cannot be placed.
 
 use std::collections::BTreeMap;
 
@@ -19,7 +19,8 @@ pub fn check(world: &World) -> Check {
         let digest = rollout::version(&view, slot).expect("the slot is placed");
         planned.insert(InstanceId { slot: slot.clone(), digest }, world.node_of(placement.node));
     }
-    for (id, &index) in &planned {
+    // A node that holds the documents keeps the versions that it runs.
+    for (id, &index) in planned.iter().filter(|(_, index)| world.acting().contains(index)) {
         match world.nodes[index].runtime.containers.get(id) {
             Some(it) if it.runs() && !it.removing => {}
             // Nothing is left to do for it but to start it.
