@@ -12,6 +12,7 @@ use vc_protocol::node::Usage;
 
 use crate::disk::{self, Reserve, Space, WatchedDisk};
 use crate::driver_message::DriverMessage;
+use crate::engine_rules::{self, EngineRules};
 use vc_runtime::docker::Docker;
 
 /// Interval between usage samples.
@@ -108,8 +109,8 @@ impl Disks {
     }
 }
 
-/// Sends the host's usage to the engine every [`SAMPLE_INTERVAL`], and whether it starts nothing because a disk is full.
-/// `docker`: the engine whose disk is watched beside that of the data directory, if it is on this host.
+/// Sends the host's usage to the engine every [`SAMPLE_INTERVAL`], and whether it starts nothing because a disk is full, or the rules
+/// of the packet filter are gone that containers need. `docker`: the engine that is watched, if it is on this host.
 pub(crate) async fn watch(
     data_dir: PathBuf,
     docker: Option<Docker>,
@@ -120,6 +121,8 @@ pub(crate) async fn watch(
         return std::future::pending().await;
     };
     let mut disks = Disks { reserve: Reserve::new(&data_dir), data_dir, docker: None };
+    let local = docker.as_ref().filter(|docker| docker.is_local());
+    let mut rules = local.map(|_| EngineRules::default());
     let mut pace = tokio::time::interval(SAMPLE_INTERVAL);
     pace.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
     loop {
@@ -134,7 +137,12 @@ pub(crate) async fn watch(
         });
         let Ok((checked, (space, full))) = checked.await else { return };
         disks = checked;
-        let fault = full.as_deref().map(disk::full);
+        let are_gone = match &mut rules {
+            Some(rules) => rules.are_gone().await,
+            None => false,
+        };
+        let full = full.as_deref().map(disk::full);
+        let fault = full.or_else(|| are_gone.then(|| engine_rules::GONE.to_owned()));
         if driver.send(DriverMessage::Input(Input::Fault(fault))).await.is_err() {
             return;
         }

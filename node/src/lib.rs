@@ -18,6 +18,7 @@ pub mod dns;
 mod driver;
 mod driver_message;
 mod duplicate;
+mod engine_rules;
 mod events;
 mod exec;
 mod files;

@@ -1,10 +1,11 @@
-//! What a host runs out of: networks and disk space. And which of its addresses are a node's.
+//! What a host runs out of, or loses: networks, disk space, rules of its packet filter. And which of its addresses are a node's.
 
 use std::process::Command;
 
+use rustix::process::Signal;
 use serde_json::Value;
 
-use crate::harness::command::run;
+use crate::harness::command::{run, signal};
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, program, until};
 
@@ -185,4 +186,23 @@ fn a_host_that_lost_its_data_directory_gets_the_data_of_its_volumes_back() {
     lab.run(&["node-restart", "2", "--log-format", "json"]).done();
     lab.vc(1, &["restart", "shop/db", "--wait"]).done();
     assert_eq!(born(lab.only("shop/db")), data);
+}
+
+#[test]
+fn a_firewall_that_removed_the_rules_of_docker_is_a_problem_until_docker_has_set_them_again() {
+    let lab = Lab::cluster(2);
+    lab.deploy(1, &compose("shop", 2), &["--wait"]).done();
+    let before = lab.containers(2);
+    let is_said =
+        || problems(&lab, 1).iter().any(|it| it.contains("the rules of Docker in iptables"));
+    assert!(!is_said());
+    lab.run(&["exec", "2", "--", "iptables", "-t", "nat", "-F"]).done();
+    until("the problem is listed", DEADLINE, || if is_said() { Ok(()) } else { Err("no") });
+    assert_eq!(lab.containers(2), before, "what runs goes on");
+    lab.deploy(1, &compose("blog", 2), &["--wait"]).done();
+    assert_eq!(lab.containers(2), before, "it starts nothing");
+
+    signal(lab.pid(2, "engine.pid"), Signal::KILL);
+    lab.run(&["up", "2"]).done();
+    until("the problem is over", DEADLINE, || if is_said() { Err("not yet") } else { Ok(()) });
 }

@@ -30,6 +30,7 @@ finds! {
     newest_rules
     same_lamport
     ports_twice
+    cpu_overcommitted
     unchecked_disk
     eager_voter
     unwritten_votes
@@ -41,14 +42,8 @@ finds! {
 }
 
 /// Planted bugs that no run among the first [`LIMIT`] seeds finds so far, or none that is short enough for a test.
-const MISSED: [&str; 6] = [
-    "forget_accusations",
-    "forget_results",
-    "hasty_checkpoint",
-    "stale_claims",
-    "cpu_overcommitted",
-    "dropped_copy",
-];
+const MISSED: [&str; 5] =
+    ["forget_accusations", "forget_results", "hasty_checkpoint", "stale_claims", "dropped_copy"];
 
 #[test]
 fn every_planted_bug_is_found_or_said_to_be_missed() {

@@ -130,10 +130,9 @@ impl<'a> NodeAllocation<'a> {
         });
         let (ask, free) = (service.reservation(), self.free());
         let within = |ask: u64, free: u64| ask.checked_mul(count).is_some_and(|all| all <= free);
-        let fits_cpu = is_planted(PlantedBug::CpuOvercommitted);
         within_limit
             && self.counted(service).all(|(_, it)| within(it.required, it.free))
-            && (fits_cpu || within(ask.cpu_millis, free.cpu_millis))
+            && within(ask.cpu_millis, free.cpu_millis)
             && within(ask.memory_bytes, free.memory_bytes)
     }
 
