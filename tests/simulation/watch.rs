@@ -73,18 +73,18 @@ impl World {
         self.mark_if(failed.iter().any(|key| view.is_rolled_back(key)), Mark::RolledBack);
         for key in failed {
             let results = || {
-                let of_node = |state: &vc_crdt::NodeState| {
-                    let result = state.update_results.get(key)?;
-                    Some((result.revision, result.failed.is_some()))
-                };
-                view.nodes.values().filter_map(of_node)
+                let states = view.nodes.values();
+                states.filter_map(|state| state.update_results.get(key))
             };
-            let newest = results().map(|(revision, _)| revision).max();
-            let count = |failed: bool| {
-                results().filter(|it| Some(it.0) == newest && it.1 == failed).count()
-            };
-            self.mark_if(count(true) >= 2 && self.watch.healed, Mark::RollbackOnBothSides);
-            self.mark_if(count(true) >= 1 && count(false) >= 1, Mark::ResultsDiffer);
+            let newest = results().map(|it| it.revision).max();
+            let newest: BTreeSet<_> = results()
+                .filter(|it| Some(it.revision) == newest)
+                .map(|it| it.failed.as_deref())
+                .collect();
+            // Each node that sees a failure says which; others copy what it says.
+            let failures = newest.iter().flatten().count();
+            self.mark_if(failures >= 2 && self.watch.healed, Mark::RollbackOnBothSides);
+            self.mark_if(failures >= 1 && newest.contains(&None), Mark::ResultsDiffer);
         }
     }
 }

@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{NodeState, UpdateResult, View, VolumeRecord};
+use vc_crdt::{NodeState, UpdateResult, UpdateStatus, View, VolumeRecord};
 use vc_placement::may_run;
 use vc_protocol::control::RolloutState;
 use vc_protocol::instance::{Claim, InstanceState};
@@ -242,12 +242,22 @@ impl Reconciler {
         removed
     }
 
-    /// Records how updates ended: an instance of this node failed, or all instances are available.
+    /// Records how updates ended: an instance of this node failed, or all instances are available. A failure that another node has
+    /// recorded is copied: it stays when that node leaves, so that the failed version is not tried again.
     fn record_update_results(&self, view: &View, own: &mut NodeState) {
         own.update_results.retain(|key, result| {
             let record = view.cluster.services.get(key);
             record.is_some_and(|it| it.is_result(result)) || view.held.reason(key).is_some()
         });
+        for (key, status) in &view.updates {
+            let UpdateStatus::Failed(reason) = status else { continue };
+            let Some(record) = view.cluster.services.get(key) else { continue };
+            own.update_results.entry(key.clone()).or_insert_with(|| UpdateResult {
+                revision: record.revision,
+                digest: record.spec.container_digest(),
+                failed: Some(reason.clone()),
+            });
+        }
         let ours: BTreeSet<&ServiceKey> = own.claims.keys().map(|id| &id.slot.service).collect();
         for key in ours {
             let (Some(rollout), Some(record)) =

@@ -112,6 +112,28 @@ fn an_update_to_a_version_that_exits_rolls_back_with_the_reason() {
 }
 
 #[test]
+fn a_failed_version_is_not_tried_again_when_the_node_leaves_that_saw_it_fail() {
+    let mut world = cluster(3, "that_saw_it_fail");
+    world.command(0, deploy(service("web", 3)));
+    world.converge(60_000);
+    let cursor = world.history.cursor();
+    world.command(0, deploy(image(service("web", 3), "broken")));
+    world.converge(120_000);
+    let ends = |world: &World, cursor| -> Vec<usize> {
+        let all = world.history.since(cursor).iter();
+        all.filter(|it| matches!(it.action, Action::Ended(_))).map(|it| it.node).collect()
+    };
+    let saw_it = ends(&world, cursor)[0];
+    let (other, cursor) = ((saw_it + 1) % 3, world.history.cursor());
+    world.command(other, Mutation::Leave { node: format!("m{saw_it}"), force: true });
+    world.converge(120_000);
+    let others: Vec<usize> = ends(&world, cursor).into_iter().filter(|at| *at != saw_it).collect();
+    assert!(others.is_empty(), "{others:?}: the failed version was started again");
+    let view = world.engine(other).view();
+    assert!(matches!(view.updates.values().next(), Some(UpdateStatus::Failed(_))));
+}
+
+#[test]
 fn a_failed_version_is_tried_again_when_deployed_again() {
     let mut world = cluster(3, "is_tried_again");
     world.command(0, deploy(service("web", 2)));
