@@ -13,6 +13,7 @@ mod harness;
 mod alerts;
 mod audit;
 mod backup;
+mod backup_s3;
 mod byzantine_member;
 mod clocks;
 mod concurrency;
