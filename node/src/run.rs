@@ -81,6 +81,8 @@ pub(crate) async fn run(
         advertise: settings.advertise,
         mdns: !settings.no_mdns,
     };
+    #[cfg(feature = "otlp")]
+    crate::otlp::identify(&membership.node, config.name.as_str(), &membership.cluster);
     let (mut network, handles) =
         Network::listen(config, Arc::clone(&membership), gater.clone(), driver.clone()).await?;
     let addresses = network.ready().await?;

@@ -31,6 +31,8 @@ mod logging;
 mod logs;
 mod metrics;
 mod multiplex;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod projects;
 mod raw_api;
 mod secrets;
