@@ -57,6 +57,8 @@ Examples:
   vc-node run --memory 4g                            with less memory from now on
   vc-node run --volume-bandwidth 50MB                send copies of volumes with at most 50 MB a second
   vc-node run --resource gpu=2                       let placement count two GPUs
+  vc-node run --backup-dir 's3://backups/vc?region=eu-central-1' --backup-passphrase-file /root/backup-passphrase
+                                                     back the cluster up to a bucket, each day; to a directory likewise
   vc-node run --label disk=hdd --yes                 replace all labels, whatever ends by it
   vc-node run --unset cpus --unset no-mdns           return to the defaults of these")]
     Run {
@@ -104,6 +106,12 @@ Examples:
 }
 
 impl Command {
+    /// Returns whether this process becomes a node.
+    #[cfg(feature = "otlp")]
+    pub fn is_node(&self) -> bool {
+        matches!(self, Self::Init(_) | Self::Join { .. } | Self::Run { .. } | Self::Restore(_))
+    }
+
     /// Returns the format of the log.
     pub fn log_format(&self) -> LogFormat {
         match self {

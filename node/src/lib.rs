@@ -43,6 +43,8 @@ mod member_server;
 mod metrics;
 mod network;
 mod node_info;
+#[cfg(feature = "otlp")]
+pub mod otlp;
 mod previous_runtime;
 pub mod proxy;
 mod readiness;

@@ -4,9 +4,17 @@ use std::io::IsTerminal as _;
 use std::process::ExitCode;
 
 use clap::Parser as _;
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
+use tracing_subscriber::{EnvFilter, Layer as _};
 use vc_node::args::{Cli, Command, DataDir, LogFormat};
 use vc_node::log_writer::EscapeControls;
+#[cfg(feature = "otlp")]
+use vc_node::otlp::Exporter;
+
+/// Nothing is exported.
+#[cfg(not(feature = "otlp"))]
+type Exporter = std::convert::Infallible;
 
 /// Limit of open files that a node requests.
 const MAX_OPEN_FILES: u64 = 65_536;
@@ -17,7 +25,7 @@ fn main() -> ExitCode {
         return code;
     }
     let cli = Cli::parse();
-    log_to_stderr(cli.command.log_format());
+    let _exporter = log(&cli.command);
     vc_node::hide_token(&cli.command);
     // It has one thread, and no descriptors to speak of.
     if let Command::Watchdog(DataDir { data_dir }) = &cli.command {
@@ -55,15 +63,27 @@ fn fail(error: &anyhow::Error) -> ExitCode {
     ExitCode::FAILURE
 }
 
-fn log_to_stderr(format: LogFormat) {
+/// Logs to stderr, and exports spans if that is built in and the environment says so, until the returned value is dropped.
+fn log(command: &Command) -> Option<Exporter> {
     // Yamux logs what its peer does wrong, which any peer may repeat.
     let quiet = "info,libp2p=warn,libp2p_yamux=error,yamux=off,libp2p_mdns=error,libp2p_gossipsub=error,libp2p_kad=error,automerge=warn,is=error";
     let filter = EnvFilter::try_from_env("VC_LOG").unwrap_or_else(|_| EnvFilter::new(quiet));
+    let format = command.log_format();
     let ansi = format == LogFormat::Text && std::io::stderr().is_terminal();
     let writer = EscapeControls { inner: std::io::stderr, ansi };
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(writer);
-    match format {
-        LogFormat::Text => log.with_ansi(ansi).with_target(false).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+    let lines = tracing_subscriber::fmt::layer().with_writer(writer);
+    let lines = match format {
+        LogFormat::Text => lines.with_ansi(ansi).with_target(false).boxed(),
+        LogFormat::Json => lines.json().flatten_event(true).boxed(),
+    };
+    let log = tracing_subscriber::registry().with(filter).with(lines);
+    #[cfg(feature = "otlp")]
+    if command.is_node()
+        && let Some((spans, exporter)) = vc_node::otlp::from_environment()
+    {
+        log.with(spans).init();
+        return Some(exporter);
     }
+    log.init();
+    None
 }

@@ -81,10 +81,12 @@ pub(crate) async fn run(
         advertise: settings.advertise,
         mdns: !settings.no_mdns,
     };
+    #[cfg(feature = "otlp")]
+    crate::otlp::identify(&membership.node, config.name.as_str(), &membership.cluster);
     let (mut network, handles) =
         Network::listen(config, Arc::clone(&membership), gater.clone(), driver.clone()).await?;
     let addresses = network.ready().await?;
-    let schedule = Schedule::of(&settings, membership.root.is_some())?;
+    let schedule = Schedule::of(&settings, membership.root.is_some(), dir)?;
     // Not before: settings that it cannot start with are not remembered, and without a free port there is no cluster.
     settings::save(dir, &settings)?;
     if init {

@@ -38,9 +38,12 @@ pub struct Args {
     /// Create a new cluster
     #[arg(long, conflicts_with_all = ["token_file", "restore"])]
     new: bool,
-    /// Found a cluster anew from this file of 'vc backup'
-    #[arg(long, value_name = "FILE", conflicts_with = "token_file")]
+    /// Found a cluster anew from this file of 'vc backup', or address of a bucket, as 'vc-node restore'
+    #[arg(long, value_name = "FILE|s3://…", conflicts_with = "token_file")]
     restore: Option<PathBuf>,
+    /// File with the credentials of that bucket, as 'aws configure' writes it
+    #[arg(long, value_name = "FILE", requires = "restore")]
+    credentials_file: Option<PathBuf>,
     /// File whose first line is the passphrase of that file [default: ask on the terminal]
     #[arg(long, value_name = "FILE", requires = "restore")]
     passphrase_file: Option<PathBuf>,

@@ -13,6 +13,7 @@ mod harness;
 mod alerts;
 mod audit;
 mod backup;
+mod backup_s3;
 mod byzantine_member;
 mod clocks;
 mod concurrency;
@@ -30,6 +31,8 @@ mod logging;
 mod logs;
 mod metrics;
 mod multiplex;
+#[cfg(feature = "otlp")]
+mod otlp;
 mod projects;
 mod raw_api;
 mod secrets;

@@ -5,11 +5,13 @@ use std::path::{Path, PathBuf};
 use indicatif::ProgressBar;
 use tokio::task::spawn_blocking;
 use vc_backup::{
-    BackupFile, BackupSummary, Destination, PART_PREFIX, Passphrase, Progress, Selection, take,
+    BackupFile, BackupSummary, Download, FileTarget, Location, PART_PREFIX, Passphrase, Progress,
+    Selection, find_stored, take,
 };
 use vc_client::expect_reply;
 use vc_protocol::control::{BackupRow, Request};
 use vc_protocol::{ApiError, ErrorCode};
+use vc_s3::{Credentials, SCHEME};
 
 use crate::app::{App, now};
 use crate::error::{Error, Result, Stop, SystemError};
@@ -41,7 +43,7 @@ pub(crate) struct Args {
 #[derive(Debug, clap::Subcommand)]
 enum Command {
     /// Check a backup, without a cluster: its checksum, its passphrase and its content
-    Verify(Verify),
+    Verify(Box<Verify>),
     /// List the nodes that back the cluster up by their settings, and their newest backups
     Ls(Ls),
 }
@@ -84,11 +86,19 @@ struct PassphraseArgs {
 Examples:
   vc backup verify cluster.vcb
   vc backup verify /mnt/usb/cluster.vcb --passphrase-file /root/passphrase
+  vc backup verify s3://backups/vc?region=eu-central-1    the newest backup there; the address of a file names another
+  vc backup verify 's3://backups/vc?endpoint=https://minio.example:9000' --credentials-file ~/minio-credentials
 
-Reads and decrypts all of the file, and writes nothing. Needs no token.")]
+Reads and decrypts all of the file, and writes nothing; of one in a bucket it makes a copy in $TMPDIR meanwhile. Needs no token.")]
 struct Verify {
-    /// The file that 'vc backup' wrote
-    file: PathBuf,
+    /// The file that 'vc backup' wrote, or the address of --backup-dir, s3://BUCKET/PREFIX?endpoint=URL&region=NAME, for the newest
+    /// backup there, or that of one of them
+    #[arg(value_name = "FILE|s3://…")]
+    file: Location,
+    /// File with the credentials of that bucket, as 'aws configure' writes it [default: $AWS_ACCESS_KEY_ID and
+    /// $AWS_SECRET_ACCESS_KEY, else ~/.aws/credentials]
+    #[arg(long, value_name = "FILE")]
+    credentials_file: Option<PathBuf>,
     #[command(flatten)]
     passphrase: PassphraseArgs,
 }
@@ -113,11 +123,10 @@ impl Args {
                     rows.iter().filter_map(|row| BackupRow::of(row, now)).collect();
                 app.out.show(&rows[..], render::backups)
             }
-            (Some(Command::Verify(Verify { file, passphrase })), _) => {
-                verify(app, file, passphrase).await
-            }
+            (Some(Command::Verify(arguments)), _) => verify(app, *arguments).await,
             (None, Some(file)) if self.create.verify => {
-                verify(app, file, self.create.passphrase).await
+                let (file, passphrase) = (file.into(), self.create.passphrase);
+                verify(app, Verify { file, credentials_file: None, passphrase }).await
             }
             (None, Some(file)) => {
                 let Create { volumes, passphrase, force, .. } = self.create;
@@ -158,6 +167,12 @@ async fn create(
     passphrase: PassphraseArgs,
     force: bool,
 ) -> Result {
+    if file.starts_with(SCHEME.trim_end_matches('/')) {
+        let message = "'vc backup' writes files of this computer";
+        let error = ApiError::new(ErrorCode::InvalidArgument, message);
+        let hint = "a node backs the cluster up to a bucket by itself, with 'vc-node run --backup-dir s3://…'";
+        return Err(error.with_hint(hint).into());
+    }
     if !force && std::fs::symlink_metadata(file).is_ok() {
         let message = format!("{} exists", file.display());
         let error = ApiError::new(ErrorCode::AlreadyExists, message);
@@ -186,7 +201,7 @@ async fn create(
             }
         }
     };
-    let to = Destination { path: file, replace: force, part_prefix: PART_PREFIX };
+    let to = FileTarget::new(file, force, PART_PREFIX)?;
     let taken = tokio::select! {
         taken = take(connect, &selection, passphrase, to, show) => taken,
         result = tokio::signal::ctrl_c() => {
@@ -202,15 +217,31 @@ async fn create(
     app.out.show(&summary, |it, _| render::backup(it))
 }
 
-async fn verify(app: &App, file: PathBuf, passphrase: PassphraseArgs) -> Result {
+async fn verify(app: &App, arguments: Verify) -> Result {
+    let Verify { file, credentials_file, passphrase } = arguments;
+    // Of one in a bucket, the copy, which is removed with this.
+    let mut copy: Option<Download> = None;
+    let file = match file {
+        Location::Path(path) => {
+            let opening = spawn_blocking(move || BackupFile::open(&path));
+            joined(opening.await)??
+        }
+        Location::S3(address) => {
+            let credentials = Credentials::find(credentials_file.as_deref())
+                .map_err(|error| ApiError::new(ErrorCode::Unauthenticated, error.to_string()))?;
+            let found = find_stored(&address, &credentials, now()).await?;
+            let spinner = app.out.spinner(&format!("copying {}", found.address()));
+            let copied = found.download(&std::env::temp_dir()).await;
+            spinner.finish_and_clear();
+            copy.insert(copied?).backup.clone()
+        }
+    };
     let (opened, checked) = {
-        let file = file.clone();
         let checking = spawn_blocking(move || {
-            let opened = BackupFile::open(&file)?;
-            let checked = opened.check();
-            Ok::<_, vc_backup::BackupError>((opened, checked))
+            let checked = file.check();
+            (file, checked)
         });
-        joined(checking.await)??
+        joined(checking.await)?
     };
     // What is damaged needs no passphrase.
     checked?;

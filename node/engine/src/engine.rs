@@ -677,7 +677,8 @@ fn log_deployments(before: &View, after: &View) {
             && let Some(trace) = record.trace
         {
             let (revision, by) = (record.revision, record.deployed_by.as_str());
-            tracing::info!(%trace, %service, revision, by, "deployment");
+            let span = tracing::info_span!("deployment", %trace, %service);
+            span.in_scope(|| tracing::info!(%trace, %service, revision, by, "deployment"));
         }
     }
 }

@@ -19,18 +19,9 @@ pub(crate) enum SendError {
     /// Nothing was confirmed in time.
     #[error("no answer within {0} s")]
     TimedOut(u64),
-    /// The host cannot be reached.
-    #[error("cannot connect to {0}: {1}")]
-    Connect(String, io::Error),
-    /// The certificates of the system cannot be used.
-    #[error("the certificates of this system cannot be used: {0}")]
-    Roots(String),
-    /// The TLS handshake failed.
-    #[error("no TLS connection to {0}: {1}")]
-    Tls(String, io::Error),
-    /// The request failed.
-    #[error("the request failed: {0}")]
-    Http(#[from] hyper::Error),
+    /// The server cannot be reached, or does not answer.
+    #[error(transparent)]
+    Http(#[from] vc_https::RequestError),
     /// The request is malformed.
     #[error("the request cannot be made: {0}")]
     Request(#[from] hyper::http::Error),

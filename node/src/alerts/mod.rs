@@ -33,7 +33,7 @@ pub(crate) struct AlertSender {
     snapshot: watch::Receiver<Snapshot>,
     /// Whether the operator of this node lets receivers run commands.
     allows_commands: bool,
-    tls: webhook::Tls,
+    client: vc_https::Client,
 }
 
 impl AlertSender {
@@ -42,7 +42,7 @@ impl AlertSender {
         snapshot: watch::Receiver<Snapshot>,
         allows_commands: bool,
     ) -> Self {
-        Self { membership, snapshot, allows_commands, tls: webhook::Tls::default() }
+        Self { membership, snapshot, allows_commands, client: vc_https::Client::default() }
     }
 
     /// Sends what comes from the engine, to several receivers at a time, and reports how that ended. Runs until the driver ends.
@@ -89,7 +89,7 @@ impl AlertSender {
                 ReceiverTarget::Webhook { url, .. } => {
                     let keys = self.membership.file_keys().ok_or(SendError::NoKey)?;
                     let url = keys.open_url(cluster, name, url).ok_or(SendError::NoKey)?;
-                    webhook::post(&WebhookUrl::parse(&url)?, message, &self.tls).await
+                    webhook::post(&WebhookUrl::parse(&url)?, message, &self.client).await
                 }
                 ReceiverTarget::Command { .. } if !self.allows_commands => {
                     Err(SendError::CommandsNotAllowed)

@@ -2,21 +2,13 @@
 //! only the status is looked at.
 
 use std::fmt;
-use std::sync::{Arc, OnceLock};
 
 use data_encoding::BASE64;
 use http_body_util::Full;
+use hyper::Request;
 use hyper::body::Bytes;
-use hyper::client::conn::http1;
-use hyper::header::{AUTHORIZATION, CONNECTION, CONTENT_TYPE, HOST, USER_AGENT};
-use hyper::{Request, StatusCode};
-use hyper_util::rt::TokioIo;
+use hyper::header::{AUTHORIZATION, CONTENT_TYPE, USER_AGENT};
 use percent_encoding::percent_decode_str;
-use rustls::pki_types::ServerName;
-use rustls::{ClientConfig, RootCertStore};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use url::Url;
 use vc_engine::alerts::Message;
 
@@ -76,14 +68,6 @@ impl WebhookUrl {
         self.0.origin().ascii_serialization()
     }
 
-    fn host(&self) -> &str {
-        self.0.host_str().unwrap_or_default().trim_start_matches('[').trim_end_matches(']')
-    }
-
-    fn port(&self) -> u16 {
-        self.0.port_or_known_default().unwrap_or_default()
-    }
-
     /// Returns the value of the header `Authorization` for the user and password in the URL.
     fn authorization(&self) -> Option<String> {
         let decoded = |text| percent_decode_str(text).collect::<Vec<u8>>();
@@ -97,13 +81,9 @@ impl WebhookUrl {
 
     fn request(&self, message: Message) -> Result<Request<Full<Bytes>>, hyper::http::Error> {
         let query = self.0.query().map(|query| format!("?{query}")).unwrap_or_default();
-        let host = self.0.host_str().unwrap_or_default();
-        let host = self.0.port().map_or_else(|| host.to_owned(), |port| format!("{host}:{port}"));
-        let mut request = Request::post(format!("{}{query}", self.0.path()))
-            .header(HOST, host)
+        let mut request = Request::post(format!("{}{}{query}", self.origin(), self.0.path()))
             .header(CONTENT_TYPE, message.content_type)
-            .header(USER_AGENT, concat!("vc-node/", env!("CARGO_PKG_VERSION")))
-            .header(CONNECTION, "close");
+            .header(USER_AGENT, concat!("vc-node/", env!("CARGO_PKG_VERSION")));
         if let Some(value) = self.authorization() {
             request = request.header(AUTHORIZATION, value);
         }
@@ -111,73 +91,17 @@ impl WebhookUrl {
     }
 }
 
-/// How servers are verified: by the certificates of the system, which are read when they are needed first. Cheap to clone.
-#[derive(Clone, Default)]
-pub(super) struct Tls(Arc<OnceLock<Arc<ClientConfig>>>);
-
-impl Tls {
-    async fn connector(&self) -> Result<TlsConnector, SendError> {
-        if let Some(config) = self.0.get() {
-            return Ok(Arc::clone(config).into());
-        }
-        let config = tokio::task::spawn_blocking(system_config).await;
-        let config = config.map_err(|error| SendError::Roots(error.to_string()))??;
-        Ok(Arc::clone(self.0.get_or_init(|| Arc::new(config))).into())
-    }
-}
-
-fn system_config() -> Result<ClientConfig, SendError> {
-    let found = rustls_native_certs::load_native_certs();
-    let mut roots = RootCertStore::empty();
-    roots.add_parsable_certificates(found.certs);
-    if roots.is_empty() {
-        let why = found.errors.first().map(ToString::to_string);
-        return Err(SendError::Roots(
-            why.unwrap_or_else(|| "there are none: install the package ca-certificates".to_owned()),
-        ));
-    }
-    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let builder = ClientConfig::builder_with_provider(provider);
-    let builder = builder.with_safe_default_protocol_versions();
-    let builder = builder.map_err(|error| SendError::Roots(error.to_string()))?;
-    Ok(builder.with_root_certificates(roots).with_no_client_auth())
-}
-
 /// Sends a message.
 ///
 /// # Errors
 /// The server cannot be reached, or does not answer with success.
-pub(super) async fn post(url: &WebhookUrl, message: Message, tls: &Tls) -> Result<(), SendError> {
-    let origin = url.origin();
-    let stream = TcpStream::connect((url.host(), url.port())).await;
-    let stream = stream.map_err(|error| SendError::Connect(origin.clone(), error))?;
-    let request = url.request(message)?;
-    let status = match url.0.scheme() {
-        "https" => {
-            let name = ServerName::try_from(url.host().to_owned());
-            let name = name.map_err(|_| WebhookUrlError::NoHost)?;
-            let connected = tls.connector().await?.connect(name, stream).await;
-            exchange(connected.map_err(|error| SendError::Tls(origin, error))?, request).await?
-        }
-        _ => exchange(stream, request).await?,
-    };
+pub(super) async fn post(
+    url: &WebhookUrl,
+    message: Message,
+    client: &vc_https::Client,
+) -> Result<(), SendError> {
+    let status = client.send(url.request(message)?).await?.status();
     if status.is_success() { Ok(()) } else { Err(SendError::Refused(status)) }
-}
-
-/// Sends a request on a connection, and returns the status of the answer.
-async fn exchange(
-    stream: impl AsyncRead + AsyncWrite + Unpin + Send + 'static,
-    request: Request<Full<Bytes>>,
-) -> Result<StatusCode, SendError> {
-    let (mut sender, connection) = http1::handshake(TokioIo::new(stream)).await?;
-    let answered = sender.send_request(request);
-    tokio::pin!(connection, answered);
-    // The connection moves the bytes; it may end with the answer, and then that is there.
-    let answer = tokio::select! {
-        answer = &mut answered => answer,
-        _ = &mut connection => answered.await,
-    };
-    Ok(answer?.status())
 }
 
 #[cfg(test)]
@@ -193,8 +117,7 @@ mod tests {
         assert_eq!(url.authorization().as_deref(), Some("Basic YW5uOmh1bnRlcjI="));
         let request = url.request(Message { content_type: "text/plain", body: String::new() });
         let request = request.expect("a request");
-        assert_eq!(request.uri(), "/T0/secret?key=1");
-        assert_eq!(request.headers()[HOST], "hooks.example:8443");
+        assert_eq!(request.uri(), "https://hooks.example:8443/T0/secret?key=1");
         assert_eq!(percent_decode_str("a%40b%").collect::<Vec<u8>>(), b"a@b%");
     }
 

@@ -106,6 +106,7 @@ impl ControlService {
                 "request",
                 op = roles::name(&request),
                 trace = trace_of(&request).map(tracing::field::display),
+                via = user.via.map(tracing::field::display),
             );
             match self.answer(user, request, frames).instrument(span).await {
                 Ok(Next::Request) => {}

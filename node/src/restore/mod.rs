@@ -12,12 +12,13 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tokio::task::spawn_blocking;
-use vc_backup::{BackupFile, Passphrase};
+use vc_backup::{BackupFile, Download, Found, Location, Passphrase, find_stored};
 use vc_client::text::list;
 use vc_crdt::{KnownVersions, Replica};
 use vc_protocol::ClusterId;
 use vc_protocol::change::Subject;
 use vc_protocol::token::NodeRole;
+use vc_s3::Credentials;
 use vc_store::Store;
 
 use crate::args::Options;
@@ -43,11 +44,19 @@ Examples:
   vc-node restore cluster.vcb                        ask for the passphrase, found the cluster, and run
   vc-node restore cluster.vcb --passphrase-file /root/passphrase --data-dir ./n1 --name attic
   vc-node setup --restore cluster.vcb                the same, and have systemd run the node
+  vc-node restore s3://backups/vc?region=eu-central-1 --credentials-file /root/s3-credentials
+                                                     from the newest backup there; the address of a file names another
 
 Services whose volumes are not in the file wait with 0 replicas, so that 'vc volume import' can bring their data: the log names them.")]
 pub struct Args {
-    /// The file that 'vc backup' wrote
-    file: PathBuf,
+    /// The file that 'vc backup' wrote, or the address of --backup-dir, s3://BUCKET/PREFIX?endpoint=URL&region=NAME, for the newest
+    /// backup there, or that of one of them
+    #[arg(value_name = "FILE|s3://…")]
+    file: Location,
+    /// File with the credentials of that bucket, as 'aws configure' writes it [default: $AWS_ACCESS_KEY_ID and
+    /// $AWS_SECRET_ACCESS_KEY, else ~/.aws/credentials]
+    #[arg(long, value_name = "FILE")]
+    credentials_file: Option<PathBuf>,
     /// File whose first line is the passphrase; - for standard input [default: ask on the terminal]
     #[arg(long, value_name = "FILE")]
     passphrase_file: Option<PathBuf>,
@@ -77,22 +86,82 @@ pub(crate) async fn restore(args: Args) -> anyhow::Result<()> {
     let settings = named(args.options.settings.clone());
     settings.check_role(NodeRole::Server)?;
     Staging::check(dir)?;
-    let (path, from_file) = (args.file.clone(), args.passphrase_file.clone());
-    let opened = spawn_blocking(move || {
-        let file = BackupFile::open(&path).map_err(in_words)?;
-        tracing::info!("checking {}", path.display());
-        file.check().map_err(in_words)?;
-        let passphrase = Passphrase::obtain(from_file.as_deref(), false);
-        let passphrase = passphrase.map_err(in_words)?;
-        anyhow::Ok((file, passphrase))
-    });
-    let (file, passphrase) = opened.await.context("cannot read the file")??;
+    let source = Source::find(&args).await?;
+    let from_file = args.passphrase_file.clone();
+    let asked =
+        spawn_blocking(move || Passphrase::obtain(from_file.as_deref(), false).map_err(in_words));
+    let passphrase = asked.await.context("cannot read the passphrase")??;
     // Not before: a person may interrupt the question for the passphrase.
     let staging = Staging::begin(dir)?;
-    let restored = fill(staging.path(), file, passphrase, &settings, args.empty_volumes).await?;
+    let backup = source.copy(staging.path()).await?;
+    let restored = fill(staging.path(), backup, passphrase, &settings, args.empty_volumes).await?;
     staging.publish().with_context(|| format!("cannot restore to {}", dir.display()))?;
     restored.report(dir);
     Ok(())
+}
+
+/// Where the backup is.
+enum Source {
+    /// A file, which was checked.
+    File(BackupFile),
+    S3(Found),
+}
+
+/// A backup on this host, which was checked.
+enum Local {
+    File(BackupFile),
+    /// A copy, which is removed with it.
+    Copy(Download),
+}
+
+impl Source {
+    async fn find(args: &Args) -> anyhow::Result<Self> {
+        match args.file.clone() {
+            Location::Path(path) => {
+                let opened = spawn_blocking(move || {
+                    let file = BackupFile::open(&path).map_err(in_words)?;
+                    check(&file, &path.display().to_string())?;
+                    anyhow::Ok(file)
+                });
+                Ok(Self::File(opened.await.context("cannot read the file")??))
+            }
+            Location::S3(address) => {
+                let credentials = Credentials::find(args.credentials_file.as_deref())?;
+                let found = find_stored(&address, &credentials, clock::now()).await;
+                Ok(Self::S3(found.map_err(in_words)?))
+            }
+        }
+    }
+
+    /// Copies it to a directory if it is not on this host, and checks it.
+    async fn copy(self, dir: &Path) -> anyhow::Result<Local> {
+        let found = match self {
+            Self::File(file) => return Ok(Local::File(file)),
+            Self::S3(found) => found,
+        };
+        let address = found.address().to_string();
+        tracing::info!("copying {address}");
+        let copy = found.download(dir).await.map_err(in_words)?;
+        let checked = spawn_blocking(move || {
+            check(&copy.backup, &address)?;
+            anyhow::Ok(Local::Copy(copy))
+        });
+        checked.await.context("cannot read the copy")?
+    }
+}
+
+impl Local {
+    fn backup(&self) -> &BackupFile {
+        match self {
+            Self::File(file) => file,
+            Self::Copy(copy) => &copy.backup,
+        }
+    }
+}
+
+fn check(file: &BackupFile, shown: &str) -> anyhow::Result<()> {
+    tracing::info!("checking {shown}");
+    file.check().map_err(in_words)
 }
 
 fn in_words(error: impl Into<vc_protocol::ApiError>) -> anyhow::Error {
@@ -102,7 +171,7 @@ fn in_words(error: impl Into<vc_protocol::ApiError>) -> anyhow::Error {
 /// Makes a data directory of the backup, in a directory of its own.
 async fn fill(
     dir: &Path,
-    file: BackupFile,
+    backup: Local,
     passphrase: Passphrase,
     settings: &Settings,
     empty_volumes: bool,
@@ -112,7 +181,8 @@ async fn fill(
     let sink = VolumeSink::new(store);
     let read = spawn_blocking(move || {
         let mut sink = sink;
-        file.read(&passphrase, &mut sink).map_err(in_words)
+        // A copy is removed after this, before what is in the directory is put in place.
+        backup.backup().read(&passphrase, &mut sink).map_err(in_words)
     });
     let contents = read.await.context("cannot read the file")??;
     let from = contents.manifest.header.clone();

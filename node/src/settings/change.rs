@@ -80,7 +80,10 @@ impl Settings {
             Setting::Memory => self.memory.map(size),
             Setting::VolumeBandwidth => self.volume_bandwidth.map(size),
             Setting::Metrics => self.metrics.map(|it| it.to_string()),
-            Setting::BackupDir => self.backup_dir.as_ref().map(|it| it.display().to_string()),
+            Setting::BackupDir => self.backup_dir.as_ref().map(ToString::to_string),
+            Setting::BackupCredentialsFile => {
+                self.backup_credentials_file.as_ref().map(|it| it.display().to_string())
+            }
             Setting::BackupPassphraseFile => {
                 self.backup_passphrase_file.as_ref().map(|it| it.display().to_string())
             }

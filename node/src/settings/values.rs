@@ -7,6 +7,7 @@ use std::path::PathBuf;
 use clap::ValueEnum;
 use libp2p::multiaddr::Protocol;
 use serde::{Deserialize, Serialize};
+use vc_backup::Location;
 use vc_protocol::node::{NodeInfo, RuntimeKind};
 use vc_protocol::spec::validate::{MAX_RESOURCES, is_resource_kind};
 use vc_protocol::token::NodeRole;
@@ -83,10 +84,16 @@ pub struct Settings {
     #[arg(long, value_name = "IP:PORT")]
     #[serde(skip_serializing_if = "Option::is_none")]
     pub metrics: Option<SocketAddr>,
-    /// Back the cluster up to this directory, which has to exist, again and again; needs --backup-passphrase-file
-    #[arg(long, value_name = "DIR", value_parser = parse_path)]
+    /// Back the cluster up to this directory, or bucket of S3, which has to exist, again and again; needs
+    /// --backup-passphrase-file. A bucket is s3://BUCKET/PREFIX?endpoint=URL&region=NAME, without endpoint at AWS
+    #[arg(long, value_name = "DIR|s3://…", value_parser = parse_location)]
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub backup_dir: Option<PathBuf>,
+    pub backup_dir: Option<Location>,
+    /// File with the credentials of that bucket, as 'aws configure' writes it [default: $AWS_ACCESS_KEY_ID and
+    /// $AWS_SECRET_ACCESS_KEY, else ~/.aws/credentials]
+    #[arg(long, value_name = "FILE", value_parser = parse_path)]
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub backup_credentials_file: Option<PathBuf>,
     /// File whose first line is the passphrase of these backups
     #[arg(long, value_name = "FILE", value_parser = parse_path)]
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -143,6 +150,7 @@ pub enum Setting {
     VolumeBandwidth,
     Metrics,
     BackupDir,
+    BackupCredentialsFile,
     BackupPassphraseFile,
     BackupEvery,
     BackupKeep,
@@ -231,6 +239,19 @@ fn parse_bandwidth(text: &str) -> Result<u64, BandwidthError> {
 /// Returns a path that means the same in another working directory: it is remembered.
 fn parse_path(text: &str) -> std::io::Result<PathBuf> {
     std::path::absolute(text)
+}
+
+/// Why an argument is no place of backups.
+#[derive(Debug, thiserror::Error)]
+enum LocationError {
+    #[error(transparent)]
+    Address(#[from] vc_s3::AddressError),
+    #[error(transparent)]
+    Path(#[from] std::io::Error),
+}
+
+fn parse_location(text: &str) -> Result<Location, LocationError> {
+    Ok(text.parse::<Location>()?.absolute()?)
 }
 
 /// The least time between two backups, in milliseconds.
@@ -349,6 +370,7 @@ impl Settings {
                 Setting::VolumeBandwidth => kept.volume_bandwidth = None,
                 Setting::Metrics => kept.metrics = None,
                 Setting::BackupDir => kept.backup_dir = None,
+                Setting::BackupCredentialsFile => kept.backup_credentials_file = None,
                 Setting::BackupPassphraseFile => kept.backup_passphrase_file = None,
                 Setting::BackupEvery => kept.backup_every = None,
                 Setting::BackupKeep => kept.backup_keep = None,
@@ -375,6 +397,7 @@ impl Settings {
             volume_bandwidth: given.volume_bandwidth.or(kept.volume_bandwidth),
             metrics: given.metrics.or(kept.metrics),
             backup_dir: given.backup_dir.or(kept.backup_dir),
+            backup_credentials_file: given.backup_credentials_file.or(kept.backup_credentials_file),
             backup_passphrase_file: given.backup_passphrase_file.or(kept.backup_passphrase_file),
             backup_every: given.backup_every.or(kept.backup_every),
             backup_keep: given.backup_keep.or(kept.backup_keep),

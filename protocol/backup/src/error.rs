@@ -4,6 +4,7 @@ use std::io;
 use std::path::PathBuf;
 
 use vc_protocol::{ApiError, ErrorCode};
+use vc_s3::{Cause, S3Error};
 
 use crate::format::FORMAT;
 
@@ -59,6 +60,20 @@ pub enum BackupError {
     /// What receives the content has failed.
     #[error(transparent)]
     Sink(io::Error),
+    /// Object storage has failed, or refused.
+    #[error(transparent)]
+    Storage(#[from] S3Error),
+    /// There is none below the address.
+    #[error("there is no backup below {0}")]
+    NoneStored(String),
+    /// There are several below the address, of which one is to be named.
+    #[error("there are backups of several clusters there: name one, such as {newest} or {other}")]
+    SeveralClusters {
+        /// The newest one.
+        newest: String,
+        /// One of another cluster.
+        other: String,
+    },
     /// The content cannot be encrypted.
     #[error("cannot encrypt the backup: {0}")]
     Encrypt(String),
@@ -78,6 +93,9 @@ impl From<BackupError> for ApiError {
                     _ => (ErrorCode::Internal, ""),
                 }
             }
+            E::Storage(error) => (storage_code(&error.cause), ""),
+            E::NoneStored(_) => (ErrorCode::NotFound, "name the bucket and prefix of --backup-dir"),
+            E::SeveralClusters { .. } => (ErrorCode::InvalidArgument, ""),
             E::NotABackup(_) => (ErrorCode::InvalidArgument, "name a file that 'vc backup' wrote"),
             E::Newer { .. } => (ErrorCode::Unimplemented, "use the version that wrote it"),
             E::Damaged(_) => {
@@ -92,6 +110,18 @@ impl From<BackupError> for ApiError {
             E::Encrypt(_) => (ErrorCode::Internal, ""),
         };
         Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+fn storage_code(cause: &Cause) -> ErrorCode {
+    match cause {
+        Cause::NoBucket(_) | Cause::NotFound => ErrorCode::NotFound,
+        Cause::UnknownKey | Cause::WrongSecret | Cause::Expired => ErrorCode::Unauthenticated,
+        Cause::Denied(_) => ErrorCode::PermissionDenied,
+        Cause::Clock(_) | Cause::Region(_) => ErrorCode::FailedPrecondition,
+        Cause::Full(_) | Cause::TooLarge(..) => ErrorCode::ResourceExhausted,
+        Cause::Unreachable(_) | Cause::Busy(_) => ErrorCode::Unavailable,
+        Cause::Other(_) => ErrorCode::Internal,
     }
 }
 

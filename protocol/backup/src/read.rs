@@ -24,9 +24,11 @@ const MAX_WORK: u8 = 20;
 const BUFFER: usize = 256 * 1024;
 
 /// A backup on the disk.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub struct BackupFile {
     path: PathBuf,
+    /// How messages name it.
+    shown: PathBuf,
     header: Header,
     /// Where the encrypted part is.
     begin: u64,
@@ -76,29 +78,24 @@ impl BackupFile {
     /// # Errors
     /// The file cannot be read, is none, or is of a newer version.
     pub fn open(path: &Path) -> Result<Self, BackupError> {
-        let failed = |source| BackupError::Read { path: path.to_owned(), source };
-        let none = || BackupError::NotABackup(path.to_owned());
+        Self::open_as(path, path)
+    }
+
+    /// Opens a backup that messages name `shown`: it is a copy of what the user has named.
+    ///
+    /// # Errors
+    /// As [`BackupFile::open`].
+    pub fn open_as(path: &Path, shown: &Path) -> Result<Self, BackupError> {
+        let failed = |source| BackupError::Read { path: shown.to_owned(), source };
         let file = File::open(path).map_err(failed)?;
         let metadata = file.metadata().map_err(failed)?;
         if !metadata.is_file() {
-            return Err(none());
+            return Err(BackupError::NotABackup(shown.to_owned()));
         }
-        let mut reader = BufReader::new(file);
-        let first = line(&mut reader).map_err(failed)?.ok_or_else(none)?;
-        let format = first.strip_prefix(MAGIC).and_then(|it| it.parse::<u32>().ok());
-        match format.ok_or_else(none)? {
-            0 => return Err(none()),
-            found if found > FORMAT => {
-                return Err(BackupError::Newer { path: path.to_owned(), found });
-            }
-            _ => {}
-        }
-        let damaged = || BackupError::Damaged(path.to_owned());
-        let second = line(&mut reader).map_err(failed)?.ok_or_else(damaged)?;
-        let header = serde_json::from_str(&second).map_err(|_| damaged())?;
-        let begin = (first.len() + second.len() + 2) as u64;
+        let (header, begin) = read_header(&mut BufReader::new(file), shown)?;
         let end = metadata.len().checked_sub(CHECKSUM as u64).filter(|end| *end > begin);
-        Ok(Self { path: path.to_owned(), header, begin, end: end.ok_or_else(damaged)? })
+        let end = end.ok_or_else(|| BackupError::Damaged(shown.to_owned()))?;
+        Ok(Self { path: path.to_owned(), shown: shown.to_owned(), header, begin, end })
     }
 
     /// Returns what can be read without the passphrase. It is not authenticated until [`BackupFile::read`] has compared it.
@@ -111,7 +108,7 @@ impl BackupFile {
     /// # Errors
     /// The file cannot be read, or is not as it was written.
     pub fn check(&self) -> Result<(), BackupError> {
-        let failed = |source| BackupError::Read { path: self.path.clone(), source };
+        let failed = |source| BackupError::Read { path: self.shown.clone(), source };
         let mut file = File::open(&self.path).map_err(failed)?;
         let mut hash = Sha256::new();
         let mut buffer = vec![0; BUFFER];
@@ -119,7 +116,7 @@ impl BackupFile {
         while left > 0 {
             let most = usize::try_from(left).unwrap_or(usize::MAX).min(buffer.len());
             match file.read(&mut buffer[..most]) {
-                Ok(0) => return Err(BackupError::Damaged(self.path.clone())),
+                Ok(0) => return Err(BackupError::Damaged(self.shown.clone())),
                 Ok(length) => {
                     hash.update(&buffer[..length]);
                     left -= length as u64;
@@ -133,7 +130,7 @@ impl BackupFile {
         let is_whole = file.read_exact(&mut stored).and_then(|()| file.read(&mut rest));
         match is_whole {
             Ok(0) if stored[..] == hash.finalize()[..] => Ok(()),
-            _ => Err(BackupError::Damaged(self.path.clone())),
+            _ => Err(BackupError::Damaged(self.shown.clone())),
         }
     }
 
@@ -145,7 +142,7 @@ impl BackupFile {
         self.check()?;
         let contents = self.read(passphrase, &mut Discard)?;
         let size = self.end + CHECKSUM as u64;
-        let name = self.path.display().to_string();
+        let name = self.shown.display().to_string();
         Ok(BackupSummary::new(name, size, &contents.manifest, &contents.cluster))
     }
 
@@ -158,7 +155,7 @@ impl BackupFile {
         passphrase: &Passphrase,
         sink: &mut dyn Sink,
     ) -> Result<Contents, BackupError> {
-        let failed = |source| BackupError::Read { path: self.path.clone(), source };
+        let failed = |source| BackupError::Read { path: self.shown.clone(), source };
         let mut file = File::open(&self.path).map_err(failed)?;
         file.seek(SeekFrom::Start(self.begin)).map_err(failed)?;
         let encrypted = BufReader::with_capacity(BUFFER, file).take(self.end - self.begin);
@@ -238,11 +235,11 @@ impl BackupFile {
     }
 
     fn malformed(&self, reason: &str) -> BackupError {
-        BackupError::Malformed { path: self.path.clone(), reason: reason.to_owned() }
+        BackupError::Malformed { path: self.shown.clone(), reason: reason.to_owned() }
     }
 
     fn undecryptable(&self, error: DecryptError) -> BackupError {
-        let path = self.path.clone();
+        let path = self.shown.clone();
         match error {
             DecryptError::ExcessiveWork { .. } => BackupError::TooMuchWork(path),
             DecryptError::DecryptionFailed
@@ -252,6 +249,31 @@ impl BackupFile {
             error => self.malformed(&error.to_string()),
         }
     }
+}
+
+/// Reads what is in the clear at the begin of a backup. Returns it with its length.
+///
+/// # Errors
+/// It cannot be read, is no backup, or is of a newer version.
+pub(crate) fn read_header(
+    reader: &mut impl io::BufRead,
+    path: &Path,
+) -> Result<(Header, u64), BackupError> {
+    let failed = |source| BackupError::Read { path: path.to_owned(), source };
+    let none = || BackupError::NotABackup(path.to_owned());
+    let first = line(reader).map_err(failed)?.ok_or_else(none)?;
+    let format = first.strip_prefix(MAGIC).and_then(|it| it.parse::<u32>().ok());
+    match format.ok_or_else(none)? {
+        0 => return Err(none()),
+        found if found > FORMAT => {
+            return Err(BackupError::Newer { path: path.to_owned(), found });
+        }
+        _ => {}
+    }
+    let damaged = || BackupError::Damaged(path.to_owned());
+    let second = line(reader).map_err(failed)?.ok_or_else(damaged)?;
+    let header = serde_json::from_str(&second).map_err(|_| damaged())?;
+    Ok((header, (first.len() + second.len() + 2) as u64))
 }
 
 /// Reads a line of at most [`MAX_LINE`] bytes, without its end; `None` if there is none.

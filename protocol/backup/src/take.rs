@@ -1,11 +1,9 @@
 //! Makes a backup through sessions with a node.
 
 use std::collections::BTreeSet;
-use std::fs::File;
-use std::io::{self, BufWriter};
-use std::path::{Path, PathBuf};
+use std::io;
+use std::path::PathBuf;
 
-use tempfile::NamedTempFile;
 use tokio::sync::mpsc;
 use tokio::task::{JoinHandle, spawn_blocking};
 use tokio::time::{Duration, sleep};
@@ -19,14 +17,11 @@ use vc_protocol::{ApiError, ErrorCode, VolumeKey};
 use crate::error::BackupError;
 use crate::format::{BackupSummary, Header, Manifest, VolumeEntry, VolumeSnapshot};
 use crate::passphrase::Passphrase;
+use crate::target::Target;
 use crate::write::Writer;
 
-/// How the name of a file begins that is being written.
-pub const PART_PREFIX: &str = ".vc-backup-";
 /// Chunks that wait for the disk.
 const CHUNKS: usize = 8;
-/// Bytes that are written to the file at once.
-const BUFFER: usize = 1 << 20;
 /// How often a snapshot is chosen, as newer ones may replace it before it is sent.
 const ATTEMPTS: u32 = 5;
 /// How often the node hears of a client that takes what it sends.
@@ -41,17 +36,6 @@ pub enum Selection {
     All,
     /// These, as `project/volume`, or their names if no other project has one of that name.
     Named(Vec<String>),
-}
-
-/// Where a backup is written.
-#[derive(Debug, Clone, Copy)]
-pub struct Destination<'a> {
-    /// The file.
-    pub path: &'a Path,
-    /// Whether it may exist, and is replaced.
-    pub replace: bool,
-    /// How the name of the file begins that is being written, in the same directory.
-    pub part_prefix: &'a str,
 }
 
 /// What a backup is doing.
@@ -116,33 +100,27 @@ impl From<TakeError> for ApiError {
     }
 }
 
-/// Makes a backup and writes it to a file, with mode 0600. The file is there when it is whole and on the disk, and not before. `connect`
-/// opens sessions of an admin.
+/// Makes a backup and writes it to `target`. It is there when it is whole and durable, and not before. `connect` opens sessions of an
+/// admin.
 ///
 /// # Errors
-/// See [`TakeError`]: there is no file then, or it is as it was.
+/// See [`TakeError`]: there is none then, or it is as it was.
 pub async fn take(
     connect: impl AsyncFn() -> Result<Session, ApiError>,
     selection: &Selection,
     passphrase: Passphrase,
-    to: Destination<'_>,
+    mut target: impl Target,
     mut progress: impl FnMut(Progress<'_>),
 ) -> Result<BackupSummary, TakeError> {
-    let Destination { path, replace, part_prefix } = to;
-    let exists = || TakeError::Exists(path.to_owned());
-    match std::fs::symlink_metadata(path) {
-        Ok(metadata) if !replace || !metadata.is_file() => return Err(exists()),
-        _ => {}
-    }
-    let part = Part::new(path, part_prefix)?;
     let connect = async || connect().await.map_err(TakeError::Connect);
     let content = in_session(&connect, async |session| cluster(session).await).await?;
     // A new session each: what is downloaded ends its stream.
     let (volumes, rows) =
         in_session(&connect, async |session| choose(session, selection).await).await?;
     let manifest = Manifest { header: Header::of(&content), volumes };
-    let mut summary = BackupSummary::new(path.display().to_string(), 0, &manifest, &content);
-    let (pieces, writing) = part.write(passphrase, manifest, content);
+    let mut summary = BackupSummary::new(target.name(), 0, &manifest, &content);
+    target.expect(rows.iter().map(|row| row.bytes).sum());
+    let (pieces, writing) = write(target, passphrase, manifest, content);
     let sent = async {
         for row in &rows {
             progress(Progress::Volume(&row.volume, row.bytes));
@@ -163,7 +141,7 @@ pub async fn take(
     drop(pieces);
     let written = writing.await.map_err(|_| TakeError::Thread)?;
     sent?;
-    summary.size = written?.publish(path, replace)?;
+    summary.size = written?;
     Ok(summary)
 }
 
@@ -187,90 +165,61 @@ enum Piece {
     Whole,
 }
 
-/// A file beside the one that it becomes, which only its owner may read. Removed when it is dropped.
-struct Part(NamedTempFile, PathBuf);
+/// What receives the pieces, and the size of what comes of them.
+type Writing = (mpsc::Sender<Piece>, JoinHandle<Result<u64, TakeError>>);
 
-/// What receives the pieces, and what comes of them.
-type Writing = (mpsc::Sender<Piece>, JoinHandle<Result<Part, BackupError>>);
-
-impl Part {
-    fn new(path: &Path, prefix: &str) -> Result<Self, BackupError> {
-        let directory = directory_of(path);
-        let temporary = tempfile::Builder::new().prefix(prefix).tempfile_in(directory);
-        let failed = |source| BackupError::Write { path: path.to_owned(), source };
-        Ok(Self(temporary.map_err(failed)?, path.to_owned()))
-    }
-
-    /// Has a thread write a backup into it, which is whole after [`Piece::Whole`].
-    fn write(self, passphrase: Passphrase, manifest: Manifest, content: ClusterContent) -> Writing {
-        let (chunks, mut pending) = mpsc::channel(CHUNKS);
-        let writing = spawn_blocking(move || {
-            let path = self.1.clone();
-            self.write_all(&passphrase, &manifest, &content, &mut pending).map_err(|error| {
-                match error {
-                    BackupError::Sink(source) => BackupError::Write { path, source },
+/// Has a thread write a backup, which is published after [`Piece::Whole`].
+fn write(
+    mut target: impl Target,
+    passphrase: Passphrase,
+    manifest: Manifest,
+    content: ClusterContent,
+) -> Writing {
+    let (chunks, mut pending) = mpsc::channel(CHUNKS);
+    let writing = spawn_blocking(move || {
+        match write_all(&mut target, &passphrase, &manifest, &content, &mut pending) {
+            Ok(()) => target.publish(),
+            Err(error) => {
+                let error = match error {
+                    BackupError::Sink(source) => target.failed(source),
                     error => error,
-                }
-            })
-        });
-        (chunks, writing)
-    }
-
-    fn write_all(
-        self,
-        passphrase: &Passphrase,
-        manifest: &Manifest,
-        content: &ClusterContent,
-        pending: &mut mpsc::Receiver<Piece>,
-    ) -> Result<Self, BackupError> {
-        let file = BufWriter::with_capacity(BUFFER, self.0.as_file());
-        let mut writer = Writer::begin(file, passphrase, manifest, content)?;
-        let mut next = pending.blocking_recv();
-        loop {
-            match next {
-                Some(Piece::Volume(key, snapshot)) => {
-                    let mut volume = writer.volume(&key, &snapshot)?;
-                    loop {
-                        next = pending.blocking_recv();
-                        let Some(Piece::Bytes(bytes)) = &next else { break };
-                        volume.append(bytes)?;
-                    }
-                    volume.finish()?;
-                }
-                Some(Piece::Whole) => break,
-                // The sender has failed and says why.
-                Some(Piece::Bytes(_)) | None => {
-                    return Err(BackupError::Sink(io::ErrorKind::UnexpectedEof.into()));
-                }
+                };
+                target.discard();
+                Err(error.into())
             }
         }
-        writer.finish()?;
-        self.0.as_file().sync_all().map_err(BackupError::Sink)?;
-        Ok(self)
-    }
-
-    /// Gives the file its name. Returns its size.
-    fn publish(self, path: &Path, replace: bool) -> Result<u64, TakeError> {
-        let failed = |source| BackupError::Write { path: path.to_owned(), source };
-        let size = self.0.as_file().metadata().map_err(failed)?.len();
-        let placed = match replace {
-            true => self.0.persist(path),
-            false => self.0.persist_noclobber(path),
-        };
-        placed.map_err(|error| match error.error.kind() {
-            io::ErrorKind::AlreadyExists => TakeError::Exists(path.to_owned()),
-            _ => failed(error.error).into(),
-        })?;
-        File::open(directory_of(path)).and_then(|it| it.sync_all()).map_err(failed)?;
-        Ok(size)
-    }
+    });
+    (chunks, writing)
 }
 
-fn directory_of(path: &Path) -> &Path {
-    match path.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
+fn write_all(
+    target: &mut impl Target,
+    passphrase: &Passphrase,
+    manifest: &Manifest,
+    content: &ClusterContent,
+    pending: &mut mpsc::Receiver<Piece>,
+) -> Result<(), BackupError> {
+    let mut writer = Writer::begin(target, passphrase, manifest, content)?;
+    let mut next = pending.blocking_recv();
+    loop {
+        match next {
+            Some(Piece::Volume(key, snapshot)) => {
+                let mut volume = writer.volume(&key, &snapshot)?;
+                loop {
+                    next = pending.blocking_recv();
+                    let Some(Piece::Bytes(bytes)) = &next else { break };
+                    volume.append(bytes)?;
+                }
+                volume.finish()?;
+            }
+            Some(Piece::Whole) => break,
+            // The sender has failed and says why.
+            Some(Piece::Bytes(_)) | None => {
+                return Err(BackupError::Sink(io::ErrorKind::UnexpectedEof.into()));
+            }
+        }
     }
+    writer.finish().map(drop)
 }
 
 /// Asks for bytes, which follow on the stream, and passes them on up to their explicit end; until `pass` returns false.
@@ -323,7 +272,8 @@ async fn cluster(session: &mut Session) -> Result<ClusterContent, TakeError> {
         if json.len() > MAX_CLUSTER_CONTENT { Err(TakeError::TooLarge) } else { Ok(true) }
     })
     .await?;
-    serde_json::from_slice(&json).map_err(|_| SessionError::Unexpected.into())
+    let parsed = spawn_blocking(move || serde_json::from_slice(&json)).await;
+    parsed.map_err(|_| TakeError::Thread)?.map_err(|_| SessionError::Unexpected.into())
 }
 
 /// Passes the data of the newest snapshot of a volume on. Returns which it was; `None` if nothing takes it any more.

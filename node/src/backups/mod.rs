@@ -1,20 +1,22 @@
-//! Backups of the cluster to a directory of this node, one after each period.
+//! Backups of the cluster to a directory of this node, or to object storage, one after each period.
 //!
 //! A setting of one node and no document: to have a process write to a directory of a host takes root on that host, and
 //! there is one process on a data directory, so each backup is made once. The node makes them as `vc backup` does, through a session
 //! with itself, with a token of its own. When the next one is due follows from what is in the directory: a restart neither repeats
-//! nor forgets one, and of two nodes with one directory, such as a network file system, mostly one makes it.
+//! nor forgets one, and of two nodes with one directory, such as a network file system, mostly one makes it. Object storage is used
+//! with credentials of this host, which no document and no log has.
 
-use std::io;
+mod place;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::Duration;
 
 use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use vc_backup::{BackupFile, Destination, PART_PREFIX, Passphrase, Selection, take};
+use vc_backup::{Passphrase, Progress, Selection, scheduled_name, take};
 use vc_client::Candidates;
 use vc_protocol::node::ScheduledBackups;
 use vc_protocol::token::{Issuer, Scope, UserRole};
@@ -24,10 +26,8 @@ use crate::clock;
 use crate::driver_message::DriverMessage;
 use crate::identity::Membership;
 use crate::settings::Settings;
+use place::{Place, PlaceTarget};
 
-/// How the names of these files begin and end; others in the directory are left alone.
-const PREFIX: &str = "vc-";
-const SUFFIX: &str = ".vcb";
 /// Time between backups, and how many are kept, where nothing is said.
 const DEFAULT_PERIOD: Millis = 24 * 3_600_000;
 const DEFAULT_KEEP: u32 = 7;
@@ -39,8 +39,6 @@ const MAX_RETRY: Duration = Duration::from_secs(30 * 60);
 const TOKEN_TTL: Millis = 24 * 3_600_000;
 /// How far a backup may be in the future: the clocks of nodes with one directory differ.
 const MAX_SKEW: Millis = 60_000;
-/// A part of a file that is older was left by another process that was killed.
-const MAX_PART_AGE: Duration = Duration::from_secs(24 * 3600);
 
 /// Why the settings cannot be used.
 #[derive(Debug, thiserror::Error)]
@@ -58,7 +56,9 @@ pub(crate) enum BackupSettingsError {
 /// The schedule of this node.
 #[derive(Debug, Clone)]
 pub(crate) struct Schedule {
-    dir: PathBuf,
+    place: Place,
+    /// How the log names the place.
+    shown: String,
     passphrase: PathBuf,
     every: Millis,
     keep: usize,
@@ -67,18 +67,20 @@ pub(crate) struct Schedule {
 }
 
 impl Schedule {
-    /// Returns the schedule that the settings say; `None` if there is none.
+    /// Returns the schedule that the settings say; `None` if there is none. `data_dir` is that of this node.
     pub(crate) fn of(
         settings: &Settings,
         is_server: bool,
+        data_dir: &Path,
     ) -> Result<Option<Self>, BackupSettingsError> {
-        let Some(dir) = settings.backup_dir.clone() else { return Ok(None) };
+        let Some(location) = settings.backup_dir.clone() else { return Ok(None) };
         if !is_server {
             return Err(BackupSettingsError::Worker);
         }
         let passphrase = settings.backup_passphrase_file.clone();
         Ok(Some(Self {
-            dir,
+            shown: location.to_string(),
+            place: Place::new(location, settings.backup_credentials_file.clone(), data_dir),
             passphrase: passphrase.ok_or(BackupSettingsError::NoPassphrase)?,
             every: settings.backup_every.unwrap_or(DEFAULT_PERIOD),
             keep: settings.backup_keep.unwrap_or(DEFAULT_KEEP).max(1) as usize,
@@ -88,10 +90,10 @@ impl Schedule {
     }
 }
 
-/// A backup in the directory.
+/// A backup that is there.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Kept {
-    path: PathBuf,
+    name: String,
     taken: Millis,
     size: u64,
 }
@@ -117,33 +119,15 @@ impl Backups {
     pub(crate) async fn run(self) {
         let (mut newest, mut problem) = (None, String::new());
         loop {
-            let now = clock::now();
-            let pause = match self.list().await {
-                Err(error) => {
-                    problem = format!("cannot read {}: {error}", self.schedule.dir.display());
-                    self.retry()
+            let pause = match self.turn(&mut newest).await {
+                Ok(pause) => {
+                    problem.clear();
+                    pause
                 }
-                Ok(all) => {
-                    newest = all.into_iter().find(|it| !it.is_future(now));
-                    match due(newest.as_ref(), self.schedule.every, now) {
-                        Some(wait) => {
-                            problem.clear();
-                            wait
-                        }
-                        None => match self.make().await {
-                            Ok(taken) => {
-                                problem.clear();
-                                newest = Some(taken);
-                                // Also where it took longer than the period, or is taken away at once.
-                                MIN_PAUSE
-                            }
-                            Err(error) => {
-                                problem = error.message;
-                                tracing::warn!(error = problem, "cannot back the cluster up");
-                                self.retry()
-                            }
-                        },
-                    }
+                Err(error) => {
+                    problem = error.message;
+                    tracing::warn!(error = problem, "cannot back the cluster up");
+                    self.retry()
                 }
             };
             let (taken, size) = newest.as_ref().map_or((0, 0), |it: &Kept| (it.taken, it.size));
@@ -156,66 +140,68 @@ impl Backups {
         }
     }
 
+    /// Makes a backup if one is due. Returns after which time to look again.
+    async fn turn(&self, newest: &mut Option<Kept>) -> Result<Duration, ApiError> {
+        let now = clock::now();
+        let all = self.schedule.place.list(self.membership.cluster).await?;
+        *newest = all.into_iter().find(|it| !it.is_future(now));
+        if let Some(wait) = due(newest.as_ref(), self.schedule.every, now) {
+            return Ok(wait);
+        }
+        *newest = Some(self.make().await?);
+        // Also where it took longer than the period, or is taken away at once.
+        Ok(MIN_PAUSE)
+    }
+
     fn retry(&self) -> Duration {
         Duration::from_millis(self.schedule.every / 10).clamp(Duration::from_secs(1), MAX_RETRY)
     }
 
-    /// Lists the backups of this cluster in the directory, the newest first.
-    async fn list(&self) -> io::Result<Vec<Kept>> {
-        let (dir, cluster) = (self.schedule.dir.clone(), self.membership.cluster);
-        let listing = spawn_blocking(move || {
-            let mut all = Vec::new();
-            for path in files(&dir)? {
-                // What cannot be read is not counted, and not deleted.
-                let Ok(file) = BackupFile::open(&path) else { continue };
-                if file.header().cluster == cluster {
-                    let size = std::fs::metadata(&path)?.len();
-                    all.push(Kept { path, taken: file.header().taken, size });
-                }
-            }
-            all.sort_by(|a, b| b.taken.cmp(&a.taken).then_with(|| a.path.cmp(&b.path)));
-            Ok(all)
-        });
-        listing.await.map_err(io::Error::other)?
-    }
-
-    /// Makes a backup on a thread of its own, which the disk may hold up.
-    async fn make(&self) -> Result<Kept, ApiError> {
-        let (this, runtime) = (self.clone(), Handle::current());
-        let making = spawn_blocking(move || runtime.block_on(this.make_here()));
-        making.await.map_err(|_| stopping())?
-    }
-
     /// Makes a backup, and deletes those that are not to be kept. Returns it.
-    async fn make_here(&self) -> Result<Kept, ApiError> {
-        let part_prefix = format!("{PART_PREFIX}{}-", self.membership.node);
-        remove_parts(&self.schedule.dir, &part_prefix);
-        let passphrase = Passphrase::from_file(&self.schedule.passphrase)?;
-        let path = self.schedule.dir.join(name(clock::now()));
-        let connect = async || self.connect().await;
-        let selection = &self.schedule.selection;
-        let to = Destination { path: &path, replace: false, part_prefix: &part_prefix };
-        let summary = take(connect, selection, passphrase, to, |_| {}).await?;
+    async fn make(&self) -> Result<Kept, ApiError> {
+        let Schedule { place, passphrase, selection, keep, max_age, shown, .. } = &self.schedule;
+        let file = passphrase.clone();
+        let passphrase = spawn_blocking(move || Passphrase::from_file(&file)).await;
+        let passphrase = passphrase.map_err(|_| stopping())??;
+        let name = scheduled_name(clock::now());
+        let target = place.begin(&name, &self.membership.node).await?;
+        let (this, selection, runtime) = (self.clone(), selection.clone(), Handle::current());
+        // On a thread of its own, as the future cannot move to others.
+        let taking = spawn_blocking(move || {
+            let connect = async || this.connect().await;
+            let (selection, ignore) = (&selection, |_: Progress<'_>| {});
+            runtime.block_on(async {
+                match target {
+                    PlaceTarget::File(file) => {
+                        take(connect, selection, passphrase, file, ignore).await
+                    }
+                    PlaceTarget::S3(object) => {
+                        take(connect, selection, passphrase, *object, ignore).await
+                    }
+                }
+            })
+        });
+        let summary = taking.await.map_err(|_| stopping())??;
         let left_out = summary.volumes.iter().filter(|it| !it.problem.is_empty());
         for volume in left_out {
             tracing::warn!(volume = %volume.volume, why = volume.problem, "the backup lacks the data of a volume");
         }
-        tracing::info!(path = %path.display(), bytes = summary.size, "backed the cluster up");
-        let all = self.list().await.map_err(|error| io_error(&self.schedule.dir, &error))?;
+        tracing::info!(path = summary.file, bytes = summary.size, "backed the cluster up");
+        let all = place.list(self.membership.cluster).await?;
         let now = clock::now();
         let future = all.iter().filter(|it| it.is_future(now)).count();
         if future > 0 {
             tracing::warn!(
-                dir = %self.schedule.dir.display(),
+                dir = shown,
                 "{future} backups are dated in the future: they neither count nor are deleted until then"
             );
         }
-        for kept in surplus(&all, &path, self.schedule.keep, self.schedule.max_age, now) {
-            if let Err(error) = tokio::fs::remove_file(&kept.path).await {
-                tracing::warn!(%error, path = %kept.path.display(), "cannot delete an old backup");
+        for kept in surplus(&all, &name, *keep, *max_age, now) {
+            if let Err(error) = place.delete(&kept.name).await {
+                tracing::warn!(error = error.message, "cannot delete an old backup");
             }
         }
-        Ok(Kept { path, taken: summary.header.taken, size: summary.size })
+        Ok(Kept { name, taken: summary.header.taken, size: summary.size })
     }
 
     /// Opens a session with this node.
@@ -239,10 +225,6 @@ fn stopping() -> ApiError {
     ApiError::new(ErrorCode::Internal, "the node is stopping")
 }
 
-fn io_error(path: &Path, error: &io::Error) -> ApiError {
-    ApiError::new(ErrorCode::Internal, format!("cannot read {}: {error}", path.display()))
-}
-
 /// Returns for how long the next backup is not due; `None` if it is. One from the future does not count: it would hold all others up.
 fn due(newest: Option<&Kept>, every: Millis, now: Millis) -> Option<Duration> {
     let next = newest.filter(|it| !it.is_future(now))?.taken.saturating_add(every);
@@ -254,7 +236,7 @@ fn due(newest: Option<&Kept>, every: Millis, now: Millis) -> Option<Duration> {
 /// that is made, and not all. The newest, `made` and those from the future stay.
 fn surplus(
     all: &[Kept],
-    made: &Path,
+    made: &str,
     keep: usize,
     max_age: Option<Millis>,
     now: Millis,
@@ -262,49 +244,9 @@ fn surplus(
     let past: Vec<&Kept> = all.iter().filter(|it| !it.is_future(now)).collect();
     let (kept, rest) = past.split_at(past.len().min(keep.max(1)));
     let is_old = |it: &&Kept| max_age.is_some_and(|age| now.saturating_sub(it.taken) > age);
-    let oldest = kept.iter().skip(1).rfind(|it| it.path != made).copied().filter(is_old);
-    let rest = rest.iter().copied().filter(|it| it.path != made);
+    let oldest = kept.iter().skip(1).rfind(|it| it.name != made).copied().filter(is_old);
+    let rest = rest.iter().copied().filter(|it| it.name != made);
     oldest.into_iter().chain(rest).cloned().collect()
-}
-
-/// Returns the name of a file: `vc-1767225600000.vcb`.
-fn name(now: Millis) -> String {
-    format!("{PREFIX}{now}{SUFFIX}")
-}
-
-/// Returns whether a file has a name as [`name`] returns it, and so was made on a schedule.
-fn is_scheduled(file_name: &str) -> bool {
-    let number = file_name.strip_prefix(PREFIX).and_then(|it| it.strip_suffix(SUFFIX));
-    number.and_then(|it| it.parse().ok()).is_some_and(|taken| name(taken) == file_name)
-}
-
-/// Lists the files in a directory that schedules have made, by their names.
-fn files(dir: &Path) -> io::Result<Vec<PathBuf>> {
-    let paths = std::fs::read_dir(dir)?.map(|entry| Ok(entry?.path()));
-    let paths: Vec<PathBuf> = paths.collect::<io::Result<_>>()?;
-    let is_scheduled = |it: &PathBuf| {
-        let name = it.file_name().and_then(|it| it.to_str());
-        name.is_some_and(is_scheduled)
-    };
-    Ok(paths.into_iter().filter(is_scheduled).collect())
-}
-
-/// Removes what processes have left that were killed while they wrote: this node's, whose names begin with `own`, and old ones of
-/// others. This node makes one backup at a time, so each of its own is a leftover.
-fn remove_parts(dir: &Path, own: &str) {
-    let Ok(entries) = std::fs::read_dir(dir) else { return };
-    for entry in entries.flatten() {
-        let name = entry.file_name();
-        let name = name.to_string_lossy();
-        let is_old = || {
-            let modified = entry.metadata().and_then(|it| it.modified()).ok();
-            let age = modified.and_then(|it| SystemTime::now().duration_since(it).ok());
-            age.is_some_and(|age| age > MAX_PART_AGE)
-        };
-        if name.starts_with(own) || (name.starts_with(PART_PREFIX) && is_old()) {
-            let _ = std::fs::remove_file(entry.path());
-        }
-    }
 }
 
 #[cfg(test)]
@@ -314,7 +256,7 @@ mod tests {
     const HOUR: Millis = 3_600_000;
 
     fn kept(taken: Millis) -> Kept {
-        Kept { path: PathBuf::from(name(taken)), taken, size: 1 }
+        Kept { name: scheduled_name(taken), taken, size: 1 }
     }
 
     #[test]
@@ -340,7 +282,7 @@ mod tests {
         let made = kept(now);
         let (before, oldest) = (kept(now - HOUR), kept(now - 2 * HOUR));
         let all = [future, made.clone(), before, oldest.clone()];
-        assert_eq!(surplus(&all, &made.path, 2, None, now), [oldest]);
+        assert_eq!(surplus(&all, &made.name, 2, None, now), [oldest]);
     }
 
     #[test]
@@ -348,8 +290,8 @@ mod tests {
         let now = 100 * HOUR;
         let (ahead, made) = (kept(now + MAX_SKEW), kept(now));
         let all = [ahead, made.clone()];
-        assert_eq!(surplus(&all, &made.path, 1, None, now), []);
-        assert_eq!(surplus(&all, &made.path, 2, Some(HOUR), now + 2 * HOUR), []);
+        assert_eq!(surplus(&all, &made.name, 1, None, now), []);
+        assert_eq!(surplus(&all, &made.name, 2, Some(HOUR), now + 2 * HOUR), []);
     }
 
     #[test]
@@ -373,39 +315,10 @@ mod tests {
         assert_eq!(deleted(1, HOUR, 1000), [80, 70, 60], "the newest stays");
     }
 
-    #[test]
-    fn files_with_other_names_are_not_those_of_a_schedule() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let scheduled = name(1_767_225_600_000);
-        let others = ["cluster.vcb", "vc-before-upgrade.vcb", "vc-007.vcb", "vc-+7.vcb", "vc-7"];
-        for name in others.into_iter().chain([scheduled.as_str()]) {
-            std::fs::write(dir.path().join(name), "").expect("written");
-        }
-        assert_eq!(files(dir.path()).expect("listed"), [dir.path().join(scheduled)]);
-    }
-
-    #[test]
-    fn parts_of_this_node_are_removed_and_young_ones_of_others_stay() {
-        let dir = tempfile::tempdir().expect("a directory");
-        let own = format!("{PART_PREFIX}n1-");
-        let all = [format!("{own}abc"), format!("{PART_PREFIX}n2-abc"), "vc-7.vcb".to_owned()];
-        for name in &all {
-            std::fs::write(dir.path().join(name), "").expect("written");
-        }
-        let old = dir.path().join(format!("{PART_PREFIX}old"));
-        let file = std::fs::File::create(&old).expect("made");
-        let age = MAX_PART_AGE + Duration::from_secs(60);
-        file.set_modified(SystemTime::now() - age).expect("set");
-        remove_parts(dir.path(), &own);
-        let exists = all.each_ref().map(|name| dir.path().join(name).exists());
-        assert_eq!(exists, [false, true, true]);
-        assert!(!old.exists());
-    }
-
-    /// Returns a history, the newest first, and the path of that.
-    fn history() -> (Vec<Kept>, PathBuf) {
+    /// Returns a history, the newest first, and the name of that.
+    fn history() -> (Vec<Kept>, String) {
         let all: Vec<Kept> = [90, 80, 70, 60].map(|hours| kept(hours * HOUR)).to_vec();
-        let made = all[0].path.clone();
+        let made = all[0].name.clone();
         (all, made)
     }
 
