@@ -15,6 +15,7 @@ mod audit;
 mod backup;
 mod byzantine_member;
 mod clocks;
+mod completion;
 mod concurrency;
 mod connection_floods;
 mod death;

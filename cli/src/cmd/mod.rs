@@ -205,7 +205,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Notify(args) => args.run(app).await,
         Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
-        Command::Completions(args) => args.run(Cli::command()),
+        Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(Cli::command()),
     }
 }

@@ -9,6 +9,7 @@
 )]
 
 mod commands;
+mod completions;
 mod connecting;
 mod console;
 mod deploy;
