@@ -16,6 +16,7 @@ use tokio::task::spawn_blocking;
 use tokio::time::sleep;
 use vc_backup::{BackupFile, Destination, PART_PREFIX, Passphrase, Selection, take};
 use vc_client::Candidates;
+use vc_client::text::list;
 use vc_protocol::node::ScheduledBackups;
 use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{ApiError, ErrorCode, Millis, Multiaddr};
@@ -28,6 +29,10 @@ use crate::settings::Settings;
 /// How the names of these files begin and end; others in the directory are left alone.
 const PREFIX: &str = "vc-";
 const SUFFIX: &str = ".vcb";
+/// What is before the end of those that lack the data of a volume.
+const INCOMPLETE: &str = "-incomplete";
+/// The most volumes that are named as missing.
+const MAX_NAMED: usize = 5;
 /// Time between backups, and how many are kept, where nothing is said.
 const DEFAULT_PERIOD: Millis = 24 * 3_600_000;
 const DEFAULT_KEEP: u32 = 7;
@@ -94,6 +99,8 @@ struct Kept {
     path: PathBuf,
     taken: Millis,
     size: u64,
+    /// Whether it has the data of all volumes that it was to have.
+    is_complete: bool,
 }
 
 impl Kept {
@@ -115,9 +122,12 @@ pub(crate) struct Backups {
 impl Backups {
     /// Makes a backup whenever one is due, for ever.
     pub(crate) async fn run(self) {
-        let (mut newest, mut problem) = (None, String::new());
+        let mut newest = None;
+        // What the newest lacks, if this process made it.
+        let mut lacks = String::new();
         loop {
             let now = clock::now();
+            let problem;
             let pause = match self.list().await {
                 Err(error) => {
                     problem = format!("cannot read {}: {error}", self.schedule.dir.display());
@@ -127,12 +137,12 @@ impl Backups {
                     newest = all.into_iter().find(|it| !it.is_future(now));
                     match due(newest.as_ref(), self.schedule.every, now) {
                         Some(wait) => {
-                            problem.clear();
+                            problem = incomplete(newest.as_ref(), &lacks);
                             wait
                         }
                         None => match self.make().await {
-                            Ok(taken) => {
-                                problem.clear();
+                            Ok((taken, missing)) => {
+                                (problem, lacks) = (missing.clone(), missing);
                                 newest = Some(taken);
                                 // Also where it took longer than the period, or is taken away at once.
                                 MIN_PAUSE
@@ -147,7 +157,6 @@ impl Backups {
                 }
             };
             let (taken, size) = newest.as_ref().map_or((0, 0), |it: &Kept| (it.taken, it.size));
-            let problem = problem.clone();
             let state = ScheduledBackups { every: self.schedule.every, taken, size, problem };
             if self.driver.send(DriverMessage::Backups(state)).await.is_err() {
                 return std::future::pending().await;
@@ -170,7 +179,8 @@ impl Backups {
                 let Ok(file) = BackupFile::open(&path) else { continue };
                 if file.header().cluster == cluster {
                     let size = std::fs::metadata(&path)?.len();
-                    all.push(Kept { path, taken: file.header().taken, size });
+                    let is_complete = !is_incomplete(&path);
+                    all.push(Kept { path, taken: file.header().taken, size, is_complete });
                 }
             }
             all.sort_by(|a, b| b.taken.cmp(&a.taken).then_with(|| a.path.cmp(&b.path)));
@@ -180,18 +190,18 @@ impl Backups {
     }
 
     /// Makes a backup on a thread of its own, which the disk may hold up.
-    async fn make(&self) -> Result<Kept, ApiError> {
+    async fn make(&self) -> Result<(Kept, String), ApiError> {
         let (this, runtime) = (self.clone(), Handle::current());
         let making = spawn_blocking(move || runtime.block_on(this.make_here()));
         making.await.map_err(|_| stopping())?
     }
 
-    /// Makes a backup, and deletes those that are not to be kept. Returns it.
-    async fn make_here(&self) -> Result<Kept, ApiError> {
+    /// Makes a backup, and deletes those that are not to be kept. Returns it, and what it lacks.
+    async fn make_here(&self) -> Result<(Kept, String), ApiError> {
         let part_prefix = format!("{PART_PREFIX}{}-", self.membership.node);
         remove_parts(&self.schedule.dir, &part_prefix);
         let passphrase = Passphrase::from_file(&self.schedule.passphrase)?;
-        let path = self.schedule.dir.join(name(clock::now()));
+        let mut path = self.schedule.dir.join(name(clock::now()));
         let connect = async || self.connect().await;
         let selection = &self.schedule.selection;
         let to = Destination { path: &path, replace: false, part_prefix: &part_prefix };
@@ -199,6 +209,14 @@ impl Backups {
         let left_out = summary.volumes.iter().filter(|it| !it.problem.is_empty());
         for volume in left_out {
             tracing::warn!(volume = %volume.volume, why = volume.problem, "the backup lacks the data of a volume");
+        }
+        let failed: Vec<String> = summary.failed().map(|it| it.volume.to_string()).collect();
+        let is_complete = failed.is_empty();
+        if !is_complete {
+            // Its name says so, as what is in it cannot be read without the passphrase.
+            let renamed = with_incomplete(&path);
+            std::fs::rename(&path, &renamed).map_err(|error| io_error(&path, &error))?;
+            path = renamed;
         }
         tracing::info!(path = %path.display(), bytes = summary.size, "backed the cluster up");
         let all = self.list().await.map_err(|error| io_error(&self.schedule.dir, &error))?;
@@ -215,7 +233,12 @@ impl Backups {
                 tracing::warn!(%error, path = %kept.path.display(), "cannot delete an old backup");
             }
         }
-        Ok(Kept { path, taken: summary.header.taken, size: summary.size })
+        let missing = match is_complete {
+            true => String::new(),
+            false => format!("it lacks the data of {}", list(failed, MAX_NAMED)),
+        };
+        let kept = Kept { path, taken: summary.header.taken, size: summary.size, is_complete };
+        Ok((kept, missing))
     }
 
     /// Opens a session with this node.
@@ -249,9 +272,21 @@ fn due(newest: Option<&Kept>, every: Millis, now: Millis) -> Option<Duration> {
     next.checked_sub(now).filter(|it| *it > 0).map(Duration::from_millis)
 }
 
+/// Returns what is wrong while no backup is due: the newest lacks the data of volumes. `lacks` says of which, if that is known.
+fn incomplete(newest: Option<&Kept>, lacks: &str) -> String {
+    match newest {
+        Some(newest) if !newest.is_complete && lacks.is_empty() => {
+            "it lacks the data of volumes: 'vc backup verify' names them".to_owned()
+        }
+        Some(newest) if !newest.is_complete => lacks.to_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Returns those that are not kept after `made` was made, of these, the newest first: all but the newest `keep`, and the oldest of
 /// the others if it is older than `max_age`. By age it is one at a time, so that a clock that goes wrong costs one backup for each
-/// that is made, and not all. The newest, `made` and those from the future stay.
+/// that is made, and not all. The newest, `made` and those from the future stay. One that lacks data replaces no complete one: those
+/// are counted apart, and go once a later one is complete.
 fn surplus(
     all: &[Kept],
     made: &Path,
@@ -259,12 +294,18 @@ fn surplus(
     max_age: Option<Millis>,
     now: Millis,
 ) -> Vec<Kept> {
-    let past: Vec<&Kept> = all.iter().filter(|it| !it.is_future(now)).collect();
+    let (past, partial): (Vec<&Kept>, Vec<&Kept>) =
+        all.iter().filter(|it| !it.is_future(now)).partition(|it| it.is_complete);
+    let complete = past.first().map_or(0, |it| it.taken);
+    let is_partial_surplus =
+        |(index, it): &(usize, &Kept)| *index >= keep.max(1) || it.taken < complete;
+    let partial = partial.into_iter().enumerate().filter(is_partial_surplus);
+    let partial = partial.map(|(_, it)| it).filter(|it| it.path != made);
     let (kept, rest) = past.split_at(past.len().min(keep.max(1)));
     let is_old = |it: &&Kept| max_age.is_some_and(|age| now.saturating_sub(it.taken) > age);
     let oldest = kept.iter().skip(1).rfind(|it| it.path != made).copied().filter(is_old);
     let rest = rest.iter().copied().filter(|it| it.path != made);
-    oldest.into_iter().chain(rest).cloned().collect()
+    oldest.into_iter().chain(rest).chain(partial).cloned().collect()
 }
 
 /// Returns the name of a file: `vc-1767225600000.vcb`.
@@ -272,10 +313,22 @@ fn name(now: Millis) -> String {
     format!("{PREFIX}{now}{SUFFIX}")
 }
 
-/// Returns whether a file has a name as [`name`] returns it, and so was made on a schedule.
+/// Returns the path of a file that lacks data: `vc-1767225600000-incomplete.vcb`.
+fn with_incomplete(path: &Path) -> PathBuf {
+    let stem = path.file_stem().unwrap_or_default().to_string_lossy();
+    path.with_file_name(format!("{stem}{INCOMPLETE}{SUFFIX}"))
+}
+
+fn is_incomplete(path: &Path) -> bool {
+    path.file_stem().is_some_and(|stem| stem.to_string_lossy().ends_with(INCOMPLETE))
+}
+
+/// Returns whether a file has a name as [`name`] returns it, perhaps with [`INCOMPLETE`], and so was made on a schedule.
 fn is_scheduled(file_name: &str) -> bool {
-    let number = file_name.strip_prefix(PREFIX).and_then(|it| it.strip_suffix(SUFFIX));
-    number.and_then(|it| it.parse().ok()).is_some_and(|taken| name(taken) == file_name)
+    let stem = file_name.strip_prefix(PREFIX).and_then(|it| it.strip_suffix(SUFFIX));
+    let number = stem.map(|it| it.strip_suffix(INCOMPLETE).unwrap_or(it));
+    // As it is written: not 007.
+    number.is_some_and(|text| text.parse::<Millis>().is_ok_and(|taken| taken.to_string() == text))
 }
 
 /// Lists the files in a directory that schedules have made, by their names.
@@ -314,7 +367,39 @@ mod tests {
     const HOUR: Millis = 3_600_000;
 
     fn kept(taken: Millis) -> Kept {
-        Kept { path: PathBuf::from(name(taken)), taken, size: 1 }
+        Kept { path: PathBuf::from(name(taken)), taken, size: 1, is_complete: true }
+    }
+
+    fn partial(taken: Millis) -> Kept {
+        let kept = kept(taken);
+        Kept { path: with_incomplete(&kept.path), is_complete: false, ..kept }
+    }
+
+    #[test]
+    fn backups_that_lack_data_replace_no_complete_ones() {
+        let now = 100 * HOUR;
+        let all = [
+            partial(now),
+            partial(now - HOUR),
+            partial(now - 2 * HOUR),
+            kept(now - 3 * HOUR),
+            partial(now - 4 * HOUR),
+        ];
+        let deleted = surplus(&all, &all[0].path, 2, None, now);
+        assert_eq!(hours(&deleted), [98, 96], "beyond the number, or before a complete one");
+        let all = [kept(now), partial(now - HOUR), kept(now - 2 * HOUR)];
+        assert_eq!(hours(&surplus(&all, &all[0].path, 2, None, now)), [99]);
+    }
+
+    #[test]
+    fn a_newest_backup_that_lacks_data_is_a_problem_until_there_is_a_complete_one() {
+        assert_eq!(
+            incomplete(Some(&partial(1)), "it lacks the data of shop/db"),
+            "it lacks the data of shop/db"
+        );
+        assert!(incomplete(Some(&partial(1)), "").contains("lacks"), "after a restart");
+        assert_eq!(incomplete(Some(&kept(1)), "it lacks the data of shop/db"), "");
+        assert_eq!(incomplete(None, ""), "");
     }
 
     #[test]
@@ -377,11 +462,21 @@ mod tests {
     fn files_with_other_names_are_not_those_of_a_schedule() {
         let dir = tempfile::tempdir().expect("a directory");
         let scheduled = name(1_767_225_600_000);
-        let others = ["cluster.vcb", "vc-before-upgrade.vcb", "vc-007.vcb", "vc-+7.vcb", "vc-7"];
+        let others = [
+            "cluster.vcb",
+            "vc-before-upgrade.vcb",
+            "vc-007.vcb",
+            "vc-+7.vcb",
+            "vc-7",
+            "vc-incomplete.vcb",
+        ];
         for name in others.into_iter().chain([scheduled.as_str()]) {
             std::fs::write(dir.path().join(name), "").expect("written");
         }
-        assert_eq!(files(dir.path()).expect("listed"), [dir.path().join(scheduled)]);
+        assert_eq!(files(dir.path()).expect("listed"), [dir.path().join(&scheduled)]);
+        let lacking = with_incomplete(&dir.path().join(scheduled));
+        assert!(is_incomplete(&lacking) && is_scheduled("vc-1767225600000-incomplete.vcb"));
+        assert_eq!(lacking, dir.path().join("vc-1767225600000-incomplete.vcb"));
     }
 
     #[test]

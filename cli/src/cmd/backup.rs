@@ -8,12 +8,16 @@ use vc_backup::{
     BackupFile, BackupSummary, Destination, PART_PREFIX, Passphrase, Progress, Selection, take,
 };
 use vc_client::expect_reply;
+use vc_client::text::list;
 use vc_protocol::control::{BackupRow, Request};
 use vc_protocol::{ApiError, ErrorCode};
 
 use crate::app::{App, now};
 use crate::error::{Error, Result, Stop, SystemError};
 use crate::render::{self, note};
+
+/// The most volumes that are named as missing.
+const MAX_NAMED: usize = 20;
 
 /// Arguments of `vc backup`.
 #[derive(Debug, clap::Args)]
@@ -29,7 +33,8 @@ Examples:
   vc-node restore cluster.vcb                found the cluster anew from it, on an empty node
 
 The file is encrypted with the passphrase, which no node learns: without it nobody reads the file, you included. It is there when it
-is whole, and not before. It has no keys of the cluster. Images are not in it. Needs a token of an admin."
+is whole, and not before. Without the data of a volume that cannot be read to its end, as its node dies meanwhile, it is made all the
+same; the exit code is 1 then. It has no keys of the cluster. Images are not in it. Needs a token of an admin."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -199,7 +204,17 @@ async fn create(
     }
     let summary = taken?;
     warn(&summary, selection != Selection::None);
-    app.out.show(&summary, |it, _| render::backup(it))
+    app.out.show(&summary, |it, _| render::backup(it))?;
+    let failed: Vec<String> = summary.failed().map(|it| it.volume.to_string()).collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => {
+            let message =
+                format!("{} lacks the data of {}", file.display(), list(failed, MAX_NAMED));
+            let error = ApiError::new(ErrorCode::Unavailable, message);
+            Err(error.with_hint("the rest of it is whole; make another one").into())
+        }
+    }
 }
 
 async fn verify(app: &App, file: PathBuf, passphrase: PassphraseArgs) -> Result {
