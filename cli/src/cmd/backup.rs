@@ -71,9 +71,6 @@ struct Create {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
-    /// Check the file, as 'vc backup verify' does, and write nothing
-    #[arg(long, conflicts_with_all = ["volumes", "force"])]
-    verify: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -121,11 +118,8 @@ impl Args {
             (Some(Command::Verify(Verify { file, passphrase })), _) => {
                 verify(app, file, passphrase).await
             }
-            (None, Some(file)) if self.create.verify => {
-                verify(app, file, self.create.passphrase).await
-            }
             (None, Some(file)) => {
-                let Create { volumes, passphrase, force, .. } = self.create;
+                let Create { volumes, passphrase, force, file: _ } = self.create;
                 create(app, &file, selection(volumes), passphrase, force).await
             }
             (None, None) => Err(Error::Usage("name the file to write")),
