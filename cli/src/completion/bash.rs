@@ -45,11 +45,9 @@ impl EnvCompleter for Bash {
         to: &mut dyn Write,
     ) -> io::Result<()> {
         let last = words.len().saturating_sub(1);
-        // Bash would begin the word with what the options have in common, where there is no name.
-        let options = words.last().is_some_and(|word| word.to_string_lossy().starts_with('-'));
         for candidate in engine::complete(command, words, last, directory)? {
             let value = candidate.get_value().to_string_lossy();
-            if !value.contains('\n') && (options || !value.starts_with('-')) {
+            if !value.contains('\n') {
                 writeln!(to, "{value}")?;
             }
         }

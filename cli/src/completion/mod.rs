@@ -5,6 +5,7 @@
 
 mod bash;
 mod names;
+mod names_first;
 mod zsh;
 
 use std::ffi::{OsStr, OsString};
@@ -26,13 +27,15 @@ use crate::cmd::Cli;
 use crate::error::Result;
 use bash::Bash;
 use names::Names;
+use names_first::NamesFirst;
 use zsh::Zsh;
 
 /// What asks for completions: the name of the shell.
 const VARIABLE: &str = "VC_COMPLETE";
 /// How long the cluster is asked for names.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const SHELLS: Shells<'_> = Shells(&[&Bash, &Elvish, &Fish, &Powershell, &Zsh]);
+const SHELLS: Shells<'_> =
+    Shells(&[&NamesFirst(Bash), &Elvish, &NamesFirst(Fish), &Powershell, &NamesFirst(Zsh)]);
 
 /// Prints the completions that the environment asks for; `None` if it asks for none.
 pub(crate) fn run() -> Option<ExitCode> {

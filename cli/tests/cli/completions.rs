@@ -106,6 +106,20 @@ fn a_node_that_never_answers_does_not_hold_the_shell() {
 }
 
 #[test]
+fn no_shell_is_offered_options_in_place_of_names() {
+    let home = Home::new();
+    for shell in ["bash", "zsh", "fish"] {
+        let offered = |word: &str| {
+            let mut command = home.command(&["--", "vc", "drain", word]);
+            command.env("VC_COMPLETE", shell).env("_CLAP_COMPLETE_INDEX", "2");
+            CommandOutput::from(command.output().expect("started")).stdout
+        };
+        assert_eq!(offered(""), "", "{shell}");
+        assert!(offered("--no").starts_with("--no-wait"), "{shell}");
+    }
+}
+
+#[test]
 fn scripts_are_printed_for_each_shell() {
     let home = Home::new();
     for shell in ["bash", "zsh", "fish", "elvish", "powershell"] {
