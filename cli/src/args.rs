@@ -9,7 +9,7 @@ use vc_client::address::{self, AddressError};
 use vc_protocol::{DurationError, parse_duration};
 
 /// The options of every command.
-#[derive(Debug, clap::Args)]
+#[derive(Debug, Default, clap::Args)]
 #[command(next_help_heading = "Global options")]
 pub(crate) struct Global {
     /// User token, or a file that contains it [default: the one stored by 'vc login']

@@ -6,6 +6,7 @@
 mod app;
 mod args;
 mod cmd;
+mod completion;
 mod credentials;
 mod docker;
 mod error;
@@ -29,6 +30,9 @@ use crate::error::{Error, Result, Stop, SystemError};
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    if let Some(code) = completion::run() {
+        return code;
+    }
     let cli = Cli::parse();
     hide_token::hide(cli.global.token.as_deref());
     let app = App::new(cli.global);

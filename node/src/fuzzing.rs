@@ -55,7 +55,6 @@ impl Node {
             duplicate: None,
             audit: None,
             watchdog: None,
-            duplicates: Arc::default(),
         };
         let (keep, snapshot) = watch::channel(snapshot);
         let (driver, messages) = mpsc::channel(DRIVER_QUEUE);

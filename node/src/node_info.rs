@@ -50,6 +50,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         mdns: !settings.no_mdns,
         notify_commands: settings.allow_notify_commands,
         dns_problem: String::new(),
+        problems: Vec::new(),
         backups: None,
         witness: settings.is_witness(),
         supports: KnownVersions::default().supports(),

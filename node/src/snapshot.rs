@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vc_crdt::View;
-use vc_engine::{Problem, Vitals};
+use vc_engine::Vitals;
 use vc_protocol::NodeId;
 use vc_protocol::alert::ProblemKind;
+use vc_protocol::node::NodeProblem;
 
 /// The latest view of the documents and the volatile data beside it. Cheap to clone; published on a watch channel.
 #[derive(Clone)]
@@ -23,22 +24,33 @@ pub struct Snapshot {
     pub(crate) audit: Option<Arc<str>>,
     /// Problem: why the watchdog does not run while an instance needs it.
     pub(crate) watchdog: Option<Arc<str>>,
-    /// Problems: other processes that ran with the identity of a node.
-    pub(crate) duplicates: Arc<Vec<String>>,
 }
 
 impl Snapshot {
-    /// Returns the problems of this process, `node`, which no document has.
-    pub(crate) fn own_problems(&self, node: NodeId) -> Vec<Problem> {
-        let problem =
-            |kind, text: &str| Problem::new(kind, text.to_owned()).of_node(&self.view, node);
-        let duplicates = self.duplicates.iter().zip(0..).map(|(text, number): (_, u32)| {
-            // The text names the node that has two.
-            let problem = Problem::new(ProblemKind::Duplicate, text.clone());
-            problem.with("number", number.to_string())
+    /// Adds the lines of the problems that this process, `node`, alone sees, to those that documents have.
+    pub(crate) fn add_own_problems(&self, node: NodeId, problems: &mut Vec<String>) {
+        for problem in self.own_problems(node) {
+            if !problems.contains(&problem.text) {
+                problems.push(problem.text);
+            }
+        }
+    }
+
+    /// Returns the problems of this process, `node`, as its document has them; or may not have them, as its disk fails.
+    pub(crate) fn own_problems(&self, node: NodeId) -> Vec<NodeProblem> {
+        let name = self.view.name(node);
+        let audit = self.audit.iter().map(|why| NodeProblem {
+            kind: ProblemKind::Audit,
+            node,
+            text: format!("audit records of node {name} are not kept: {why}"),
         });
-        let audit = self.audit.iter().map(|text| problem(ProblemKind::Audit, text));
-        let watchdog = self.watchdog.iter().map(|text| problem(ProblemKind::Watchdog, text));
-        duplicates.chain(audit).chain(watchdog).collect()
+        let watchdog = self.watchdog.iter().map(|why| NodeProblem {
+            kind: ProblemKind::Watchdog,
+            node,
+            text: format!(
+                "the watchdog of node {name} does not run: {why}; it starts no exclusive service until it does"
+            ),
+        });
+        audit.chain(watchdog).collect()
     }
 }

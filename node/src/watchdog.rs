@@ -35,10 +35,8 @@ pub(crate) async fn report_problems(
     driver: mpsc::Sender<DriverMessage>,
 ) {
     while problem.changed().await.is_ok() {
-        let text = problem.borrow_and_update().as_ref().map(|why| {
-            format!("the watchdog does not run: {why}; this node starts no exclusive service until it does")
-        });
-        if driver.send(DriverMessage::WatchdogProblem(text)).await.is_err() {
+        let why = problem.borrow_and_update().clone();
+        if driver.send(DriverMessage::WatchdogProblem(why)).await.is_err() {
             return;
         }
     }

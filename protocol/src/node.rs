@@ -5,7 +5,8 @@ use std::collections::{BTreeMap, BTreeSet};
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::{Millis, Name, Resources, ServiceKey, Supports, VolumeKey, in_words};
+use crate::alert::ProblemKind;
+use crate::{Millis, Name, NodeId, Resources, ServiceKey, Supports, VolumeKey, in_words};
 
 /// The static facts of a node, written into its document at each start.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -53,6 +54,23 @@ pub struct NodeInfo {
     /// The backups that it makes of the cluster; `None` if it makes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<ScheduledBackups>,
+    /// Problems that its process alone sees, at most [`MAX_NODE_PROBLEMS`].
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub problems: Vec<NodeProblem>,
+}
+
+/// The most problems that a node writes into its document.
+pub const MAX_NODE_PROBLEMS: usize = 16;
+
+/// A problem that one process alone sees, such as that it cannot write its audit log.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NodeProblem {
+    /// What kind of problem it is.
+    pub kind: ProblemKind,
+    /// The node that it is about.
+    pub node: NodeId,
+    /// The line for people.
+    pub text: String,
 }
 
 /// The backups that a node makes of the cluster to a directory, as its operator has said.
@@ -111,6 +129,7 @@ impl NodeInfo {
             witness: false,
             notify_commands: false,
             dns_problem: String::new(),
+            problems: Vec::new(),
             backups: None,
         }
     }

@@ -96,7 +96,7 @@ impl Sink for NoVolumes {
     }
 }
 
-/// Writes a backup as another one, with the data of `shop/data`, and without that of `shop/cache`.
+/// Writes a backup as another one, with the data of `shop/data`, and `shop/cache` as one whose node has died meanwhile.
 fn with_volumes(from: &str, to: &str, archive: &[u8]) {
     let passphrase = Passphrase::new("correct horse").expect("not empty");
     let file = BackupFile::open(Path::new(from)).expect("a backup");
@@ -109,13 +109,18 @@ fn with_volumes(from: &str, to: &str, archive: &[u8]) {
         snapshot_taken: 0,
         included,
         problem: String::new(),
+        failed: false,
     };
-    let volumes = vec![entry("shop/cache", false), entry("shop/data", true)];
+    let volumes = vec![entry("shop/cache", true), entry("shop/data", true)];
     let manifest = Manifest { volumes, ..manifest };
     let file = File::create(to).expect("a file");
     let mut writer =
         vc_backup::Writer::begin(file, &passphrase, &manifest, &cluster).expect("begun");
     let snapshot = VolumeSnapshot { snapshot: "7-1".to_owned(), taken: 1, bytes: 5 };
+    let cache = "shop/cache".parse().expect("a volume");
+    let mut volume = writer.volume(&cache, &snapshot).expect("begun");
+    volume.append(&archive[..archive.len() / 2]).expect("appended");
+    writer.failed(&cache, "node n2 is down").expect("appended");
     let key = "shop/data".parse().expect("a volume");
     let mut volume = writer.volume(&key, &snapshot).expect("begun");
     volume.append(archive).expect("appended");
@@ -155,7 +160,8 @@ volumes: {data: {}, cache: {}}
     with_volumes(&file, &full, &archive);
     let words = ["backup", "verify", &full, "--passphrase-file", &passphrase];
     let shown = cluster.vc(0, &words);
-    assert!(shown.err.contains("the data of volume shop/cache is not in it"), "{}", shown.err);
+    let missing = "the data of volume shop/cache is not in it: node n2 is down";
+    assert!(shown.err.contains(missing), "{}", shown.err);
     assert!(shown.done().contains("the data of 1 of 2 volumes"));
     cluster.nodes[0].cut_power();
     fresh.start(&restore);
@@ -164,6 +170,7 @@ volumes: {data: {}, cache: {}}
     assert!(all.len() == 1 && all[0].starts_with("0-"), "{all:?}");
     let state = std::fs::read_to_string(snapshots.join(&all[0]).join("data/state"));
     assert_eq!(state.expect("a file"), "kept\n");
+    assert!(!fresh.dir.join("volumes/shop/cache").exists(), "half of it is not kept");
     assert!(fresh.log().contains("vc scale shop/cache=2"), "{}", fresh.log());
     let admin = fresh.dir.join("admin.token").display().to_string();
     cluster.nodes.push(fresh);

@@ -54,7 +54,10 @@ fn a_copy_is_refused_at_its_start_while_the_original_runs() {
     for _ in 0..RUNS {
         copy.attempt(&["run"]).refused_with(&refusal);
     }
-    shown(&cluster, 2, "this one and another at /ip4/127.0.0.1/tcp/");
+    // It alone has seen that, and the others say so too.
+    for at in [2, 0] {
+        shown(&cluster, at, "one of them at /ip4/127.0.0.1/tcp/");
+    }
     assert_eq!(entries(&cluster.nodes[2], FOUND).len(), 1);
     cluster.all_up();
     let after: Vec<_> = cluster.nodes.iter().map(Node::processes).collect();
@@ -91,8 +94,14 @@ fn members_find_the_younger_of_two_processes_that_do_not_reach_each_other() {
         assert!(end.contains(named) && end.contains(&copied_at), "{end}");
     }
     let port = cluster.nodes[2].port.number;
-    shown(&cluster, 3, "this one and n3 at /ip4/127.0.0.1/");
-    shown(&cluster, 3, &format!("/{port}"));
+    // Members have seen both, and it has seen the other one: that is one problem.
+    for at in [3, 0] {
+        shown(&cluster, at, &format!("/{port}"));
+        let problems = cluster.vc(at, &["--output", "json", "status"]).json()["problems"].clone();
+        let found = problems.as_array().expect("problems").iter();
+        let found = found.filter(|it| it.as_str().is_some_and(|it| it.contains(FOUND)));
+        assert_eq!(found.count(), 1, "{problems}");
+    }
     assert_eq!(entries(&cluster.nodes[3], FOUND).len(), 1);
     (0..2).for_each(|at| up(&cluster, at));
     let after: Vec<_> = cluster.nodes[..2].iter().map(Node::processes).collect();

@@ -16,6 +16,7 @@ mod backup;
 mod backup_s3;
 mod byzantine_member;
 mod clocks;
+mod completion;
 mod concurrency;
 mod connection_floods;
 mod death;

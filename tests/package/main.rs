@@ -67,6 +67,12 @@ fn the_packages_install_into_a_clean_debian_and_are_removed_without_a_trace() {
         assert!(text.contains("SYNOPSIS"), "{page}: {text}");
     }
     debian.sh("bash -n /usr/share/bash-completion/completions/vc");
+    // They run the program that is installed, not the one that they were made with.
+    debian.sh("cd /usr/share && grep -q ' vc -- ' bash-completion/completions/vc");
+    debian.sh("cd /usr/share && grep -q ' vc -- ' zsh/vendor-completions/_vc");
+    debian.sh("cd /usr/share && grep -q ' vc -- ' fish/vendor_completions.d/vc.fish");
+    let offered = debian.sh("VC_COMPLETE=bash vc -- vc undr");
+    assert_eq!(offered, "undrain\n");
     let asks = debian.sh("vc-node setup </dev/null 2>&1 || true");
     assert!(asks.contains("say --new to create a cluster"), "{asks}");
 

@@ -30,7 +30,7 @@ pub(crate) struct Args {
     #[arg(short, long, conflicts_with = "verify")]
     follow: bool,
     /// Only of this user
-    #[arg(long, value_name = "NAME")]
+    #[arg(long, value_name = "USER")]
     user: Option<String>,
     /// Only about this service
     #[arg(long, value_name = "SERVICE")]

@@ -9,6 +9,7 @@ use vc_backup::{
     Selection, find_stored, take,
 };
 use vc_client::expect_reply;
+use vc_client::text::list;
 use vc_protocol::control::{BackupRow, Request};
 use vc_protocol::{ApiError, ErrorCode};
 use vc_s3::{Credentials, SCHEME};
@@ -16,6 +17,9 @@ use vc_s3::{Credentials, SCHEME};
 use crate::app::{App, now};
 use crate::error::{Error, Result, Stop, SystemError};
 use crate::render::{self, note};
+
+/// The most volumes that are named as missing.
+const MAX_NAMED: usize = 20;
 
 /// Arguments of `vc backup`.
 #[derive(Debug, clap::Args)]
@@ -31,7 +35,8 @@ Examples:
   vc-node restore cluster.vcb                found the cluster anew from it, on an empty node
 
 The file is encrypted with the passphrase, which no node learns: without it nobody reads the file, you included. It is there when it
-is whole, and not before. It has no keys of the cluster. Images are not in it. Needs a token of an admin."
+is whole, and not before. Without the data of a volume that cannot be read to its end, as its node dies meanwhile, it is made all the
+same; the exit code is 1 then. It has no keys of the cluster. Images are not in it. Needs a token of an admin."
 )]
 pub(crate) struct Args {
     #[command(subcommand)]
@@ -68,9 +73,6 @@ struct Create {
     /// Replace the file if it exists
     #[arg(long)]
     force: bool,
-    /// Check the file, as 'vc backup verify' does, and write nothing
-    #[arg(long, conflicts_with_all = ["volumes", "force"])]
-    verify: bool,
 }
 
 #[derive(Debug, clap::Args)]
@@ -124,12 +126,8 @@ impl Args {
                 app.out.show(&rows[..], render::backups)
             }
             (Some(Command::Verify(arguments)), _) => verify(app, *arguments).await,
-            (None, Some(file)) if self.create.verify => {
-                let (file, passphrase) = (file.into(), self.create.passphrase);
-                verify(app, Verify { file, credentials_file: None, passphrase }).await
-            }
             (None, Some(file)) => {
-                let Create { volumes, passphrase, force, .. } = self.create;
+                let Create { volumes, passphrase, force, file: _ } = self.create;
                 create(app, &file, selection(volumes), passphrase, force).await
             }
             (None, None) => Err(Error::Usage("name the file to write")),
@@ -214,7 +212,17 @@ async fn create(
     }
     let summary = taken?;
     warn(&summary, selection != Selection::None);
-    app.out.show(&summary, |it, _| render::backup(it))
+    app.out.show(&summary, |it, _| render::backup(it))?;
+    let failed: Vec<String> = summary.failed().map(|it| it.volume.to_string()).collect();
+    match failed.is_empty() {
+        true => Ok(()),
+        false => {
+            let message =
+                format!("{} lacks the data of {}", file.display(), list(failed, MAX_NAMED));
+            let error = ApiError::new(ErrorCode::Unavailable, message);
+            Err(error.with_hint("the rest of it is whole; make another one").into())
+        }
+    }
 }
 
 async fn verify(app: &App, arguments: Verify) -> Result {

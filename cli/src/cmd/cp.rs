@@ -36,10 +36,10 @@ If TO is an existing directory, the copy keeps its name inside it; else TO is th
 instance are lost when it is replaced.")]
 pub(crate) struct Args {
     /// SERVICE[.N]:PATH, or a local path
-    #[arg(value_name = "FROM")]
+    #[arg(value_name = "[SERVICE:]FROM")]
     from: Endpoint,
     /// SERVICE[.N]:PATH, or a local path
-    #[arg(value_name = "TO")]
+    #[arg(value_name = "[SERVICE:]TO")]
     to: Endpoint,
 }
 

@@ -42,13 +42,13 @@ pub(crate) struct Args {
     #[arg(short, long = "env", value_name = "KEY=VALUE", value_parser = variable)]
     environment: Vec<String>,
     /// Run as this user: NAME, UID, or either with :GROUP
-    #[arg(short, long, value_name = "USER")]
+    #[arg(short, long, value_name = "UID[:GID]")]
     user: Option<String>,
     /// Run in this directory
     #[arg(short, long, value_name = "DIR")]
     workdir: Option<String>,
     /// Service: web, or shop/web
-    #[arg(value_name = "SERVICE")]
+    #[arg(value_name = "SERVICE[.N]")]
     target: Target,
     /// Command and its arguments
     #[arg(

@@ -57,7 +57,7 @@ One node stores the image; the others fetch it when they need it. Services deplo
 run this image; running services keep theirs until they are deployed again.")]
 struct Push {
     /// Images, as listed by 'docker images'
-    #[arg(required = true, value_name = "IMAGE")]
+    #[arg(required = true, value_name = "LOCAL_IMAGE")]
     images: Vec<String>,
     #[command(flatten)]
     docker: DockerArgs,

@@ -30,7 +30,7 @@ followed too, and each line is held for 0.15 s so that earlier lines of other no
 slowly, lines are lost: a note says how many, and with --output json the next line has them in 'lost'.")]
 pub(crate) struct Args {
     /// Service: web, or shop/web; one replica: web.2
-    #[arg(value_name = "SERVICE")]
+    #[arg(value_name = "SERVICE[.N]")]
     target: Target,
     /// Print new lines as they are written, until Ctrl-C
     #[arg(short, long)]

@@ -205,7 +205,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Notify(args) => args.run(app).await,
         Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
-        Command::Completions(args) => args.run(Cli::command()),
+        Command::Completions(args) => args.run(),
         Command::Man(args) => args.run(Cli::command()),
     }
 }
@@ -298,7 +298,6 @@ mod tests {
             "vc backup cluster.vcb",
             "vc backup cluster.vcb --volumes",
             "vc backup cluster.vcb --volumes=shop/db,wiki --passphrase-file p --force",
-            "vc backup --verify cluster.vcb",
             "vc backup verify cluster.vcb --passphrase-file -",
             "vc backup ls",
             "vc image rm web:1 worker:1",
@@ -380,7 +379,7 @@ mod tests {
             "vc voters add attic --no-wait --timeout 1s",
             "vc image",
             "vc backup",
-            "vc backup --verify cluster.vcb --force",
+            "vc backup verify cluster.vcb --force",
             "vc image push",
             "vc image rm",
             "vc logs web --replica 0",

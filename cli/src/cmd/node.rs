@@ -38,6 +38,7 @@ cluster use by now on another host is left where it is; on the same host it repl
 Docker as a volume of its own.")]
     Adopt {
         /// Id or name of the former node
+        #[arg(value_name = "FORMER_NODE")]
         node: String,
         /// Do not take over the data of its volumes
         #[arg(long)]

@@ -52,7 +52,7 @@ Examples:
   vc notify rm ops")]
 struct Rm {
     /// Name of the receiver
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "RECEIVER")]
     name: Name,
 }
 
@@ -63,7 +63,7 @@ Examples:
   vc notify test ops")]
 struct Test {
     /// Name of the receiver
-    #[arg(value_name = "NAME")]
+    #[arg(value_name = "RECEIVER")]
     name: Name,
 }
 

@@ -63,7 +63,7 @@ pub(super) struct ProjectArgs {
     #[arg(long, value_name = "NODE")]
     on: Option<String>,
     /// Name of the project [default: $COMPOSE_PROJECT_NAME, else 'name:' in the file, else the name of its directory]
-    #[arg(short, long, value_name = "NAME")]
+    #[arg(short, long, value_name = "PROJECT")]
     project: Option<Name>,
 }
 

@@ -31,7 +31,7 @@ CPU % is of one core, over the last seconds. MEMORY is without what the kernel c
 no network of its own, nor a container with 'network_mode: host'. Nodes measure every 10 s, and every 2 s while they are asked.")]
 pub(crate) struct Args {
     /// Show only these services, or replicas of them: web, shop/web, web.2, or the services of a project: shop/
-    #[arg(value_name = "SERVICE|INSTANCE")]
+    #[arg(value_name = "SERVICE[.N]")]
     targets: Vec<Target>,
     /// Show only what runs on this node
     #[arg(long, value_name = "NODE")]

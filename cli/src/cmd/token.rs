@@ -64,7 +64,7 @@ struct Revoke {
     #[arg(value_name = "TOKEN", group = "what")]
     tokens: Vec<String>,
     /// All tokens of the user with this name
-    #[arg(long, value_name = "NAME", group = "what")]
+    #[arg(long, value_name = "USER", group = "what")]
     user: Option<String>,
     /// Also if the token that vc uses is among them and no other token of an admin is listed
     #[arg(long)]
@@ -125,7 +125,7 @@ struct Create {
     #[arg(long, value_enum, hide_possible_values = true)]
     role: Option<Role>,
     /// For a user, only this project; may be repeated [default: all projects]
-    #[arg(long = "project", value_name = "NAME", conflicts_with = "node")]
+    #[arg(long = "project", value_name = "PROJECT", conflicts_with = "node")]
     projects: Vec<Name>,
     /// For a viewer, also the logs of services; a deployer may read them in any case
     #[arg(long, conflicts_with = "node")]

@@ -82,6 +82,7 @@ mod tests {
             snapshot_taken: 1_795_446_245_678,
             included,
             problem: String::new(),
+            failed: false,
         };
         let header = serde_json::json!({
             "cluster": "12D3KooWDpJ7As7BWAwRMfu1VU2WCqNjvq387JEYKDBj4kx6nXTN",

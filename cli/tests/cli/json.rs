@@ -357,6 +357,7 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         snapshot_taken: 0,
         included: false,
         problem: String::new(),
+        failed: false,
     };
     let backup_row = BackupRow {
         node: node_id(1),

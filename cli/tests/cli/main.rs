@@ -8,7 +8,9 @@
     reason = "tests"
 )]
 
+mod backup;
 mod commands;
+mod completions;
 mod connecting;
 mod console;
 mod deploy;

@@ -65,6 +65,7 @@ impl Cluster {
 }
 
 type Answer = Box<dyn Fn(&Request) -> Vec<Reply> + Send>;
+type Download = Box<dyn Fn(&Request) -> Vec<ExecFrame> + Send>;
 
 /// The behaviour of a node.
 pub struct Plan {
@@ -80,8 +81,8 @@ pub struct Plan {
     pub peers: Vec<Multiaddr>,
     /// Its replies. After an empty list it never replies again; after a list of `Reply::End` alone it closes the stream.
     pub answer: Answer,
-    /// The frames that follow its [`Reply::Ready`] to [`Request::ExportVolume`]; then it closes the stream.
-    pub archive: Vec<ExecFrame>,
+    /// The frames that follow its [`Reply::Ready`] to [`Request::ExportVolume`] and [`Request::Backup`]; then it closes the stream.
+    pub download: Download,
     /// The name of its auth protocol.
     pub protocol: &'static str,
     /// Whether it listens on QUIC instead of TCP.
@@ -99,7 +100,7 @@ pub fn member(cluster: Cluster, n: u8, replies: Vec<Reply>) -> Plan {
         refuses: None,
         peers: vec![],
         answer: Box::new(move |_| replies.clone()),
-        archive: Vec::new(),
+        download: Box::new(|_| Vec::new()),
         protocol: wire::AUTH_PROTOCOL,
         quic: false,
         mdns: false,
@@ -251,7 +252,8 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
         let request: Request = receive(&mut frames).await?;
         let replies = (plan.answer)(&request);
         let imports = matches!(request, Request::ImportVolume { .. });
-        let exports = matches!(request, Request::ExportVolume { .. });
+        let exports = matches!(request, Request::ExportVolume { .. } | Request::Backup);
+        let download = (plan.download)(&request);
         seen.lock().unwrap().requests.push(request);
         if replies.is_empty() {
             std::future::pending::<()>().await;
@@ -272,7 +274,7 @@ async fn serve(plan: std::rc::Rc<Plan>, stream: Stream, seen: Arc<Mutex<Seen>>) 
                 }
             }
             if is_ready && exports {
-                for frame in &plan.archive {
+                for frame in &download {
                     frames.send_bytes(frame.encode()).await.ok()?;
                 }
                 frames.close().await.ok()?;

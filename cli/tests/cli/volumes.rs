@@ -43,7 +43,7 @@ fn with_snapshots(archive: Vec<ExecFrame>) -> (Home, Node) {
         expires: 0,
     };
     let mut plan = member(OURS, 10, vec![]);
-    plan.archive = archive;
+    plan.download = Box::new(move |_| archive.clone());
     plan.answer = Box::new(move |request| match request {
         Request::Volumes => vec![Reply::Volumes(vec![row.clone()])],
         Request::Snapshots { node, .. } if *node == node_id(1) => {

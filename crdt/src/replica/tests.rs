@@ -221,6 +221,7 @@ fn info(supports: Supports) -> NodeInfo {
         mdns: false,
         witness: false,
         dns_problem: String::new(),
+        problems: Vec::new(),
         backups: None,
         notify_commands: false,
     }

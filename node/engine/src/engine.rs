@@ -9,7 +9,7 @@ use std::sync::Arc;
 use vc_crdt::{DocumentError, Held, Loaded, NodeState, Replica, View, VolumeRecord};
 use vc_protocol::change::{Batch, SignedChange};
 use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
-use vc_protocol::node::{Faults, Holds, NodeInfo};
+use vc_protocol::node::{Faults, Holds, NodeInfo, NodeProblem};
 use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::volume::VolumeCopy;
 use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, VolumeKey};
@@ -24,7 +24,6 @@ use crate::identity::{DocumentOwner, Finding};
 use crate::interface::{Clock, Config, Durable, Input, MIN_CLOCK_OFFSET, Output, Timing, Vitals};
 use crate::isolation::Isolation;
 use crate::lease::{Effects, Guard};
-use crate::problem::Problem;
 use crate::reconcile::{Given, Reconciler};
 use crate::schedule::{Schedules, cluster_time};
 use crate::silence::SilenceReports;
@@ -66,7 +65,7 @@ pub struct Engine {
     schedules: Schedules,
     alerts: Alerts,
     /// Problems of this process, which no document has.
-    own_problems: Vec<Problem>,
+    own_problems: Vec<NodeProblem>,
     /// Whether the disk had invalid data at the start: there may be later changes of this node's actor than could be read.
     is_damaged: bool,
     /// A server has said that this node was removed from the cluster.

@@ -8,14 +8,13 @@ use vc_protocol::change::{ChangeRange, DocumentId, SignedChange, Subject};
 use vc_protocol::control::Change;
 use vc_protocol::gossip::{Gossip, SyncMessage};
 use vc_protocol::lease::LeaseMessage;
-use vc_protocol::node::{NodeInfo, Usage};
+use vc_protocol::node::{NodeInfo, NodeProblem, Usage};
 use vc_protocol::volume::VolumeCopy;
 use vc_protocol::{ClusterId, InstanceId, Keypair, Millis, Name, NodeId, VolumeKey};
 
 use crate::alerts::Delivery;
 use crate::lease::Votes;
 use crate::mutation::{Mutation, MutationError};
-use crate::problem::Problem;
 use crate::runtime::{RuntimeAction, RuntimeEvent};
 use crate::volumes::VolumeTask;
 
@@ -222,8 +221,8 @@ pub enum Input {
     Volume(VolumeKey, VolumeCopy),
     /// The delivery to this receiver ended: it has confirmed everything, or why it has not, in words that may be shown.
     Delivered(Name, Result<(), String>),
-    /// The problems of this process that no document has: all of them, when they have changed.
-    OwnProblems(Vec<Problem>),
+    /// The problems that this process alone sees, which its document may not have while its disk fails: all of them, when they change.
+    OwnProblems(Vec<NodeProblem>),
     /// This node has taken over the data of these volumes, which a former node has left on its host.
     Adopted(BTreeSet<VolumeKey>),
     /// This process is about to end and to be started again: announce that to the other nodes.

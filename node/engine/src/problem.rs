@@ -6,6 +6,7 @@ use vc_crdt::View;
 use vc_placement::rendezvous;
 use vc_protocol::alert::ProblemKind;
 use vc_protocol::control::NodeRow;
+use vc_protocol::node::NodeProblem;
 use vc_protocol::{ClusterId, NodeId, ServiceKey, Slot, VolumeKey};
 
 /// A problem of the cluster. `vc status` lists them, and alerts are made of them.
@@ -23,6 +24,16 @@ impl Problem {
     /// Returns a problem that is about nothing in particular yet.
     pub fn new(kind: ProblemKind, text: String) -> Self {
         Self { kind, labels: BTreeMap::new(), text }
+    }
+
+    /// Returns a problem that one process alone sees.
+    pub fn of_process(view: &View, problem: &NodeProblem) -> Self {
+        Self::new(problem.kind, problem.text.clone()).of_node(view, problem.node)
+    }
+
+    /// Returns whether it is the same problem, whatever the texts say.
+    pub fn is_same(&self, other: &Self) -> bool {
+        self.kind == other.kind && self.labels == other.labels
     }
 
     /// Says what it is about.

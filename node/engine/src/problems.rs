@@ -6,7 +6,7 @@ use vc_crdt::{Receiver, View};
 use vc_protocol::alert::ProblemKind;
 use vc_protocol::control::{InstanceRow, NodeRow, NodeStatus, RolloutState, RunRow, RunState};
 use vc_protocol::instance::InstanceState;
-use vc_protocol::node::{NodeInfo, Orphans};
+use vc_protocol::node::{MAX_NODE_PROBLEMS, NodeInfo, NodeProblem, Orphans};
 use vc_protocol::spec::{Attribute, split_port_of_address};
 use vc_protocol::{Millis, Name, ServiceKey, Slot, Stored, Supports};
 
@@ -56,6 +56,7 @@ pub(crate) fn problems(
             problems.push(Problem::new(ProblemKind::Backup, text).of_row(row));
         }
     }
+    problems.extend(seen_by_one(whole));
     let is_problem = |row: &&InstanceRow| {
         let waits = row.state == InstanceState::Pending && !row.reason.is_empty();
         waits || matches!(row.state, InstanceState::Failed | InstanceState::Unhealthy)
@@ -93,6 +94,25 @@ pub(crate) fn problems(
     problems.extend(uncertified(whole));
     if limited.is_none() {
         problems.extend(unsent_alerts(whole));
+    }
+    problems
+}
+
+/// Returns what single processes of nodes that are up have seen, each once: several may have seen two processes with one identity.
+fn seen_by_one(view: &View) -> Vec<Problem> {
+    let mut problems: Vec<Problem> = Vec::new();
+    for (id, state) in view.nodes.iter().filter(|(id, _)| view.up.contains(id)) {
+        // A member cannot say of another what that alone sees.
+        let may_say = |seen: &&NodeProblem| match seen.kind {
+            ProblemKind::Audit | ProblemKind::Watchdog => seen.node == *id,
+            kind => kind == ProblemKind::Duplicate,
+        };
+        let seen = state.info.iter().flat_map(|info| &info.problems).take(MAX_NODE_PROBLEMS);
+        for problem in seen.filter(may_say).map(|seen| Problem::of_process(view, seen)) {
+            if !problems.iter().any(|it| it.is_same(&problem)) {
+                problems.push(problem);
+            }
+        }
     }
     problems
 }
@@ -554,6 +574,22 @@ mod tests {
         let problems = problems_of(ClusterState::default(), info);
         let expected = "node attic: its containers cannot resolve services: 'iptables' not found on this host: install iptables";
         assert!(problems.iter().any(|it| it == expected), "{problems:?}");
+    }
+
+    #[test]
+    fn what_one_process_sees_is_a_problem_to_all_and_once() {
+        let mut info = NodeInfo::for_tests("attic");
+        let audit = NodeProblem {
+            kind: ProblemKind::Audit,
+            node: own(),
+            text: "the audit log of attic is not kept: no space".to_owned(),
+        };
+        let other = NodeId::of(&Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes").public());
+        let forged = NodeProblem { node: other.expect("ed25519"), ..audit.clone() };
+        info.problems = vec![audit.clone(), audit, forged];
+        let problems = problems_of(ClusterState::default(), info);
+        let about = problems.iter().filter(|it| it.contains("audit log of attic")).count();
+        assert_eq!(about, 1, "{problems:?}");
     }
 
     #[test]

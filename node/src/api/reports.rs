@@ -28,7 +28,7 @@ pub(super) fn status(
         node,
         crate::clock::now(),
     );
-    status.problems.extend(snapshot.own_problems(node).into_iter().map(|it| it.text));
+    snapshot.add_own_problems(node, &mut status.problems);
     status
 }
 
@@ -60,7 +60,6 @@ impl ReportCache {
         let is_current = cached.snapshot.as_ref().is_some_and(|of| {
             Arc::ptr_eq(&of.view, &snapshot.view)
                 && Arc::ptr_eq(&of.vitals, &snapshot.vitals)
-                && Arc::ptr_eq(&of.duplicates, &snapshot.duplicates)
                 && of.audit == snapshot.audit
                 && of.watchdog == snapshot.watchdog
         });

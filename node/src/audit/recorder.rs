@@ -91,8 +91,7 @@ impl Recorder {
                 Err(error) if !failing => {
                     failing = true;
                     tracing::warn!(error, "cannot write audit records: retrying");
-                    let problem = format!("audit records of this node are not kept: {error}");
-                    let _ = driver.try_send(DriverMessage::AuditProblem(Some(problem)));
+                    let _ = driver.try_send(DriverMessage::AuditProblem(Some(error)));
                 }
                 Err(_) => {}
             }

@@ -16,8 +16,9 @@ use tokio::runtime::Handle;
 use tokio::sync::mpsc;
 use tokio::task::spawn_blocking;
 use tokio::time::sleep;
-use vc_backup::{Passphrase, Progress, Selection, scheduled_name, take};
+use vc_backup::{Passphrase, Progress, Selection, is_incomplete, scheduled_name, take};
 use vc_client::Candidates;
+use vc_client::text::list;
 use vc_protocol::node::ScheduledBackups;
 use vc_protocol::token::{Issuer, Scope, UserRole};
 use vc_protocol::{ApiError, ErrorCode, Millis, Multiaddr};
@@ -28,6 +29,8 @@ use crate::identity::Membership;
 use crate::settings::Settings;
 use place::{Place, PlaceTarget};
 
+/// The most volumes that are named as missing.
+const MAX_NAMED: usize = 5;
 /// Time between backups, and how many are kept, where nothing is said.
 const DEFAULT_PERIOD: Millis = 24 * 3_600_000;
 const DEFAULT_KEEP: u32 = 7;
@@ -96,9 +99,16 @@ struct Kept {
     name: String,
     taken: Millis,
     size: u64,
+    /// Whether it has the data of all volumes that it was to have.
+    is_complete: bool,
 }
 
 impl Kept {
+    fn new(name: String, taken: Millis, size: u64) -> Self {
+        let is_complete = !is_incomplete(&name);
+        Self { name, taken, size, is_complete }
+    }
+
     /// Returns whether it was made by a clock that was wrong, or the present one is.
     fn is_future(&self, now: Millis) -> bool {
         self.taken > now.saturating_add(MAX_SKEW)
@@ -117,11 +127,14 @@ pub(crate) struct Backups {
 impl Backups {
     /// Makes a backup whenever one is due, for ever.
     pub(crate) async fn run(self) {
-        let (mut newest, mut problem) = (None, String::new());
+        let mut newest = None;
+        // What the newest lacks, if this process made it.
+        let mut lacks = String::new();
         loop {
-            let pause = match self.turn(&mut newest).await {
+            let problem;
+            let pause = match self.turn(&mut newest, &mut lacks).await {
                 Ok(pause) => {
-                    problem.clear();
+                    problem = incomplete(newest.as_ref(), &lacks);
                     pause
                 }
                 Err(error) => {
@@ -131,7 +144,6 @@ impl Backups {
                 }
             };
             let (taken, size) = newest.as_ref().map_or((0, 0), |it: &Kept| (it.taken, it.size));
-            let problem = problem.clone();
             let state = ScheduledBackups { every: self.schedule.every, taken, size, problem };
             if self.driver.send(DriverMessage::Backups(state)).await.is_err() {
                 return std::future::pending().await;
@@ -140,15 +152,20 @@ impl Backups {
         }
     }
 
-    /// Makes a backup if one is due. Returns after which time to look again.
-    async fn turn(&self, newest: &mut Option<Kept>) -> Result<Duration, ApiError> {
+    /// Makes a backup if one is due, and says what that one lacks. Returns after which time to look again.
+    async fn turn(
+        &self,
+        newest: &mut Option<Kept>,
+        lacks: &mut String,
+    ) -> Result<Duration, ApiError> {
         let now = clock::now();
         let all = self.schedule.place.list(self.membership.cluster).await?;
         *newest = all.into_iter().find(|it| !it.is_future(now));
         if let Some(wait) = due(newest.as_ref(), self.schedule.every, now) {
             return Ok(wait);
         }
-        *newest = Some(self.make().await?);
+        let (made, missing) = self.make().await?;
+        (*newest, *lacks) = (Some(made), missing);
         // Also where it took longer than the period, or is taken away at once.
         Ok(MIN_PAUSE)
     }
@@ -157,13 +174,13 @@ impl Backups {
         Duration::from_millis(self.schedule.every / 10).clamp(Duration::from_secs(1), MAX_RETRY)
     }
 
-    /// Makes a backup, and deletes those that are not to be kept. Returns it.
-    async fn make(&self) -> Result<Kept, ApiError> {
+    /// Makes a backup, and deletes those that are not to be kept. Returns it, and what it lacks.
+    async fn make(&self) -> Result<(Kept, String), ApiError> {
         let Schedule { place, passphrase, selection, keep, max_age, shown, .. } = &self.schedule;
         let file = passphrase.clone();
         let passphrase = spawn_blocking(move || Passphrase::from_file(&file)).await;
         let passphrase = passphrase.map_err(|_| stopping())??;
-        let name = scheduled_name(clock::now());
+        let mut name = scheduled_name(clock::now());
         let target = place.begin(&name, &self.membership.node).await?;
         let (this, selection, runtime) = (self.clone(), selection.clone(), Handle::current());
         // On a thread of its own, as the future cannot move to others.
@@ -186,6 +203,11 @@ impl Backups {
         for volume in left_out {
             tracing::warn!(volume = %volume.volume, why = volume.problem, "the backup lacks the data of a volume");
         }
+        let failed: Vec<String> = summary.failed().map(|it| it.volume.to_string()).collect();
+        let is_complete = failed.is_empty();
+        if !is_complete {
+            name = place.rename_incomplete(name).await;
+        }
         tracing::info!(path = summary.file, bytes = summary.size, "backed the cluster up");
         let all = place.list(self.membership.cluster).await?;
         let now = clock::now();
@@ -201,7 +223,12 @@ impl Backups {
                 tracing::warn!(error = error.message, "cannot delete an old backup");
             }
         }
-        Ok(Kept { name, taken: summary.header.taken, size: summary.size })
+        let missing = match is_complete {
+            true => String::new(),
+            false => format!("it lacks the data of {}", list(failed, MAX_NAMED)),
+        };
+        let kept = Kept { name, taken: summary.header.taken, size: summary.size, is_complete };
+        Ok((kept, missing))
     }
 
     /// Opens a session with this node.
@@ -231,9 +258,21 @@ fn due(newest: Option<&Kept>, every: Millis, now: Millis) -> Option<Duration> {
     next.checked_sub(now).filter(|it| *it > 0).map(Duration::from_millis)
 }
 
+/// Returns what is wrong while no backup is due: the newest lacks the data of volumes. `lacks` says of which, if that is known.
+fn incomplete(newest: Option<&Kept>, lacks: &str) -> String {
+    match newest {
+        Some(newest) if !newest.is_complete && lacks.is_empty() => {
+            "it lacks the data of volumes: 'vc backup verify' names them".to_owned()
+        }
+        Some(newest) if !newest.is_complete => lacks.to_owned(),
+        _ => String::new(),
+    }
+}
+
 /// Returns those that are not kept after `made` was made, of these, the newest first: all but the newest `keep`, and the oldest of
 /// the others if it is older than `max_age`. By age it is one at a time, so that a clock that goes wrong costs one backup for each
-/// that is made, and not all. The newest, `made` and those from the future stay.
+/// that is made, and not all. The newest, `made` and those from the future stay. One that lacks data replaces no complete one: those
+/// are counted apart, and go once a later one is complete.
 fn surplus(
     all: &[Kept],
     made: &str,
@@ -241,22 +280,62 @@ fn surplus(
     max_age: Option<Millis>,
     now: Millis,
 ) -> Vec<Kept> {
-    let past: Vec<&Kept> = all.iter().filter(|it| !it.is_future(now)).collect();
+    let (past, partial): (Vec<&Kept>, Vec<&Kept>) =
+        all.iter().filter(|it| !it.is_future(now)).partition(|it| it.is_complete);
+    let complete = past.first().map_or(0, |it| it.taken);
+    let is_partial_surplus =
+        |(index, it): &(usize, &Kept)| *index >= keep.max(1) || it.taken < complete;
+    let partial = partial.into_iter().enumerate().filter(is_partial_surplus);
+    let partial = partial.map(|(_, it)| it).filter(|it| it.name != made);
     let (kept, rest) = past.split_at(past.len().min(keep.max(1)));
     let is_old = |it: &&Kept| max_age.is_some_and(|age| now.saturating_sub(it.taken) > age);
     let oldest = kept.iter().skip(1).rfind(|it| it.name != made).copied().filter(is_old);
     let rest = rest.iter().copied().filter(|it| it.name != made);
-    oldest.into_iter().chain(rest).cloned().collect()
+    oldest.into_iter().chain(rest).chain(partial).cloned().collect()
 }
 
 #[cfg(test)]
 mod tests {
+    use vc_backup::incomplete_name;
+
     use super::*;
 
     const HOUR: Millis = 3_600_000;
 
     fn kept(taken: Millis) -> Kept {
-        Kept { name: scheduled_name(taken), taken, size: 1 }
+        Kept { name: scheduled_name(taken), taken, size: 1, is_complete: true }
+    }
+
+    fn partial(taken: Millis) -> Kept {
+        let kept = kept(taken);
+        Kept { name: incomplete_name(&kept.name), is_complete: false, ..kept }
+    }
+
+    #[test]
+    fn backups_that_lack_data_replace_no_complete_ones() {
+        let now = 100 * HOUR;
+        let all = [
+            partial(now),
+            partial(now - HOUR),
+            partial(now - 2 * HOUR),
+            kept(now - 3 * HOUR),
+            partial(now - 4 * HOUR),
+        ];
+        let deleted = surplus(&all, &all[0].name, 2, None, now);
+        assert_eq!(hours(&deleted), [98, 96], "beyond the number, or before a complete one");
+        let all = [kept(now), partial(now - HOUR), kept(now - 2 * HOUR)];
+        assert_eq!(hours(&surplus(&all, &all[0].name, 2, None, now)), [99]);
+    }
+
+    #[test]
+    fn a_newest_backup_that_lacks_data_is_a_problem_until_there_is_a_complete_one() {
+        assert_eq!(
+            incomplete(Some(&partial(1)), "it lacks the data of shop/db"),
+            "it lacks the data of shop/db"
+        );
+        assert!(incomplete(Some(&partial(1)), "").contains("lacks"), "after a restart");
+        assert_eq!(incomplete(Some(&kept(1)), "it lacks the data of shop/db"), "");
+        assert_eq!(incomplete(None, ""), "");
     }
 
     #[test]

@@ -7,7 +7,8 @@ use std::time::{Duration, SystemTime};
 
 use tokio::task::spawn_blocking;
 use vc_backup::{
-    BackupError, BackupFile, FileTarget, Location, PART_PREFIX, S3Target, is_scheduled, list_stored,
+    BackupError, BackupFile, FileTarget, Location, PART_PREFIX, S3Target, incomplete_name,
+    is_scheduled, list_stored,
 };
 use vc_protocol::{ApiError, ClusterId, ErrorCode, NodeId};
 use vc_s3::{Address, Bucket, Credentials, abort_unfinished};
@@ -65,9 +66,7 @@ impl Place {
                 let bucket = open(address, credentials.as_deref()).await?;
                 let all = list_stored(&bucket).await?;
                 let own = all.into_iter().filter(|it| it.header.cluster == cluster);
-                let kept =
-                    own.map(|it| Kept { name: it.name, taken: it.header.taken, size: it.size });
-                Ok(kept.collect())
+                Ok(own.map(|it| Kept::new(it.name, it.header.taken, it.size)).collect())
             }
         }
     }
@@ -89,6 +88,32 @@ impl Place {
                 let bucket = open(address, credentials.as_deref()).await?;
                 abort_unfinished(&bucket, note).await;
                 Ok(PlaceTarget::S3(Box::new(S3Target::new(bucket, name, note))))
+            }
+        }
+    }
+
+    /// Renames a backup that lacks the data of a volume, so that its name says so. Returns its name, which is as it was where that fails.
+    pub(super) async fn rename_incomplete(&self, name: String) -> String {
+        let renamed = incomplete_name(&name);
+        let result = match self {
+            Self::Dir(dir) => {
+                let moved = tokio::fs::rename(dir.join(&name), dir.join(&renamed)).await;
+                moved.map_err(|error| error.to_string())
+            }
+            Self::S3 { address, credentials, .. } => {
+                match open(address, credentials.as_deref()).await {
+                    Ok(bucket) => {
+                        bucket.rename(&name, &renamed).await.map_err(|error| error.to_string())
+                    }
+                    Err(error) => Err(error.message),
+                }
+            }
+        };
+        match result {
+            Ok(()) => renamed,
+            Err(error) => {
+                tracing::warn!(error, name, "the name of a backup does not say that it lacks data");
+                name
             }
         }
     }
@@ -136,7 +161,7 @@ fn files(dir: &Path, cluster: ClusterId) -> io::Result<Vec<Kept>> {
         let Ok(file) = BackupFile::open(&path) else { continue };
         if file.header().cluster == cluster {
             let (taken, size) = (file.header().taken, std::fs::metadata(&path)?.len());
-            all.push(Kept { name, taken, size });
+            all.push(Kept::new(name, taken, size));
         }
     }
     all.sort_by(|a, b| b.taken.cmp(&a.taken).then_with(|| a.name.cmp(&b.name)));
@@ -178,7 +203,7 @@ mod tests {
     fn files_with_other_names_are_not_those_of_a_schedule() {
         let dir = tempfile::tempdir().expect("a directory");
         let scheduled = scheduled_name(1_767_225_600_000);
-        let others = ["cluster.vcb", "vc-before-upgrade.vcb", "vc-007.vcb", "vc-+7.vcb", "vc-7"];
+        let others = ["cluster.vcb", "vc-before-upgrade.vcb", "vc-+7.vcb", "vc-incomplete.vcb"];
         for name in others.into_iter().chain([scheduled.as_str()]) {
             std::fs::write(dir.path().join(name), "").expect("written");
         }

@@ -1,7 +1,6 @@
 //! Processes that run with the identity of another one: what people are told, and which process stops.
 
 use std::collections::BTreeMap;
-use std::sync::Arc;
 
 use vc_protocol::{Millis, NodeId};
 
@@ -27,11 +26,9 @@ impl Driver {
                 return self.stop(&reason);
             }
             DuplicateFound::Own { name, address, yields: false } => {
-                (own, format!("this one and {name} at {address}"))
+                (own, format!("one of them {name} at {address}"))
             }
-            DuplicateFound::Refused { address } => {
-                (own, format!("this one and another at {address}"))
-            }
+            DuplicateFound::Refused { address } => (own, format!("one of them at {address}")),
             DuplicateFound::Member { node, addresses: [one, other] } => {
                 (node, format!("at {one} and at {other}"))
             }
@@ -46,7 +43,7 @@ impl Driver {
             tracing::warn!("{problem}");
         }
         self.duplicates.insert(node, (clock::monotonic(), problem));
-        self.publish_duplicates();
+        self.new_problems = true;
     }
 
     /// Removes problems that were shown long enough.
@@ -54,13 +51,7 @@ impl Driver {
         let (before, now) = (self.duplicates.len(), clock::monotonic());
         self.duplicates.retain(|_, (at, _)| now < *at + SHOWN);
         if self.duplicates.len() != before {
-            self.publish_duplicates();
+            self.new_problems = true;
         }
-    }
-
-    fn publish_duplicates(&mut self) {
-        let problems = self.duplicates.values().map(|(_, problem)| problem.clone()).collect();
-        self.snapshot.send_modify(|snapshot| snapshot.duplicates = Arc::new(problems));
-        self.new_problems = true;
     }
 }

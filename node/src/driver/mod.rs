@@ -11,12 +11,13 @@ use std::time::{Duration, Instant};
 use tokio::sync::{mpsc, oneshot, watch};
 use vc_crdt::KnownVersions;
 use vc_engine::alerts::Delivery;
-use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Problem, Timing};
+use vc_engine::{Config, Durable, Engine, HISTORY, Input, Output, Timing};
+use vc_protocol::alert::ProblemKind;
 use vc_protocol::change::Batch;
 use vc_protocol::control::Change;
 use vc_protocol::gossip::SyncMessage;
 use vc_protocol::lease::LeaseMessage;
-use vc_protocol::node::NodeInfo;
+use vc_protocol::node::{MAX_NODE_PROBLEMS, NodeInfo, NodeProblem};
 use vc_protocol::volume::VolumeCopy;
 use vc_protocol::wire::encode;
 use vc_protocol::{ApiError, ErrorCode, InstanceId, Millis, Multiaddr, NodeId, VolumeKey};
@@ -154,7 +155,6 @@ impl Driver {
             duplicate: None,
             audit: None,
             watchdog: None,
-            duplicates: Arc::default(),
         };
         let (snapshot, receiver) = watch::channel(first);
         let driver = Self {
@@ -197,7 +197,7 @@ impl Driver {
             self.handle(message).await;
             self.expire_duplicates();
             if std::mem::take(&mut self.new_problems) {
-                self.step(Input::OwnProblems(self.own_problems())).await;
+                self.publish_problems().await;
             }
             // A full queue must not delay the engine's timers.
             if crate::clock::monotonic() >= self.engine.poll_timeout().0
@@ -280,8 +280,23 @@ impl Driver {
         }
     }
 
-    /// Returns the problems of this process, which no document has.
-    fn own_problems(&self) -> Vec<Problem> {
+    /// Tells the engine, and by the document of this node the others, what this process alone sees.
+    async fn publish_problems(&mut self) {
+        let own = self.own_problems();
+        self.step(Input::OwnProblems(own.clone())).await;
+        let duplicates = self.duplicates.iter().map(|(&node, (_, text))| NodeProblem {
+            kind: ProblemKind::Duplicate,
+            node,
+            text: text.clone(),
+        });
+        let all: Vec<_> = own.into_iter().chain(duplicates).take(MAX_NODE_PROBLEMS).collect();
+        if all != self.context.info.problems {
+            self.context.info.problems = all;
+            self.step(Input::Info(self.context.info.clone())).await;
+        }
+    }
+
+    fn own_problems(&self) -> Vec<NodeProblem> {
         self.snapshot.borrow().own_problems(self.context.membership.node)
     }
 

@@ -171,7 +171,6 @@ mod tests {
             duplicate: None,
             audit: None,
             watchdog: None,
-            duplicates: Arc::default(),
         }
     }
 

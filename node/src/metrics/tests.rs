@@ -34,7 +34,6 @@ fn served() -> String {
         duplicate: None,
         audit: None,
         watchdog: None,
-        duplicates: Arc::default(),
     });
     let members = libp2p_stream::Behaviour::new().new_control();
     let bandwidth = Bandwidth::new(None, Instant::now());

@@ -20,8 +20,12 @@ pub(crate) const VOLUMES: &str = "volumes";
 pub(crate) const ARCHIVE: &str = ".tar.zst";
 /// What follows it for its [`VolumeSnapshot`], which is before the parts.
 pub(crate) const SNAPSHOT: &str = ".json";
+/// What follows it for its [`VolumeFailure`], which ends the parts of one that could not be read to its end.
+pub(crate) const FAILED: &str = ".failed";
 /// The largest of these, in bytes.
 pub(crate) const MAX_SNAPSHOT: u64 = 4096;
+/// The most characters of why a volume failed.
+pub(crate) const MAX_PROBLEM: usize = 500;
 /// The largest manifest, in bytes.
 pub(crate) const MAX_MANIFEST: u64 = 16 << 20;
 /// Bytes of one part of a volume: how much of it is in memory, as an entry of tar begins with its size.
@@ -67,6 +71,16 @@ pub struct VolumeEntry {
     pub included: bool,
     /// Why it is not, although it was asked for; empty if there is no reason.
     pub problem: String,
+    /// Whether it was to be, and could not be read to its end.
+    #[serde(default)]
+    pub failed: bool,
+}
+
+impl VolumeEntry {
+    /// Marks its data as missing, as it could not be read to its end.
+    pub(crate) fn fail(&mut self, problem: String) {
+        (self.included, self.failed, self.problem) = (false, true, problem);
+    }
 }
 
 /// The snapshot of a volume whose data follows: it is chosen when its turn comes, as newer ones replace it within seconds.
@@ -78,6 +92,12 @@ pub struct VolumeSnapshot {
     pub taken: Millis,
     /// The size of its files in bytes.
     pub bytes: u64,
+}
+
+/// Why a volume has no data, although the manifest, which is written before, says that it is included.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub(crate) struct VolumeFailure {
+    pub(crate) problem: String,
 }
 
 /// What a backup has, for people and scripts.
@@ -111,6 +131,11 @@ impl Header {
 }
 
 impl BackupSummary {
+    /// Returns the volumes whose data was to be in it and could not be read to its end.
+    pub fn failed(&self) -> impl Iterator<Item = &VolumeEntry> {
+        self.volumes.iter().filter(|it| it.failed)
+    }
+
     pub(crate) fn new(
         file: String,
         size: u64,

@@ -21,7 +21,9 @@ pub use format::{BackupSummary, Header, Manifest, VolumeEntry, VolumeSnapshot};
 pub use location::Location;
 pub use passphrase::Passphrase;
 pub use read::{BackupFile, Contents, Sink};
-pub use scheduled::{SCHEDULED_PREFIX, is_scheduled, scheduled_name};
+pub use scheduled::{
+    SCHEDULED_PREFIX, incomplete_name, is_incomplete, is_scheduled, scheduled_name,
+};
 pub use stored::{Download, Found, Stored, find_stored, list_stored};
 pub use take::{Progress, Selection, TakeError, take};
 pub use target::{FileTarget, PART_PREFIX, S3Target, Target};

@@ -13,8 +13,8 @@ use vc_protocol::backup::{ClusterContent, MAX_CLUSTER_CONTENT};
 
 use crate::error::BackupError;
 use crate::format::{
-    ARCHIVE, BackupSummary, CHECKSUM, CLUSTER, FORMAT, Header, MAGIC, MANIFEST, MAX_LINE,
-    MAX_MANIFEST, MAX_SNAPSHOT, Manifest, PART, SNAPSHOT, VOLUMES, VolumeSnapshot,
+    ARCHIVE, BackupSummary, CHECKSUM, CLUSTER, FAILED, FORMAT, Header, MAGIC, MANIFEST, MAX_LINE,
+    MAX_MANIFEST, MAX_SNAPSHOT, Manifest, PART, SNAPSHOT, VOLUMES, VolumeFailure, VolumeSnapshot,
 };
 use crate::passphrase::Passphrase;
 
@@ -52,10 +52,11 @@ pub trait Sink {
     /// It cannot be used.
     fn begin(&mut self, contents: &Contents) -> io::Result<()>;
 
-    /// Receives the data of a volume, an archive as `vc volume backup` writes it. All of it is to be read.
+    /// Receives the data of a volume, an archive as `vc volume backup` writes it. All of it is to be read. An error of the archive
+    /// says that its end is missing: none of the volume counts then, and others follow.
     ///
     /// # Errors
-    /// It cannot be used.
+    /// It cannot be used, or the archive has failed.
     fn volume(&mut self, key: &VolumeKey, archive: &mut dyn Read) -> io::Result<()>;
 }
 
@@ -181,14 +182,24 @@ impl BackupFile {
         let mut parts = Parts { entries: &mut entries, current: None, next: None, failed: None };
         for volume in contents.manifest.volumes.iter_mut().filter(|it| it.included) {
             let name = format!("{VOLUMES}/{}/{}", volume.volume.project, volume.volume.volume);
+            let failed = format!("{name}{FAILED}");
+            let unreadable = |error: io::Error| self.malformed(&error.to_string());
+            if parts.peek().map_err(unreadable)? == Some(failed.as_str()) {
+                volume.fail(parts.failure(&failed).map_err(unreadable)?);
+                continue;
+            }
             let snapshot = parts.snapshot(&format!("{name}{SNAPSHOT}"));
-            let VolumeSnapshot { snapshot, taken, bytes } =
-                snapshot.map_err(|error| self.malformed(&error.to_string()))?;
-            (volume.snapshot, volume.snapshot_taken, volume.bytes) = (Some(snapshot), taken, bytes);
+            let VolumeSnapshot { snapshot, taken, bytes } = snapshot.map_err(unreadable)?;
             let name = format!("{name}{ARCHIVE}/");
-            let mut archive = Volume { parts: &mut parts, name, number: 0 };
+            let mut archive =
+                Volume { parts: &mut parts, name, failed: &failed, number: 0, is_cut: false };
             let received = sink.volume(&volume.volume, &mut archive);
             let (begun, rest) = (archive.number > 0, archive.read(&mut [0]));
+            if archive.is_cut {
+                volume.fail(parts.failure(&failed).map_err(unreadable)?);
+                continue;
+            }
+            (volume.snapshot, volume.snapshot_taken, volume.bytes) = (Some(snapshot), taken, bytes);
             // What is wrong with the file explains what the sink says.
             if let Some(reason) = parts.failed.take() {
                 return Err(self.malformed(&reason));
@@ -316,6 +327,15 @@ impl<R: Read> Parts<'_, '_, R> {
 
     /// Reads what is before the parts of a volume.
     fn snapshot(&mut self, name: &str) -> io::Result<VolumeSnapshot> {
+        self.json(name)
+    }
+
+    /// Reads why a volume has no data.
+    fn failure(&mut self, name: &str) -> io::Result<String> {
+        self.json::<VolumeFailure>(name).map(|it| it.problem)
+    }
+
+    fn json<T: DeserializeOwned>(&mut self, name: &str) -> io::Result<T> {
         let bad = || io::Error::new(io::ErrorKind::InvalidData, format!("{name} is missing"));
         if self.peek()? != Some(name) {
             return Err(bad());
@@ -330,7 +350,11 @@ struct Volume<'p, 'e, 'a, R: Read> {
     parts: &'p mut Parts<'e, 'a, R>,
     /// How the names of its parts begin.
     name: String,
+    /// The name of what follows its parts if it has no end.
+    failed: &'p str,
     number: u32,
+    /// Whether it has no end.
+    is_cut: bool,
 }
 
 impl<R: Read> Volume<'_, '_, '_, R> {
@@ -343,7 +367,15 @@ impl<R: Read> Volume<'_, '_, '_, R> {
                 }
             }
             let expected = format!("{}{:08}", self.name, self.number);
-            if self.parts.peek()? != Some(expected.as_str()) {
+            let next = self.parts.peek()?;
+            if next == Some(self.failed) {
+                self.is_cut = true;
+                return Err(io::Error::new(
+                    io::ErrorKind::UnexpectedEof,
+                    "its end is not in the backup",
+                ));
+            }
+            if next != Some(expected.as_str()) {
                 return Ok(0);
             }
             self.parts.current = self.parts.next.take().map(|(_, entry)| entry);
@@ -354,7 +386,11 @@ impl<R: Read> Volume<'_, '_, '_, R> {
 
 impl<R: Read> Read for Volume<'_, '_, '_, R> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
-        self.next_bytes(buffer).inspect_err(|error| self.parts.failed = Some(error.to_string()))
+        self.next_bytes(buffer).inspect_err(|error| {
+            if !self.is_cut {
+                self.parts.failed = Some(error.to_string());
+            }
+        })
     }
 }
 

@@ -10,7 +10,7 @@ use vc_s3::{Address, Bucket, Credentials};
 use crate::error::BackupError;
 use crate::format::{Header, MAX_LINE};
 use crate::read::{BackupFile, read_header};
-use crate::scheduled::{SCHEDULED_PREFIX, is_backup, is_scheduled};
+use crate::scheduled::{SCHEDULED_PREFIX, is_backup, is_incomplete, is_scheduled};
 use crate::target::PART_PREFIX;
 
 /// A backup in object storage that was made on a schedule.
@@ -55,8 +55,8 @@ pub struct Found {
     name: String,
 }
 
-/// Finds a backup: the object that the address names, or the newest one below it if it does not end with `.vcb`. `now` is the present
-/// time: one that is dated later is not the newest.
+/// Finds a backup: the object that the address names, or the newest one below it if it does not end with `.vcb`: one that
+/// lacks data only where there is no other. `now` is the present time: one that is dated later is not the newest.
 ///
 /// # Errors
 /// There is none, there are those of several clusters, or the server refuses or cannot be reached.
@@ -75,7 +75,9 @@ pub async fn find_stored(
     if all.iter().any(is_past) {
         all.retain(is_past);
     }
-    let newest = all.first().ok_or_else(|| BackupError::NoneStored(address.to_string()))?;
+    let complete = all.iter().find(|it| !is_incomplete(&it.name));
+    let newest =
+        complete.or(all.first()).ok_or_else(|| BackupError::NoneStored(address.to_string()))?;
     if let Some(other) = all.iter().find(|it| it.header.cluster != newest.header.cluster) {
         let [newest, other] = [newest, other].map(|it| address.join(&it.name).to_string());
         return Err(BackupError::SeveralClusters { newest, other });

@@ -103,6 +103,8 @@ impl From<TakeError> for ApiError {
 /// Makes a backup and writes it to `target`. It is there when it is whole and durable, and not before. `connect` opens sessions of an
 /// admin.
 ///
+/// A volume whose data cannot be read to its end, such as one whose node dies meanwhile, is left out and named in the result.
+///
 /// # Errors
 /// See [`TakeError`]: there is none then, or it is as it was.
 pub async fn take(
@@ -127,20 +129,33 @@ pub async fn take(
             let copied = in_session(&connect, async |session| {
                 volume(session, row, &pieces, &mut progress).await
             });
-            let Some(snapshot) = copied.await? else { break };
-            if let Some(entry) = summary.volumes.iter_mut().find(|it| it.volume == row.volume) {
-                (entry.bytes, entry.snapshot_taken) = (snapshot.bytes, snapshot.taken);
-                entry.snapshot = Some(snapshot.snapshot);
+            let copied = copied.await;
+            let Some(entry) = summary.volumes.iter_mut().find(|it| it.volume == row.volume) else {
+                continue;
+            };
+            match copied {
+                Ok(Some(snapshot)) => {
+                    (entry.bytes, entry.snapshot_taken) = (snapshot.bytes, snapshot.taken);
+                    entry.snapshot = Some(snapshot.snapshot);
+                }
+                Ok(None) => break,
+                // The others are worth having: what was sent of this one does not count.
+                Err(error) => {
+                    let problem = ApiError::from(error).message;
+                    let failed = Piece::Failed(row.volume.clone(), problem.clone());
+                    if pieces.send(failed).await.is_err() {
+                        break;
+                    }
+                    entry.fail(problem);
+                }
             }
         }
         // Where it fails, the thread returns why.
         let _ = pieces.send(Piece::Whole).await;
-        Ok::<_, TakeError>(())
     };
-    let sent = sent.await;
+    sent.await;
     drop(pieces);
     let written = writing.await.map_err(|_| TakeError::Thread)?;
-    sent?;
     summary.size = written?;
     Ok(summary)
 }
@@ -161,6 +176,8 @@ enum Piece {
     /// The data of a volume begins.
     Volume(VolumeKey, VolumeSnapshot),
     Bytes(Vec<u8>),
+    /// The data of a volume could not be read, or not to its end, for this reason.
+    Failed(VolumeKey, String),
     /// Everything was sent.
     Whole,
 }
@@ -210,7 +227,13 @@ fn write_all(
                     let Some(Piece::Bytes(bytes)) = &next else { break };
                     volume.append(bytes)?;
                 }
-                volume.finish()?;
+                if !matches!(next, Some(Piece::Failed(..))) {
+                    volume.finish()?;
+                }
+            }
+            Some(Piece::Failed(key, problem)) => {
+                writer.failed(&key, &problem)?;
+                next = pending.blocking_recv();
             }
             Some(Piece::Whole) => break,
             // The sender has failed and says why.
@@ -337,6 +360,7 @@ async fn choose(
             snapshot_taken: row.taken,
             included: false,
             problem: String::new(),
+            failed: false,
         };
         if *selection == Selection::All || named.contains(&row.volume) {
             match newest(session, &row).await {

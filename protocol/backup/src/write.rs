@@ -9,7 +9,8 @@ use vc_protocol::backup::ClusterContent;
 
 use crate::error::BackupError;
 use crate::format::{
-    ARCHIVE, CLUSTER, FORMAT, MAGIC, MANIFEST, Manifest, PART, SNAPSHOT, VOLUMES, VolumeSnapshot,
+    ARCHIVE, CLUSTER, FAILED, FORMAT, MAGIC, MANIFEST, MAX_PROBLEM, Manifest, PART, SNAPSHOT,
+    VOLUMES, VolumeFailure, VolumeSnapshot,
 };
 use crate::passphrase::Passphrase;
 
@@ -43,7 +44,7 @@ impl<W: Write> Write for Hashed<W> {
 }
 
 impl<W: Write> Writer<W> {
-    /// Begins a backup. The volumes that `manifest` includes have to follow.
+    /// Begins a backup. The volumes that `manifest` includes have to follow, each with its data or as one that failed.
     ///
     /// # Errors
     /// [`BackupError::Encrypt`], or [`BackupError::Sink`] if it cannot be written.
@@ -94,6 +95,18 @@ impl<W: Write> Writer<W> {
         let name = format!("{VOLUMES}/{}/{}", key.project, key.volume);
         self.append(&format!("{name}{SNAPSHOT}"), &json(snapshot)?)?;
         Ok(VolumeWriter { writer: self, name: format!("{name}{ARCHIVE}"), number: 0 })
+    }
+
+    /// Says that the data of a volume could not be read to its end: none of it counts. Takes the place of [`Writer::volume`], or of
+    /// [`VolumeWriter::finish`].
+    ///
+    /// # Errors
+    /// [`BackupError::Sink`] if it cannot be written.
+    pub fn failed(&mut self, key: &VolumeKey, problem: &str) -> Result<(), BackupError> {
+        self.part.clear();
+        let problem = problem.chars().take(MAX_PROBLEM).collect();
+        let name = format!("{VOLUMES}/{}/{}{FAILED}", key.project, key.volume);
+        self.append(&name, &json(&VolumeFailure { problem })?)
     }
 
     /// Writes the end. Returns what it wrote to.

@@ -159,6 +159,15 @@ impl Bucket {
         Err(S3Error { doing: "read", address: self.address.join(name).to_string(), cause })
     }
 
+    /// Renames an object: the server copies it, which S3 does up to 5 GB, and deletes the first.
+    ///
+    /// # Errors
+    /// There is none, it is too large, the server refuses or cannot be reached.
+    pub async fn rename(&self, from: &str, to: &str) -> Result<(), S3Error> {
+        let renamed = self.store.rename(&self.path(from), &self.path(to)).await;
+        renamed.map_err(|error| self.failed_for("rename", from, &error))
+    }
+
     /// Deletes an object. One that is not there is no error.
     ///
     /// # Errors

@@ -198,3 +198,19 @@ async fn a_server_that_goes_on_failing_is_asked_a_few_times() {
     assert!(error.contains("overloaded or has failed") && error.contains("SlowDown"), "{error}");
     assert_eq!(scene.server.requests().len(), 5);
 }
+
+#[tokio::test]
+async fn an_object_is_renamed_and_stays_where_that_is_refused() {
+    let scene = Scene::new();
+    scene.upload("vc-1.vcb", b"all").await.expect("sent");
+    scene.server.fail("COPY", Fault::Refuse(400, "InvalidRequest"), 1);
+    let refused = scene.bucket.rename("vc-1.vcb", "vc-1-incomplete.vcb").await;
+    assert!(refused.expect_err("too large").to_string().contains("vc-1.vcb"));
+    let names = async || {
+        let listed = scene.bucket.list("vc-").await.expect("listed");
+        listed.into_iter().map(|it| it.name).collect::<Vec<_>>()
+    };
+    assert_eq!(names().await, ["vc-1.vcb"]);
+    scene.bucket.rename("vc-1.vcb", "vc-1-incomplete.vcb").await.expect("renamed");
+    assert_eq!(names().await, ["vc-1-incomplete.vcb"]);
+}

@@ -22,6 +22,7 @@ pub(super) struct Adopt {
     #[arg(value_name = "DOCKER_VOLUME|/PATH")]
     source: String,
     /// The new volume, as project/volume
+    #[arg(value_name = "NEW")]
     volume: VolumeKey,
     /// Name or id of the node
     #[arg(long)]

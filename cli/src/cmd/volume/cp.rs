@@ -29,10 +29,10 @@ their owners, by number, their modes and times; directories that are there stay 
 once.")]
 pub(super) struct Cp {
     /// VOLUME:PATH, the path in the volume, or a local path
-    #[arg(value_name = "FROM")]
+    #[arg(value_name = "[VOLUME:]FROM")]
     from: Endpoint,
     /// A local path, or VOLUME:PATH
-    #[arg(value_name = "TO")]
+    #[arg(value_name = "[VOLUME:]TO")]
     to: Endpoint,
     /// The snapshot, by its id, a time or an age: the newest that is not later [default: the newest]
     #[arg(long, value_name = "ID|TIME")]

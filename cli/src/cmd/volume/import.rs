@@ -29,6 +29,7 @@ pub(super) struct Import {
     /// The archive; - for standard input
     file: PathBuf,
     /// The new volume, as project/volume
+    #[arg(value_name = "NEW")]
     volume: VolumeKey,
     /// Name or id of the node that is to have it first [default: one that runs Docker]
     #[arg(long)]

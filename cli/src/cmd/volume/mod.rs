@@ -113,6 +113,7 @@ Examples:
 The volume has what its last snapshot has. Of several nodes that have it in the trash, the one with the newest takes it out.")]
 struct Undelete {
     /// The volume, as project/volume
+    #[arg(value_name = "REMOVED")]
     volume: VolumeKey,
 }
 
@@ -137,7 +138,7 @@ struct Move {
     /// The volume, as project/volume, or its name if no other project has one of that name
     volume: String,
     /// Name or id of the node
-    #[arg(long)]
+    #[arg(long, value_name = "NODE")]
     to: String,
     #[command(flatten)]
     moves: MoveArgs,

@@ -508,7 +508,8 @@ export interface AlertFilter {
   kinds?: string[]
   /** Absent for all. */
   projects?: string[]
-  severity: 'info' | 'warning' | 'critical'
+  /** At least as bad as this; 'unknown': a severity of a later version, and nothing passes. */
+  severity: 'info' | 'warning' | 'critical' | 'unknown'
 }
 
 /** A receiver of alerts. */
@@ -517,7 +518,8 @@ export interface ReceiverRow {
   kind: 'webhook' | 'command'
   /** The URL without what may be secret, or the command. */
   target: string
-  format: 'json' | 'text' | 'slack' | 'discord'
+  /** 'unknown': a form of a later version, in which the answering node sends nothing. */
+  format: 'json' | 'text' | 'slack' | 'discord' | 'unknown'
   filter: AlertFilter
   /** Name of the node that sends to it; empty if none does. */
   sender: string
@@ -626,7 +628,7 @@ export type Request =
       op: 'add_receiver'
       name: string
       target: { type: 'webhook'; url: string } | { type: 'command'; command: string[] }
-      format?: ReceiverRow['format']
+      format?: Exclude<ReceiverRow['format'], 'unknown'>
       filter?: AlertFilter
     }
   | { op: 'remove_receiver' | 'test_receiver'; name: string }

@@ -7,6 +7,7 @@ use vc_protocol::{Millis, Name};
 
 use super::Engine;
 use crate::interface::{Clock, Output};
+use crate::problem::Problem;
 use crate::report;
 
 impl Engine {
@@ -29,7 +30,13 @@ impl Engine {
         }
         self.record_alerts();
         let mut problems = report::problems(&self.view, &self.vitals, self.wall);
-        problems.extend(self.own_problems.iter().cloned());
+        let own = self.own_problems.iter().map(|problem| Problem::of_process(&self.view, problem));
+        for problem in own {
+            // As its document has it, if that could be written.
+            if !problems.iter().any(|it| it.is_same(&problem)) {
+                problems.push(problem);
+            }
+        }
         let clock = Clock { monotonic: now, wall: self.wall };
         let own = (self.cluster, self.replica.id());
         let deliveries = self.alerts.update(&self.view, own, problems, clock);

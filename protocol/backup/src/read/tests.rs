@@ -31,6 +31,7 @@ fn volume(name: &str, included: bool) -> VolumeEntry {
         snapshot_taken: 1,
         included,
         problem: String::new(),
+        failed: false,
     }
 }
 
@@ -127,6 +128,34 @@ fn a_backup_has_what_was_written_and_says_so() {
     assert_eq!(ids.collect::<Vec<_>>(), ["7-2", "7-1", "7-2"], "those that are in it");
     let text = String::from_utf8_lossy(&bytes);
     assert!(!text.contains("hunter2") && !text.contains("shop/web") && !text.contains("aHVudGVy"));
+}
+
+#[test]
+fn a_volume_that_failed_has_no_data_and_the_others_have_theirs() {
+    let key = |name: &str| name.parse::<VolumeKey>().expect("a volume");
+    let names = ["shop/cut", "shop/data", "shop/never"];
+    let content = content();
+    let volumes = names.map(|name| volume(name, true)).to_vec();
+    let manifest = Manifest { header: Header::of(&content), volumes };
+    let mut writer = Writer::begin(Vec::new(), &passphrase(), &manifest, &content).expect("begun");
+    let mut cut = writer.volume(&key(names[0]), &snapshot()).expect("begun");
+    cut.append(&vec![1; PART + 5]).expect("appended");
+    writer.failed(&key(names[0]), "the node has died").expect("appended");
+    let mut data = writer.volume(&key(names[1]), &snapshot()).expect("begun");
+    data.append(b"abc").expect("appended");
+    data.finish().expect("appended");
+    writer.failed(&key(names[2]), "no snapshot").expect("appended");
+    let bytes = writer.finish().expect("finished");
+
+    let (_dir, file) = opened(&bytes);
+    let mut kept = Keep::default();
+    let read = file.expect("a backup").read(&passphrase(), &mut kept).expect("read");
+    assert_eq!(kept.volumes, BTreeMap::from([(names[1].to_owned(), b"abc".to_vec())]));
+    let problems = read.manifest.volumes.iter().map(|it| (it.included, it.problem.as_str()));
+    let expected = [(false, "the node has died"), (true, ""), (false, "no snapshot")];
+    assert_eq!(problems.collect::<Vec<_>>(), expected);
+    let summary = verified(&bytes, &passphrase()).expect("verified");
+    assert_eq!(summary.failed().count(), 2);
 }
 
 #[test]

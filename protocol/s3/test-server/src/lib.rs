@@ -113,8 +113,8 @@ impl S3Server {
         self.state().uploads.len()
     }
 
-    /// Returns the requests that have arrived: `PUT key`, `GET key`, `DELETE key`, `LIST prefix`, `CREATE key`, `PART key`,
-    /// `COMPLETE key`, `ABORT key`.
+    /// Returns the requests that have arrived: `PUT key`, `COPY key`, `GET key`, `DELETE key`, `LIST prefix`, `CREATE key`,
+    /// `PART key`, `COMPLETE key`, `ABORT key`.
     pub fn requests(&self) -> Vec<String> {
         self.state().requests.clone()
     }

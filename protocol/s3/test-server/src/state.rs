@@ -18,6 +18,9 @@ const PAGE: usize = 2;
 /// The least size of a part but the last, as at AWS, in bytes; less, so that tests are quick.
 const MIN_PART: usize = 1024;
 
+/// The header that names what an object is copied from.
+const COPY_SOURCE: &str = "x-amz-copy-source";
+
 /// What the server has.
 #[derive(Default)]
 pub(crate) struct State {
@@ -52,6 +55,7 @@ pub(crate) fn describe(head: &Parts) -> String {
         Method::PUT if has("uploadId") => format!("PART {key}"),
         Method::POST if has("uploadId") => format!("COMPLETE {key}"),
         Method::DELETE if has("uploadId") => format!("ABORT {key}"),
+        Method::PUT if head.headers.contains_key(COPY_SOURCE) => format!("COPY {key}"),
         _ => format!("{} {key}", head.method),
     }
 }
@@ -124,6 +128,21 @@ impl State {
             ("ABORT", id) => {
                 self.uploads.remove(id);
                 done(StatusCode::NO_CONTENT, "")
+            }
+            ("COPY", _) => {
+                let source = head.headers[COPY_SOURCE].to_str().expect("text");
+                let source = percent_decode_str(source).decode_utf8_lossy();
+                let from = source.trim_start_matches('/').strip_prefix(BUCKET);
+                let from = from.and_then(|it| it.strip_prefix('/')).expect("in the bucket");
+                let Some(content) = self.objects.get(from).cloned() else {
+                    return refusal(404, "NoSuchKey");
+                };
+                let tag = etag(&content);
+                self.objects.insert(key, content);
+                done(
+                    StatusCode::OK,
+                    format!("<CopyObjectResult><ETag>{tag}</ETag></CopyObjectResult>"),
+                )
             }
             ("PUT", _) => {
                 let tag = etag(&body);
