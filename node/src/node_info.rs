@@ -51,6 +51,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         notify_commands: settings.allow_notify_commands,
         dns_problem: String::new(),
         backups: None,
+        failed_upgrade: String::new(),
         witness: settings.is_witness(),
         supports: KnownVersions::default().supports(),
     }

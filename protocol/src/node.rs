@@ -53,6 +53,9 @@ pub struct NodeInfo {
     /// The backups that it makes of the cluster; `None` if it makes none.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub backups: Option<ScheduledBackups>,
+    /// The upgrade that it went back from at this start, in one line; empty if it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failed_upgrade: String,
 }
 
 /// The backups that a node makes of the cluster to a directory, as its operator has said.
@@ -112,6 +115,7 @@ impl NodeInfo {
             notify_commands: false,
             dns_problem: String::new(),
             backups: None,
+            failed_upgrade: String::new(),
         }
     }
 }

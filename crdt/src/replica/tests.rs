@@ -205,6 +205,7 @@ fn info(supports: Supports) -> NodeInfo {
         witness: false,
         dns_problem: String::new(),
         backups: None,
+        failed_upgrade: String::new(),
         notify_commands: false,
     }
 }

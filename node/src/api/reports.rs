@@ -28,7 +28,7 @@ pub(super) fn status(
         node,
         crate::clock::now(),
     );
-    status.problems.extend(snapshot.own_problems(node).into_iter().map(|it| it.text));
+    report::add_problems(&mut status, cluster, snapshot.own_problems(node));
     status
 }
 

@@ -27,7 +27,7 @@ impl Cluster {
         let Snapshot { view, vitals, .. } = snapshot;
         let mut report = report::report(view, None, vitals, cluster, node, clock::now());
         // As 'vc status' has them.
-        report.status.problems.extend(snapshot.own_problems(node).into_iter().map(|it| it.text));
+        report::add_problems(&mut report.status, cluster, snapshot.own_problems(node));
         let others = vitals.iter().filter(|(other, _)| **other != node);
         Self { report, in_sync: others.map(|(&node, vitals)| (node, vitals.in_sync)).collect() }
     }
