@@ -33,6 +33,8 @@ pub(super) struct Build {
     pub(super) version: String,
     /// What it supports.
     pub(super) supports: Supports,
+    /// The format of the data directories that it writes.
+    pub(super) format: u32,
     /// The marker, which so is in the file.
     #[serde(default)]
     marker: String,
@@ -49,6 +51,7 @@ pub(crate) fn check(dir: &Path) -> anyhow::Result<()> {
     let build = Build {
         version: crate::VERSION.to_owned(),
         supports: KnownVersions::default().supports(),
+        format: data_dir::FORMAT,
         marker: MARKER.to_owned(),
     };
     println!("{}", serde_json::to_string(&build)?);
@@ -147,7 +150,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_build_of_a_later_version_says_is_read() {
         let text = r#"#!/bin/sh
-echo '{"version": "9.0.0", "supports": {"schema": 99, "plan": 12, "new": true}, "more": 1}'
+echo '{"version": "9.0.0", "supports": {"schema": 99, "plan": 12, "new": true}, "format": 1, "more": 1}'
 "#;
         let build = run_script(text).await.expect("read");
         assert_eq!((build.version.as_str(), build.supports.schema), ("9.0.0", 99));

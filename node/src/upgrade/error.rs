@@ -60,6 +60,16 @@ pub(crate) enum UpgradeError {
     /// It did not run, or says that it cannot run this node.
     #[error("the program cannot run this node: {0}")]
     Check(String),
+    /// It writes data directories that this version cannot read.
+    #[error(
+        "vc-node {version} writes format {format} of data directories, which the present one cannot read: this node could not go back"
+    )]
+    Format {
+        /// Its version.
+        version: String,
+        /// The format.
+        format: u32,
+    },
     /// It knows less than the cluster uses.
     #[error(
         "vc-node {version} supports schema {} of the documents and version {} of placement, and all members support more than it does, which the \
@@ -98,11 +108,15 @@ impl From<UpgradeError> for ApiError {
             },
             UpgradeError::Read { .. } => (ErrorCode::Internal, "see the log of the node"),
             UpgradeError::Stream(_) | UpgradeError::Digest { .. } => {
-                (ErrorCode::Unavailable, "try again")
+                (ErrorCode::Internal, "try again")
             }
             UpgradeError::Check(_) => (
                 ErrorCode::InvalidArgument,
                 "was it built for the architecture and the libc of that host?",
+            ),
+            UpgradeError::Format { .. } => (
+                ErrorCode::FailedPrecondition,
+                "upgrade this node by hand, after a backup of its data directory",
             ),
             UpgradeError::TooOld { .. } => {
                 (ErrorCode::FailedPrecondition, "upgrade to a build that knows as much")

@@ -64,11 +64,8 @@ pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
             Record::remove(dir);
             return Ok(());
         }
-        Received::End => "it ended before it was ready, see the log of the node".to_owned(),
-        Received::Nothing => format!(
-            "it was not ready within {} s, see the log of the node",
-            READY_TIMEOUT.as_secs()
-        ),
+        Received::End => "it ended before it was ready".to_owned(),
+        Received::Nothing => format!("it was not ready within {} s", READY_TIMEOUT.as_secs()),
     };
     tracing::warn!(
         version = record.version,

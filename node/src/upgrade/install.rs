@@ -14,6 +14,7 @@ use vc_protocol::control::{MAX_PROGRAM, ProgramId};
 use super::check::{self, Build};
 use super::program::{self, digest_text};
 use super::{Switch, UpgradeError, Upgrades};
+use crate::data_dir::FORMAT;
 use crate::disk::Space;
 
 /// What stays free on the disk of the program, in bytes.
@@ -139,7 +140,11 @@ impl Staged {
         upgrades: &Upgrades,
         common: Supports,
     ) -> Result<Switch, UpgradeError> {
-        let Build { version, supports, .. } = check::run(&self.path, upgrades.dir()).await?;
+        let Build { version, supports, format, .. } =
+            check::run(&self.path, upgrades.dir()).await?;
+        if format != FORMAT {
+            return Err(UpgradeError::Format { version, format });
+        }
         if supports.and(common) != common {
             return Err(UpgradeError::TooOld { version, supports });
         }

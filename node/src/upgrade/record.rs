@@ -46,5 +46,7 @@ pub(crate) fn take_failed(dir: &Path) -> Option<FailedUpgrade> {
 /// Returns the line for people about an upgrade that a node went back from.
 pub(crate) fn describe(failed: &FailedUpgrade) -> String {
     let FailedUpgrade { version, digest, reason } = failed;
-    format!("the upgrade to vc-node {version} ({digest}) failed and was taken back: {reason}")
+    format!(
+        "the upgrade to vc-node {version} ({digest}) failed and was taken back: {reason}; see the log of the node"
+    )
 }
