@@ -2,6 +2,7 @@
 
 use std::fs;
 use std::os::unix::fs::PermissionsExt as _;
+use std::os::unix::net::UnixDatagram;
 use std::path::{Path, PathBuf};
 use std::process::Command;
 use std::time::Duration;
@@ -17,12 +18,18 @@ const LONG: Duration = Duration::from_secs(300);
 /// A cluster of three nodes, each with a program of its own.
 fn cluster() -> Cluster {
     let mut cluster = Cluster::of(3);
+    give_programs(&mut cluster);
+    cluster
+}
+
+/// Gives each node a program of its own, and restarts it with that.
+fn give_programs(cluster: &mut Cluster) {
     let original = cluster.path("original");
     // Most of it is of no use here.
     let mut strip = Command::new("strip");
     strip.arg("-o").arg(&original).arg(program("vc-node"));
     assert!(strip.status().expect("binutils").success());
-    for at in 0..3 {
+    for at in 0..cluster.nodes.len() {
         let name = format!("bin-{}", cluster.nodes[at].name);
         let directory = cluster.path(&name);
         fs::create_dir(&directory).expect("made");
@@ -34,7 +41,6 @@ fn cluster() -> Cluster {
         node.rerun(&[]);
     }
     cluster.all_up();
-    cluster
 }
 
 /// Writes a build made of the original one. Returns its path.
@@ -190,4 +196,38 @@ fn only_admins_upgrade_nodes_and_only_where_their_operators_let_them() {
     assert!(same(&cluster.nodes[2].binary, &cluster.path("original").display().to_string()));
     let script = cluster.file("script", "#!/bin/sh\nexit 1\n");
     cluster.vc(0, &["upgrade", &script, "-y"]).refused_with("is no build of vc-node");
+}
+
+#[test]
+fn systemd_sees_no_end_of_a_node_that_is_upgraded_and_starts_one_that_went_back() {
+    let mut cluster = Cluster::found();
+    let path = cluster.path("notify");
+    let socket = UnixDatagram::bind(&path).expect("bound");
+    socket.set_read_timeout(Some(DEADLINE)).expect("set");
+    let told = || {
+        let mut bytes = [0; 256];
+        let length = socket.recv(&mut bytes).expect("a message");
+        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+    };
+    cluster.nodes[0].env.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    give_programs(&mut cluster);
+    assert_eq!(told(), "READY=1");
+    let newer = build(&cluster, "newer", |bytes| bytes.extend(b"another build"));
+    cluster.vc_for(LONG, 0, &["upgrade", &newer, "-y"]).done();
+    assert_eq!(told(), "READY=1", "it was not told that the node stops");
+
+    let broken =
+        build(&cluster, "broken", |bytes| replace(bytes, "membership.json", "membershix.json"));
+    cluster.expect_errors("belongs to no cluster yet");
+    let upgrade = cluster.vc_running(0, &["upgrade", &broken, "-y"]);
+    cluster.nodes[0].ends_with(1);
+    // Now the guard puts the program before back, and leaves the rest to systemd.
+    until("the program before is back", DEADLINE, || {
+        if same(&cluster.nodes[0].binary, &newer) { Ok(()) } else { Err("not yet") }
+    });
+    cluster.nodes[0].rerun(&[]);
+    assert_eq!(told(), "READY=1");
+    let ended = std::iter::from_fn(|| upgrade.next_line(DEADLINE)).last();
+    assert!(ended.is_some_and(|line| line.starts_with("n1: failed: n1 went back")), "the reason");
+    assert_eq!(processes::nodes_under(&cluster.nodes[0].dir).len(), 1, "nothing else started it");
 }
