@@ -136,6 +136,8 @@ fn a_build_that_does_not_start_is_taken_back_and_the_others_are_left_alone() {
     let mut cluster = cluster();
     cluster.deploy(0, &sleeping_service("shop", "web", 3));
     let original = cluster.path("original").display().to_string();
+    let instances = |nodes: &[Node]| nodes.iter().map(Node::processes).collect::<Vec<_>>();
+    let before = instances(&cluster.nodes);
     // It says what it is, and does not find its membership then.
     let broken =
         build(&cluster, "broken", |bytes| replace(bytes, "membership.json", "membershix.json"));
@@ -164,6 +166,7 @@ fn a_build_that_does_not_start_is_taken_back_and_the_others_are_left_alone() {
         if up { Ok(()) } else { Err(rows) }
     });
     until("all instances run", DEADLINE, || running(&cluster.ps(0), "shop/web", 3));
+    assert_eq!(instances(&cluster.nodes), before, "no instance was restarted");
     let status = cluster.vc(0, &["status"]).done();
     assert!(status.contains(&format!("node {first}: the upgrade to vc-node")), "{status}");
 }
