@@ -169,6 +169,14 @@ fn a_build_that_does_not_start_is_taken_back_and_the_others_are_left_alone() {
     assert_eq!(instances(&cluster.nodes), before, "no instance was restarted");
     let status = cluster.vc(0, &["status"]).done();
     assert!(status.contains(&format!("node {first}: the upgrade to vc-node")), "{status}");
+
+    // The same again is tried again, and not taken for the first attempt.
+    let dir = cluster.path(&first);
+    let before = processes::nodes_under(&dir);
+    let again = ["upgrade", &broken, "-y", "--node", &first];
+    let again = cluster.vc_for(LONG, 0, &again).failed();
+    assert!(again.contains("went back to vc-node"), "{again}");
+    assert_ne!(processes::nodes_under(&dir), before, "the guard has started another process");
 }
 
 #[test]

@@ -93,9 +93,9 @@ impl Upgrades {
         &self.0.path
     }
 
-    /// Returns the upgrade that the node went back from at its start.
+    /// Returns the upgrade that the node went back from at its start, unless another one is under way: that may be to the same program.
     pub(crate) fn failed(&self) -> Option<&FailedUpgrade> {
-        self.0.failed.as_ref()
+        self.0.failed.as_ref().filter(|_| self.0.permits.available_permits() > 0)
     }
 
     /// Returns what the program that runs is.

@@ -39,7 +39,7 @@ pub struct ProgramRow {
     pub previous: Option<ProgramId>,
     /// Why the node takes no other program; empty if it does.
     pub refuses: String,
-    /// The upgrade that the node went back from when it started.
+    /// The upgrade that the node went back from when it started; `None` also while another one is under way.
     pub failed: Option<FailedUpgrade>,
 }
 
