@@ -71,6 +71,9 @@ Examples:
         /// Change settings also if that ends instances of this node
         #[arg(long)]
         yes: bool,
+        /// Tell the guard of an upgrade, which is connected to stdin, when the node is ready
+        #[arg(long, hide = true)]
+        upgraded: bool,
     },
     /// Found a cluster anew from a file of 'vc backup', and run its first node
     Restore(crate::restore::Args),
@@ -89,6 +92,12 @@ The token is valid for a year and is not listed by 'vc token ls'; 'vc token revo
     /// Kill the instances whose lease has ended, for the node that is connected to stdin
     #[command(hide = true)]
     Watchdog(DataDir),
+    /// Say what this build is, if it can run the node of the data directory
+    #[command(hide = true)]
+    CheckUpgrade(DataDir),
+    /// Go back to this program if the node, which sends a byte on stdin then, does not become ready with another one
+    #[command(hide = true)]
+    GuardUpgrade(Options),
     /// Keep the sockets of a node that restarts, which it sends on stdin
     #[command(hide = true)]
     HoldSockets(Options),
@@ -118,10 +127,12 @@ impl Command {
             Self::Init(options)
             | Self::Join { options, .. }
             | Self::Run { options, .. }
-            | Self::HoldSockets(options) => options.log_format,
+            | Self::HoldSockets(options)
+            | Self::GuardUpgrade(options) => options.log_format,
             Self::Restore(args) => args.options.log_format,
             Self::AdminToken(_)
             | Self::Watchdog(_)
+            | Self::CheckUpgrade(_)
             | Self::Setup(_)
             | Self::Uninstall(_)
             | Self::Man { .. } => LogFormat::Text,

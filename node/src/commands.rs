@@ -10,11 +10,12 @@ use vc_protocol::token::{Claims, NodeRole, Scope, decode_unverified};
 
 use crate::args::{Cli, Command, DataDir, Options};
 use crate::identity::{self, Membership};
-use crate::run::run;
+use crate::run::{Start, run};
 use crate::settings::{self, Eviction, Setting, Settings};
+use crate::upgrade::{Guarded, Switch};
 use crate::{
     data_dir, duplicate, join, join_token, node_info, previous_runtime, restore, setup,
-    socket_holder, uninstall,
+    socket_holder, uninstall, upgrade,
 };
 use vc_store::{Store, StoreError};
 
@@ -38,18 +39,18 @@ enum ReadDocumentsError {
     Documents(#[from] DocumentError),
 }
 
-/// Runs a command. Returns once the node has stopped on SIGTERM or SIGINT, or has left the cluster.
+/// Runs a command. Returns once the node has stopped on SIGTERM or SIGINT, has left the cluster, or is to switch to another program.
 ///
 /// # Errors
 /// The node could not start, or a task of it failed. One line that names what to do.
-pub async fn start(command: Command) -> anyhow::Result<()> {
+pub async fn start(command: Command) -> anyhow::Result<Option<Switch>> {
     match command {
         Command::Init(options) => {
             let (store, settings) = open_new(&options)?;
             settings.check_role(NodeRole::Server)?;
             let dir = &options.data_dir;
             let membership = Membership::found(dir)?;
-            run(dir, settings, membership, Vec::new(), store, true).await
+            run(dir, settings, membership, Vec::new(), store, Start::Founds).await
         }
         Command::Join { token, token_file, options } => {
             let (store, settings) = open_new(&options)?;
@@ -69,10 +70,15 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             settings::save(dir, &settings)?;
             identity::save(dir, &membership, &admission.peers)?;
             tracing::info!(node = %membership.node, cluster = %membership.cluster, "joined");
-            run(dir, settings, membership, admission.peers, store, false).await
+            run(dir, settings, membership, admission.peers, store, Start::Member(None)).await
         }
-        Command::Run { options, unset, yes } => {
+        Command::Run { options, unset, yes, upgraded } => {
             let dir = &options.data_dir;
+            let guarded = Guarded::new(upgraded);
+            if upgraded {
+                // Those of the program before.
+                tokio::spawn(upgrade::reap());
+            }
             let store = open(dir)?;
             let (membership, peers) = identity::load(dir)?;
             duplicate::check(&membership, &store).await?;
@@ -80,7 +86,7 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let given = options.settings;
             let settings =
                 change(dir, remembered, (&unset, given, yes), &membership, &store).await?;
-            run(dir, settings, membership, peers, store, false).await
+            run(dir, settings, membership, peers, store, Start::Member(guarded)).await
         }
         Command::Restore(args) => {
             let dir = args.options.data_dir.clone();
@@ -88,8 +94,15 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             let store = open(&dir)?;
             let (membership, peers) = identity::load(&dir)?;
             let settings = named(settings::load(&dir)?.unwrap_or_default());
-            run(&dir, settings, membership, peers, store, false).await
+            run(&dir, settings, membership, peers, store, Start::Member(None)).await
         }
+        command => other(command).await.map(|()| None),
+    }
+}
+
+/// Runs a command that runs no node.
+async fn other(command: Command) -> anyhow::Result<()> {
+    match command {
         Command::AdminToken(DataDir { data_dir }) => admin_token(&data_dir),
         // It waits for other processes alone.
         Command::Setup(args) => setup::run(&args, std::env::args_os().collect()),
@@ -99,10 +112,16 @@ pub async fn start(command: Command) -> anyhow::Result<()> {
             command.build();
             write_pages(command, &directory).context("cannot write the man pages")
         }
-        // Before the async runtime: see the main function.
-        Command::Watchdog(_) => anyhow::bail!("the watchdog is no task of a node"),
+        Command::CheckUpgrade(DataDir { data_dir }) => upgrade::check(&data_dir),
+        // It waits for one process alone.
+        Command::GuardUpgrade(options) => upgrade::guard(&options.data_dir, options.log_format),
         Command::HoldSockets(options) => {
             socket_holder::run(&options.data_dir).await.context("cannot hold the sockets")
+        }
+        // Before the async runtime: see the main function.
+        Command::Watchdog(_) => anyhow::bail!("the watchdog is no task of a node"),
+        Command::Init(_) | Command::Join { .. } | Command::Run { .. } | Command::Restore(_) => {
+            anyhow::bail!("that runs a node")
         }
     }
 }

@@ -10,7 +10,7 @@ use std::path::{Path, PathBuf};
 
 /// Number of the format that this version reads and writes. It grows when the files of a data directory change such that
 /// older versions must not open it.
-const FORMAT: u32 = 1;
+pub(crate) const FORMAT: u32 = 1;
 /// The file that holds the number.
 pub(crate) const FORMAT_FILE: &str = "format";
 /// Files of the version before data directories had a number.

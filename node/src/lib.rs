@@ -60,12 +60,14 @@ mod snapshot;
 mod socket_holder;
 mod trust;
 mod uninstall;
+mod upgrade;
 mod usage;
 mod volumes;
 mod watchdog;
 
 pub use commands::start;
 pub use join_token::hide_token;
+pub use upgrade::Switch;
 
 /// The version of this program.
 pub const VERSION: &str = env!("CARGO_PKG_VERSION");

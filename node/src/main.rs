@@ -48,11 +48,16 @@ fn main() -> ExitCode {
             return fail(&anyhow::Error::new(error).context("cannot start the async runtime"));
         }
     };
+    let format = cli.command.log_format();
     let result = runtime.block_on(vc_node::start(cli.command));
     // Blocked disk or network operations must not delay the exit.
     runtime.shutdown_timeout(std::time::Duration::from_millis(500));
     match result {
-        Ok(()) => ExitCode::SUCCESS,
+        Ok(None) => ExitCode::SUCCESS,
+        Ok(Some(switch)) => {
+            let error = switch.perform(format);
+            fail(&anyhow::Error::new(error).context("cannot switch to the new program"))
+        }
         Err(error) => fail(&error),
     }
 }

@@ -52,6 +52,7 @@ pub(crate) fn info(settings: &Settings, addresses: Vec<Multiaddr>) -> NodeInfo {
         dns_problem: String::new(),
         problems: Vec::new(),
         backups: None,
+        failed_upgrade: String::new(),
         witness: settings.is_witness(),
         supports: KnownVersions::default().supports(),
     }

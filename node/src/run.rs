@@ -3,13 +3,14 @@
 use std::io::Write as _;
 use std::path::Path;
 use std::sync::{Arc, OnceLock};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 use vc_engine::Input;
 use vc_engine::routes::Routes;
@@ -43,21 +44,32 @@ use crate::restart::{self, Traffic};
 use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
 use crate::trust::{Admitted, SigningKeys};
+use crate::upgrade::{Guarded, Switch, Upgrades};
 use crate::usage::{Sampler, UsageServer, Usages};
 use crate::volumes::{Supervisor, VolumeServer, Volumes};
 use crate::{
-    admin_token, console, host, images, metrics, node_info, readiness, service_manager, volumes,
-    watchdog,
+    admin_token, console, host, images, metrics, node_info, readiness, service_manager, upgrade,
+    volumes, watchdog,
 };
 use vc_store::Store;
 
 /// Runtime events that may wait for the driver; the runtime waits when the queue is full.
 const RUNTIME_EVENTS: usize = 256;
+/// Time for the answer to a request that restarts the node to be on its way.
+const ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
 /// Reports of publish errors that may wait for the driver.
 const PUBLISH_REPORTS: usize = 16;
 
-/// Runs a node until it is stopped by SIGTERM, which announces a restart, or SIGINT, or has left the cluster. Remembers the `settings`. `peers` are addresses of members; `init`
-/// saves the membership of a new cluster.
+/// How a node starts.
+pub(crate) enum Start {
+    /// It founds a cluster, whose membership is to be saved.
+    Founds,
+    /// It is a member, perhaps one that was just upgraded and has a guard.
+    Member(Option<Guarded>),
+}
+
+/// Runs a node until it is stopped by SIGTERM, which announces a restart, or SIGINT, or has left the cluster, or is to switch to another
+/// program, which it returns. Remembers the `settings`. `peers` are addresses of members.
 ///
 /// # Errors
 /// The node could not start, or a task of it failed.
@@ -67,8 +79,8 @@ pub(crate) async fn run(
     membership: Membership,
     peers: Vec<Multiaddr>,
     store: Store,
-    init: bool,
-) -> anyhow::Result<()> {
+    start: Start,
+) -> anyhow::Result<Option<Switch>> {
     let membership = Arc::new(membership);
     let gater = ConnectionGater::default();
     gater.admit(membership.node.peer_id());
@@ -89,6 +101,10 @@ pub(crate) async fn run(
     let schedule = Schedule::of(&settings, membership.root.is_some(), dir)?;
     // Not before: settings that it cannot start with are not remembered, and without a free port there is no cluster.
     settings::save(dir, &settings)?;
+    let (init, mut guarded) = match start {
+        Start::Founds => (true, None),
+        Start::Member(guarded) => (false, guarded),
+    };
     if init {
         identity::save(dir, &membership, &[])?;
         store.persist(&vc_engine::Durable {
@@ -153,9 +169,13 @@ pub(crate) async fn run(
     let (failovers, served_images) = (FailoverMetrics::new(), images.clone());
     let (deliveries, to_deliver) = mpsc::channel(alerts::DELIVERIES);
     let allows_commands = settings.allow_notify_commands;
+    let failed_upgrade = upgrade::take_failed(dir);
+    let mut info = node_info::info(&settings, addresses.clone());
+    info.failed_upgrade = failed_upgrade.as_ref().map(upgrade::describe).unwrap_or_default();
+    let (upgrades, mut switches) = Upgrades::new(dir, !settings.no_remote_upgrade, failed_upgrade)?;
     let parts = DriverContext {
         membership: Arc::clone(&membership),
-        info: node_info::info(&settings, addresses.clone()),
+        info,
         nonce: getrandom::u64()?,
         network: handles.commands.clone(),
         sync_streams,
@@ -230,6 +250,7 @@ pub(crate) async fn run(
         volumes: volumes.clone(),
         usages: usages.clone(),
         alerts: alerts.clone(),
+        upgrades,
     };
     let members = handles.controls.members.clone();
     let admitted = Admitted::default();
@@ -372,12 +393,23 @@ pub(crate) async fn run(
     tokio::pin!(ready);
     let mut announced = false;
     let mut restarts = false;
+    let mut switch = None;
     loop {
         tokio::select! {
             result = &mut ready, if !announced => {
                 announced = true;
                 result?;
                 service_manager::ready();
+                if let Some(guarded) = guarded.take() {
+                    guarded.ready();
+                }
+            }
+            Some(pending) = switches.recv() => {
+                // The client hears of it before its connection ends.
+                let _ = timeout(ANSWER_TIMEOUT, pending.answered.cancelled()).await;
+                tracing::info!(version = pending.switch.version(), "upgrading: restarting with another program");
+                (restarts, switch) = (true, Some(pending.switch));
+                break;
             }
             _ = terminate.recv() => {
                 restarts = true;
@@ -400,7 +432,10 @@ pub(crate) async fn run(
             }
         }
     }
-    service_manager::stopping();
+    // To systemd, a switch is no stop: the process stays.
+    if switch.is_none() {
+        service_manager::stopping();
+    }
     if !last.borrow().left {
         tracing::info!("stopping: instances keep running");
     }
@@ -408,8 +443,8 @@ pub(crate) async fn run(
     if restarts && !last.borrow().left {
         tokio::select! {
             () = restart::prepare(dir, driver, others, traffic) => {}
-            _ = terminate.recv() => {}
-            _ = interrupt.recv() => {}
+            _ = terminate.recv() => switch = None,
+            _ = interrupt.recv() => switch = None,
         }
     } else {
         if let Some(names) = traffic.names {
@@ -426,8 +461,8 @@ pub(crate) async fn run(
             let _ = is_closed.await;
         }
     };
-    let _ = tokio::time::timeout(network::CLOSE_TIMEOUT * 2, close).await;
-    Ok(())
+    let _ = timeout(network::CLOSE_TIMEOUT * 2, close).await;
+    Ok(switch)
 }
 
 /// Waits until this node's document is that of this run, then prints `ready <multiaddr>` lines to stdout, of the addresses

@@ -4,10 +4,11 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use vc_crdt::View;
-use vc_engine::Vitals;
-use vc_protocol::NodeId;
+use vc_engine::{Problem, Vitals, report};
 use vc_protocol::alert::ProblemKind;
+use vc_protocol::control::StatusReport;
 use vc_protocol::node::NodeProblem;
+use vc_protocol::{ClusterId, NodeId};
 
 /// The latest view of the documents and the volatile data beside it. Cheap to clone; published on a watch channel.
 #[derive(Clone)]
@@ -27,13 +28,16 @@ pub struct Snapshot {
 }
 
 impl Snapshot {
-    /// Adds the lines of the problems that this process, `node`, alone sees, to those that documents have.
-    pub(crate) fn add_own_problems(&self, node: NodeId, problems: &mut Vec<String>) {
-        for problem in self.own_problems(node) {
-            if !problems.contains(&problem.text) {
-                problems.push(problem.text);
-            }
-        }
+    /// Adds the problems that this process, `node`, alone sees, where its document does not have them.
+    pub(crate) fn add_own_problems(
+        &self,
+        node: NodeId,
+        cluster: ClusterId,
+        status: &mut StatusReport,
+    ) {
+        let own = self.own_problems(node);
+        let own = own.iter().map(|problem| Problem::of_process(&self.view, problem));
+        report::add_problems(status, cluster, own);
     }
 
     /// Returns the problems of this process, `node`, as its document has them; or may not have them, as its disk fails.

@@ -42,7 +42,7 @@ pub enum ProblemKind {
     Certificate,
     /// A node does not know all of what it should run.
     Held,
-    /// A node runs an older version than others.
+    /// A node runs an older version than others, or went back from an upgrade.
     Upgrade,
     /// Several nodes have one name.
     Name,

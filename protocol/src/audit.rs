@@ -95,6 +95,8 @@ pub enum AuditAction {
     VolumeExported,
     /// The cluster was backed up, with its secrets.
     BackupTaken,
+    /// The program of a node was replaced.
+    NodeUpgraded,
     /// Logs of a service were read.
     LogsRead,
     /// A session began to send HTTP requests to a service.

@@ -7,6 +7,7 @@
 
 mod changes;
 mod files;
+mod program;
 mod rows;
 
 use serde::{Deserialize, Serialize};
@@ -24,13 +25,16 @@ pub use changes::Change;
 pub use files::{
     FileCount, FileKind, FileList, FileRow, MAX_DIRECTORY_ID, UploadDiff, UploadPlan, UploadTarget,
 };
+pub use program::{
+    FailedUpgrade, MAX_PROGRAM, PROGRAM_MARKER, ProgramId, ProgramRow, UpgradeRow, UpgradeStep,
+};
 pub use rows::{
     BackupRow, BatchedLine, ComposeProject, DiskUsageRow, EventLevel, EventRow, ExportRow,
     HostPort, ImageRow, InstanceRow, JobRow, LiveUpdate, LogBatch, LogRow, LogStream, LostLines,
-    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow, ReceiverRow, ReplicaRow,
-    ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow,
-    SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow,
-    UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
+    MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProblemId, ProjectRow, ReceiverRow,
+    ReplicaRow, ReplicaState, Rollout, RolloutState, RunRow, RunState, ServiceDetail, ServiceDiff,
+    ServiceRow, SnapshotKind, SnapshotRow, StatusReport, TokenRow, TrustReport, TrustRow,
+    UnplacedRow, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 
 /// What stands for the value of an environment variable that is not shown.
@@ -367,6 +371,21 @@ pub enum Request {
         /// The node.
         node: NodeId,
     },
+    /// Returns which build of vc-node a node runs, in [`Reply::Program`]. Admin: it names a path of the host.
+    NodeProgram {
+        /// The node.
+        node: NodeId,
+    },
+    /// Replaces the program of a node, which restarts with it. A node that has this program beside its own answers [`Reply::Done`]; else it
+    /// answers [`Reply::Ready`], the client sends the program in frames of bytes, the last of them empty, and then the node answers
+    /// [`Reply::Done`] or [`Reply::Error`]. It restarts after `Done`, and goes back by itself if the program does not become ready. Admin:
+    /// the program runs as the node does.
+    UpgradeNode {
+        /// The node.
+        node: NodeId,
+        /// The program.
+        program: ProgramId,
+    },
     /// Returns a summary of the cluster. Viewer.
     Status,
     /// Returns services with their instances, now and whenever they change. Viewer.
@@ -646,6 +665,8 @@ pub enum Reply {
     Trust(TrustReport),
     /// The answer to [`Request::DiskUsage`].
     DiskUsage(Vec<DiskUsageRow>),
+    /// The answer to [`Request::NodeProgram`].
+    Program(Box<ProgramRow>),
     /// The answer to [`Request::Receivers`].
     Receivers(Vec<ReceiverRow>),
     /// The answer to [`Request::Voters`].

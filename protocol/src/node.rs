@@ -57,6 +57,9 @@ pub struct NodeInfo {
     /// Problems that its process alone sees, at most [`MAX_NODE_PROBLEMS`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub problems: Vec<NodeProblem>,
+    /// The upgrade that it went back from at this start, in one line; empty if it did not.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub failed_upgrade: String,
 }
 
 /// The most problems that a node writes into its document.
@@ -131,6 +134,7 @@ impl NodeInfo {
             dns_problem: String::new(),
             problems: Vec::new(),
             backups: None,
+            failed_upgrade: String::new(),
         }
     }
 }

@@ -43,5 +43,6 @@ mod tracing;
 mod trust;
 mod trust_rotation;
 mod unauthenticated_peer;
+mod upgrade;
 mod usage;
 mod voters;

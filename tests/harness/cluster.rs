@@ -2,11 +2,14 @@
 
 use std::path::PathBuf;
 use std::process::Command;
+use std::time::Duration;
 
 use serde_json::Value;
 use tempfile::TempDir;
 
-use super::command::{CommandOutput, Running, run};
+use rustix::process::Signal;
+
+use super::command::{CommandOutput, Running, run, run_for, signal};
 use super::{DEADLINE, Node, log_check, processes, program, until};
 
 /// A cluster of real processes. Dropping it ends all of them and checks their logs.
@@ -98,6 +101,13 @@ impl Cluster {
         let mut command = self.command(token);
         command.args(["--peer", self.nodes[at].address()]).args(arguments);
         run(command)
+    }
+
+    /// As [`Cluster::vc`], for a command that may take long.
+    pub fn vc_for(&self, deadline: Duration, at: usize, arguments: &[&str]) -> CommandOutput {
+        let mut command = self.command(&self.admin_token());
+        command.args(["--peer", self.nodes[at].address()]).args(arguments);
+        run_for(deadline, command)
     }
 
     /// Runs `vc` with the admin's token against the node at an address.
@@ -204,6 +214,10 @@ impl Drop for Cluster {
     fn drop(&mut self) {
         for node in self.nodes.iter_mut().filter(|node| node.runs()) {
             node.kill();
+        }
+        // Those that guards of upgrades have started.
+        for pid in processes::nodes_under(self.root.path()) {
+            signal(u32::try_from(pid).expect("a process id"), Signal::KILL);
         }
         processes::kill_under(self.root.path());
         let of = |node: &Node| {

@@ -6,7 +6,7 @@ use std::process::Command;
 
 use serde_json::Value;
 
-use super::command::{CommandOutput, run};
+use super::command::{CommandOutput, Running, run};
 use super::{DEADLINE, log_check, program, until};
 
 /// The lab: hosts numbered from 1. One lab exists at a time on a computer. Dropping it removes the hosts and checks the
@@ -162,6 +162,14 @@ impl Lab {
         command.args(["--peer", &Self::ip(host)]).args(words);
         self.as_admin(&mut command);
         run(command)
+    }
+
+    /// Starts `vc` with the admin's token, without `--peer`: it finds a node by itself.
+    pub fn vc_running(&self, words: &[&str]) -> Running {
+        let mut command = Command::new(program("vc"));
+        command.args(words);
+        self.as_admin(&mut command);
+        Running::start(command)
     }
 
     /// Runs `vc` in the network of a host, with its Docker engine and without `--peer`: it finds a node by itself.

@@ -20,6 +20,8 @@ pub struct Node {
     pub options: Vec<String>,
     /// Environment variables of the process.
     pub env: Vec<(String, String)>,
+    /// Its `vc-node`; that of the workspace by default.
+    pub binary: PathBuf,
     log: PathBuf,
     program: Option<Running>,
     addresses: Vec<String>,
@@ -35,6 +37,7 @@ impl Node {
             runtime: Some("process"),
             options: ["--cpus", "4", "--memory", "4g"].map(str::to_owned).to_vec(),
             env: Vec::new(),
+            binary: program("vc-node"),
             log: root.join(format!("{name}.log")),
             program: None,
             addresses: Vec::new(),
@@ -54,7 +57,7 @@ impl Node {
 
     /// Returns the command without settings.
     fn bare_command(&self, how: &[&str]) -> Command {
-        let mut command = Command::new(program("vc-node"));
+        let mut command = Command::new(&self.binary);
         command
             .args(how)
             .args(["--log-format", "json", "--data-dir"])

@@ -66,3 +66,17 @@ pub fn kill_under(dir: &Path) {
         std::thread::yield_now();
     }
 }
+
+/// Returns the processes that run nodes whose data directories are under a directory.
+pub fn nodes_under(dir: &Path) -> Vec<i32> {
+    let entries = std::fs::read_dir("/proc").expect("/proc").flatten();
+    let pids = entries.filter_map(|entry| entry.file_name().to_str()?.parse::<i32>().ok());
+    let is_node = |&pid: &i32| {
+        let line = std::fs::read(format!("/proc/{pid}/cmdline")).unwrap_or_default();
+        let words: Vec<&[u8]> = line.split(|&byte| byte == 0).collect();
+        let data_dir = words.iter().skip_while(|word| **word != b"--data-dir").nth(1);
+        let data_dir = data_dir.and_then(|word| std::str::from_utf8(word).ok());
+        words.contains(&&b"run"[..]) && data_dir.is_some_and(|it| Path::new(it).starts_with(dir))
+    };
+    pids.filter(is_node).collect()
+}

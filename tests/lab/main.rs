@@ -33,6 +33,7 @@ mod restarts;
 mod secrets;
 mod uninstall;
 mod updates;
+mod upgrade;
 mod uploads;
 mod volume_archives;
 mod volume_replicas;

@@ -82,7 +82,7 @@ pub(super) struct Drained {
 }
 
 /// Returns whether a text is the name or id of a node.
-fn names(text: &str, row: &NodeRow) -> bool {
+pub(super) fn names(text: &str, row: &NodeRow) -> bool {
     row.name == text || row.id.to_string() == text || row.id.short() == text
 }
 

@@ -39,6 +39,7 @@ mod target;
 mod token;
 mod top;
 mod trust;
+mod upgrade;
 mod upload;
 mod volume;
 mod voters;
@@ -151,6 +152,8 @@ pub(crate) enum Command {
     Token(token::Args),
     /// Show and rotate the key that signs certificates of nodes
     Trust(trust::Args),
+    /// Upgrade vc-node on all nodes, one after the other
+    Upgrade(upgrade::Args),
     /// Send alerts of problems to URLs and commands
     Notify(notify::Args),
     /// List and change the nodes that grant leases of exclusive services
@@ -202,6 +205,7 @@ pub(crate) async fn run(app: &App, command: Command) -> Result {
         Command::Console(args) => args.run(app).await,
         Command::Token(args) => args.run(app).await,
         Command::Trust(args) => args.run(app).await,
+        Command::Upgrade(args) => args.run(app).await,
         Command::Notify(args) => args.run(app).await,
         Command::Voters(args) => args.run(app).await,
         Command::Login(args) => args.run(app),
@@ -317,6 +321,9 @@ mod tests {
             "vc voters remove attic --no-wait",
             "vc voters auto attic",
             "vc voters force attic desk -y",
+            "vc upgrade vc-node_0.2.0_amd64.deb -y",
+            "vc upgrade ./vc-node --node attic --node desk --pause 10m --timeout 1m --dry-run",
+            "vc upgrade --back --node attic",
         ] {
             if let Err(error) = parse(line) {
                 panic!("{line}: {error}");
@@ -376,6 +383,9 @@ mod tests {
             "vc notify add ops webhook http://a/ --format xml",
             "vc voters add",
             "vc voters force",
+            "vc upgrade",
+            "vc upgrade --back",
+            "vc upgrade ./vc-node --back --node attic",
             "vc voters add attic --no-wait --timeout 1s",
             "vc image",
             "vc backup",

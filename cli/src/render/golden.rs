@@ -88,7 +88,31 @@ pub(crate) fn nodes() -> Vec<NodeRow> {
     vec![alpha, beta, gamma, delta, zeta, node(5, "epsilon", NodeStatus::Left)]
 }
 
-fn instance(replica: u32, state: InstanceState) -> InstanceRow {
+/// Returns a summary of a cluster without problems.
+pub(crate) fn status_report() -> StatusReport {
+    StatusReport {
+        cluster: node_id(9).to_string(),
+        node: node_id(1),
+        nodes_up: 3,
+        nodes: 3,
+        voters: 3,
+        voters_up: 3,
+        services: 4,
+        replicas: 10,
+        running: 10,
+        cpu_millis: 12_000,
+        cpu_reserved: 4500,
+        cpu_used: 1200,
+        memory_bytes: 48 << 30,
+        memory_reserved: 6 << 30,
+        memory_used: 3 << 29,
+        problems: vec![],
+        problem_ids: vec![],
+        hints: vec![],
+    }
+}
+
+pub(crate) fn instance(replica: u32, state: InstanceState) -> InstanceRow {
     InstanceRow {
         service: "shop/web".parse().expect("a service"),
         replica,
@@ -247,25 +271,7 @@ fn colours_change_no_column() {
 
 #[test]
 fn glance() {
-    let mut report = StatusReport {
-        cluster: node_id(9).to_string(),
-        node: node_id(1),
-        nodes_up: 3,
-        nodes: 3,
-        voters: 3,
-        voters_up: 3,
-        services: 4,
-        replicas: 10,
-        running: 10,
-        cpu_millis: 12_000,
-        cpu_reserved: 4500,
-        cpu_used: 1200,
-        memory_bytes: 48 << 30,
-        memory_reserved: 6 << 30,
-        memory_used: 3 << 29,
-        problems: vec![],
-        hints: vec![],
-    };
+    let mut report = status_report();
     let good = super::status(&report, plain());
     (report.nodes_up, report.running) = (2, 7);
     report.problems = vec!["delta is down".to_owned(), "shop/web has 2 of 3 instances".to_owned()];

@@ -6,15 +6,15 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
 use vc_backup::{BackupSummary, Header, VolumeEntry};
-use vc_protocol::alert::{AlertFilter, AlertFormat};
+use vc_protocol::alert::{AlertFilter, AlertFormat, ProblemKind};
 use vc_protocol::audit::{AuditAction, AuditCheck, AuditRow, ChangeRef};
 use vc_protocol::control::{
     BackupRow, Change, DiskUsageRow, EventLevel, EventRow, ExportRow, FileCount, ImageRow,
     InstanceRow, JobRow, LogRow, LogStream, LostLines, MoveRow, NodeRow, NodeStatus, PlacementRow,
-    PlanReport, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Reply, Rollout, RunRow,
-    RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow, StatusReport,
-    TokenRow, TrustReport, TrustRow, UnplacedRow, UploadDiff, UploadPlan, UsageRow, VersionRow,
-    VersionState, VolumeRow, VoterReport, VoterRow,
+    PlanReport, ProblemId, ProjectRow, ReceiverRow, ReplicaRow, ReplicaState, Reply, Rollout,
+    RunRow, RunState, ServiceDetail, ServiceDiff, ServiceRow, SnapshotKind, SnapshotRow,
+    StatusReport, TokenRow, TrustReport, TrustRow, UnplacedRow, UpgradeRow, UpgradeStep,
+    UploadDiff, UploadPlan, UsageRow, VersionRow, VersionState, VolumeRow, VoterReport, VoterRow,
 };
 use vc_protocol::spec::{OnPartition, ServiceMode, ServiceSpec};
 use vc_protocol::{ApiError, ClusterId, ErrorCode, Keypair, ServiceKey};
@@ -118,6 +118,7 @@ pub fn status_report() -> StatusReport {
         memory_reserved: 1,
         memory_used: 1,
         problems: vec![],
+        problem_ids: vec![],
         hints: vec![],
     }
 }
@@ -375,6 +376,16 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         supply: vec![],
         inexact: vec![],
     };
+    let problem = ProblemId { kind: ProblemKind::Disk, id: String::new() };
+    let upgrade = UpgradeRow {
+        step: UpgradeStep::Planned,
+        node: node_id(1),
+        node_name: String::new(),
+        from: String::new(),
+        to: String::new(),
+        digest: String::new(),
+        reason: String::new(),
+    };
     let header = Header {
         cluster: ClusterId::of(&key).expect("ed25519"),
         taken: 0,
@@ -426,6 +437,8 @@ fn rows() -> BTreeMap<&'static str, BTreeSet<String>> {
         ("VolumeEntry", fields(&backup.volumes[0])),
         ("BackupRow", fields(&backup_row)),
         ("ExportRow", fields(&export)),
+        ("ProblemId", fields(&problem)),
+        ("UpgradeRow", fields(&upgrade)),
         ("UploadPlan", fields(&UploadPlan { services: vec![], uploads: vec![] })),
         ("UploadDiff", fields(&upload)),
     ])
@@ -475,6 +488,8 @@ fn every_row_has_an_example() {
         ("VoterReport", examples::<VoterReport>("VoterReport").len()),
         ("VoterRow", examples::<VoterRow>("VoterRow").len()),
         ("ImageRow", examples::<ImageRow>("ImageRow").len()),
+        ("ProblemId", examples::<ProblemId>("ProblemId").len()),
+        ("UpgradeRow", examples::<UpgradeRow>("UpgradeRow").len()),
         ("LogRow", examples::<LogRow>("LogRow").len()),
         ("EventRow", examples::<EventRow>("EventRow").len()),
         ("AuditRow", examples::<AuditRow>("AuditRow").len()),
@@ -512,6 +527,7 @@ fn documented_changes_are_those_of_the_protocol() {
             | Change::Undrained { .. }
             | Change::Left { .. }
             | Change::Adopted { .. }
+            | Change::Upgrading { .. }
             | Change::ImagePushed { .. }
             | Change::ImageUnchanged { .. }
             | Change::ImageRemoved { .. }
@@ -547,7 +563,7 @@ fn documented_changes_are_those_of_the_protocol() {
         assert_eq!(documented, fields(change), "{name}");
         names.insert(name);
     }
-    assert_eq!(names.len(), 38, "an example of each change");
+    assert_eq!(names.len(), 39, "an example of each change");
     assert_eq!(tables()["Change"], names);
 }
 

@@ -223,6 +223,7 @@ fn info(supports: Supports) -> NodeInfo {
         dns_problem: String::new(),
         problems: Vec::new(),
         backups: None,
+        failed_upgrade: String::new(),
         notify_commands: false,
     }
 }

@@ -95,6 +95,7 @@ fn nodes(before: &View, after: &View, events: &mut Events) {
             (true, false) => events.info(&name, "takes instances again"),
             _ => {}
         }
+        upgraded(&name, held, state, events);
         let error = |state: &NodeState| {
             let is_witness = state.info.as_ref().is_some_and(|info| info.witness);
             state.runtime_error.clone().filter(|_| !is_witness)
@@ -109,6 +110,23 @@ fn nodes(before: &View, after: &View, events: &mut Events) {
     }
     for node in after.left.keys().filter(|node| !before.left.contains_key(node)) {
         events.info(&after.name(*node), "left the cluster");
+    }
+}
+
+/// Says that a node runs another version, or went back from one.
+fn upgraded(
+    name: &impl ToString,
+    held: Option<&NodeState>,
+    state: &NodeState,
+    events: &mut Events,
+) {
+    let infos = held.and_then(|held| held.info.as_ref()).zip(state.info.as_ref());
+    let Some((was, is)) = infos else { return };
+    if was.version != is.version {
+        events.info(name, format!("runs vc-node {}, before that {}", is.version, was.version));
+    }
+    if was.failed_upgrade != is.failed_upgrade && !is.failed_upgrade.is_empty() {
+        events.error(name, is.failed_upgrade.clone());
     }
 }
 

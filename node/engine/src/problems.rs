@@ -91,6 +91,7 @@ pub(crate) fn problems(
     problems.extend(volume_report::problems(view, clocks));
     problems.extend(held(view));
     problems.extend(older(whole));
+    problems.extend(failed_upgrades(whole));
     problems.extend(uncertified(whole));
     if limited.is_none() {
         problems.extend(unsent_alerts(whole));
@@ -362,6 +363,16 @@ fn older(view: &View) -> Vec<Problem> {
             Problem::new(ProblemKind::Upgrade, text).of_node(view, id)
         })
         .collect()
+}
+
+/// Returns a line for each node that went back from an upgrade at its start.
+fn failed_upgrades(view: &View) -> impl Iterator<Item = Problem> {
+    let infos = view.nodes.iter().filter_map(|(&id, state)| Some((id, state.info.as_ref()?)));
+    let failed = infos.filter(|(_, info)| !info.failed_upgrade.is_empty());
+    failed.map(|(id, info)| {
+        let text = format!("node {}: {}", info.name, info.failed_upgrade);
+        Problem::new(ProblemKind::Upgrade, text).of_node(view, id).with("upgrade", "failed")
+    })
 }
 
 /// Returns what a node supports, or others do.

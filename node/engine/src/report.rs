@@ -6,9 +6,9 @@ use vc_crdt::liveness::accuses;
 use vc_crdt::{NodeState, Receiver, ReceiverTarget, TrustEntry, TrustKey, View};
 use vc_placement::{Node, Plan, Refusal, Relocation, rebalance as relocations};
 use vc_protocol::control::{
-    InstanceRow, MASK, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProjectRow,
-    ReceiverRow, RolloutState, ServiceDetail, ServiceRow, StatusReport, TokenRow, TrustReport,
-    TrustRow, UnplacedRow,
+    InstanceRow, MASK, MoveRow, NodeRow, NodeStatus, PlacementRow, PlanReport, ProblemId,
+    ProjectRow, ReceiverRow, RolloutState, ServiceDetail, ServiceRow, StatusReport, TokenRow,
+    TrustReport, TrustRow, UnplacedRow,
 };
 use vc_protocol::instance::{Claim, InstanceState};
 use vc_protocol::node::NodeInfo;
@@ -550,10 +550,9 @@ pub fn report(
     name_downtimes(&mut instances, &nodes, now);
     let clocks = WallClocks { now, vitals };
     let problems = problems_in(whole, limited, &nodes, &instances, clocks);
-    let problems = problems.into_iter().map(|it| it.text).collect();
     let count = |n: usize| u32::try_from(n).unwrap_or(u32::MAX);
     let (voters, voters_up) = voters::report(whole).reachable();
-    let status = StatusReport {
+    let mut status = StatusReport {
         cluster: cluster.to_string(),
         node,
         nodes_up: count(up().count()),
@@ -573,10 +572,27 @@ pub fn report(
         memory_bytes: sum(|row| row.memory_bytes),
         memory_reserved: sum(|row| row.memory_reserved),
         memory_used: sum(|row| row.memory_used),
-        problems,
+        problems: Vec::new(),
+        problem_ids: Vec::new(),
         hints: hints(whole).into_iter().chain(voters::hints(whole)).collect(),
     };
+    add_problems(&mut status, cluster, problems);
     Report { nodes, services, instances, status }
+}
+
+/// Adds problems to a summary, but for those that it has.
+pub fn add_problems(
+    status: &mut StatusReport,
+    cluster: ClusterId,
+    problems: impl IntoIterator<Item = Problem>,
+) {
+    for problem in problems {
+        if !status.problems.contains(&problem.text) {
+            let id = problem.fingerprint(cluster);
+            status.problem_ids.push(ProblemId { kind: problem.kind, id });
+            status.problems.push(problem.text);
+        }
+    }
 }
 
 /// Returns the problems that [`status`] lists.

@@ -30,6 +30,7 @@ mod services;
 mod session;
 mod tokens;
 mod trust;
+mod upgrade;
 mod uploads;
 mod usage;
 mod volume_archives;

@@ -28,7 +28,7 @@ pub(super) fn status(
         node,
         crate::clock::now(),
     );
-    snapshot.add_own_problems(node, &mut status.problems);
+    snapshot.add_own_problems(node, cluster, &mut status);
     status
 }
 

@@ -97,7 +97,9 @@ fn needs(request: &Request) -> Needs {
         | Request::Audit(_)
         | Request::Adopt { .. }
         | Request::Receivers
-        // It names the node.
+        // They name the node.
+        | Request::NodeProgram { .. }
+        | Request::UpgradeNode { .. }
         | Request::TestReceiver { .. } => (UserRole::Admin, false),
         Request::Drain { .. }
         | Request::Leave { .. }
@@ -241,6 +243,8 @@ mod tests {
             .to_owned(),
             r#""tokens""#.to_owned(),
             r#""backup""#.to_owned(),
+            format!(r#""node_program","node":"{NODE}""#),
+            format!(r#""upgrade_node","node":"{NODE}","program":{{"digest":"sha256:a","size":1}}"#),
             r#""receivers""#.to_owned(),
             r#""add_receiver","name":"ops","target":{"type":"webhook","url":"http://127.0.0.1/"}"#
                 .to_owned(),

@@ -100,6 +100,8 @@ fn touches(request: &mut Request) -> Touches<'_> {
         | Request::Tokens
         | Request::Audit(_)
         | Request::DiskUsage { .. }
+        | Request::NodeProgram { .. }
+        | Request::UpgradeNode { .. }
         | Request::RemoveImages { .. }
         | Request::PruneImages { .. }
         | Request::Receivers
@@ -263,6 +265,8 @@ mod tests {
             | Request::Audit(_)
             | Request::Tokens
             | Request::DiskUsage { .. }
+            | Request::NodeProgram { .. }
+            | Request::UpgradeNode { .. }
             | Request::RemoveImages { .. }
             | Request::PruneImages { .. }
             | Request::Receivers

@@ -24,6 +24,7 @@ use crate::exec::{Execs, UserRequest};
 use crate::frames::{Duplex, FrameError, Frames};
 use crate::http::Http;
 use crate::logs::Logs;
+use crate::upgrade::Upgrades;
 use crate::usage::Usages;
 use crate::volumes::Volumes;
 use vc_runtime::Runtime;
@@ -71,6 +72,7 @@ pub struct ControlService {
     pub(crate) volumes: Volumes,
     pub(crate) usages: Usages,
     pub(crate) alerts: AlertSender,
+    pub(crate) upgrades: Upgrades,
 }
 
 impl ControlService {
@@ -216,6 +218,10 @@ impl ControlService {
                 return exported.map(|()| Next::Request);
             }
 
+            Request::UpgradeNode { program, .. } => {
+                return self.upgrade(user, program, frames).await;
+            }
+
             Request::Backup => return self.backup(user, frames).await.map(|()| Next::Request),
 
             // Single replies.
@@ -253,6 +259,7 @@ impl ControlService {
             }
             Request::Rebalance { apply } => self.rebalance(user, apply).await,
             Request::DiskUsage { .. } => keep_alive(frames, true, self.disk_usage()).await?,
+            Request::NodeProgram { .. } => keep_alive(frames, true, self.program()).await?,
             Request::Nodes => Ok(self.nodes()),
             Request::Status => Ok(self.status(user)),
             Request::Drain { node, drain } => {

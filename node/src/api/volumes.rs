@@ -44,6 +44,8 @@ impl ControlService {
         let own = self.cluster.membership().node;
         let node = match request {
             Request::DiskUsage { node }
+            | Request::NodeProgram { node }
+            | Request::UpgradeNode { node, .. }
             | Request::Snapshots { node, .. }
             | Request::UndeleteVolume { node, .. }
             | Request::ExportVolume { node, .. }

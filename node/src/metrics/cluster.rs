@@ -27,7 +27,7 @@ impl Cluster {
         let Snapshot { view, vitals, .. } = snapshot;
         let mut report = report::report(view, None, vitals, cluster, node, clock::now());
         // As 'vc status' has them.
-        snapshot.add_own_problems(node, &mut report.status.problems);
+        snapshot.add_own_problems(node, cluster, &mut report.status);
         let others = vitals.iter().filter(|(other, _)| **other != node);
         Self { report, in_sync: others.map(|(&node, vitals)| (node, vitals.in_sync)).collect() }
     }

@@ -92,6 +92,7 @@ impl Settings {
             Setting::BackupMaxAge => self.backup_max_age.map(in_words),
             Setting::BackupVolumes => self.backup_volumes.then(|| "set".to_owned()),
             Setting::AllowNotifyCommands => self.allow_notify_commands.then(|| "set".to_owned()),
+            Setting::NoRemoteUpgrade => self.no_remote_upgrade.then(|| "set".to_owned()),
             Setting::NoMdns => self.no_mdns.then(|| "set".to_owned()),
             Setting::NoConsole => self.no_console.then(|| "set".to_owned()),
         }

@@ -119,6 +119,10 @@ pub struct Settings {
     #[arg(long)]
     #[serde(skip_serializing_if = "std::ops::Not::not")]
     pub allow_notify_commands: bool,
+    /// Let admins of the cluster not replace the program of this node with 'vc upgrade'
+    #[arg(long)]
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    pub no_remote_upgrade: bool,
     /// Do not discover members on the local network by mDNS
     #[arg(long)]
     pub no_mdns: bool,
@@ -157,6 +161,7 @@ pub enum Setting {
     BackupMaxAge,
     BackupVolumes,
     AllowNotifyCommands,
+    NoRemoteUpgrade,
     NoMdns,
     NoConsole,
 }
@@ -377,6 +382,7 @@ impl Settings {
                 Setting::BackupMaxAge => kept.backup_max_age = None,
                 Setting::BackupVolumes => kept.backup_volumes = false,
                 Setting::AllowNotifyCommands => kept.allow_notify_commands = false,
+                Setting::NoRemoteUpgrade => kept.no_remote_upgrade = false,
                 Setting::NoMdns => kept.no_mdns = false,
                 Setting::NoConsole => kept.no_console = false,
             }
@@ -404,6 +410,7 @@ impl Settings {
             backup_max_age: given.backup_max_age.or(kept.backup_max_age),
             backup_volumes: given.backup_volumes || kept.backup_volumes,
             allow_notify_commands: given.allow_notify_commands || kept.allow_notify_commands,
+            no_remote_upgrade: given.no_remote_upgrade || kept.no_remote_upgrade,
             no_mdns: given.no_mdns || kept.no_mdns,
             no_console: given.no_console || kept.no_console,
             unknown: kept.unknown,

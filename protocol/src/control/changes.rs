@@ -136,6 +136,19 @@ pub enum Change {
         /// The volumes whose data stays in Docker there, unused.
         left: Vec<VolumeKey>,
     },
+    /// The node restarts with another program. It goes back by itself if that does not become ready.
+    Upgrading {
+        /// The node.
+        node: NodeId,
+        /// Its name.
+        node_name: String,
+        /// Version of the program before.
+        from: String,
+        /// Version of the program.
+        to: String,
+        /// Digest of the program.
+        digest: String,
+    },
     /// The token is refused from now on.
     TokenRevoked {
         /// The token's id.
@@ -352,6 +365,9 @@ impl fmt::Display for Change {
                     write!(f, "; the data of {} stays unused in Docker there", list(left))?;
                 }
                 Ok(())
+            }
+            Self::Upgrading { node_name, from, to, digest, .. } => {
+                write!(f, "{node_name} restarts with vc-node {to} ({digest}) instead of {from}")
             }
             Self::TokenRevoked { token } => write!(f, "token {token} is revoked"),
             Self::UserRevoked { user } => write!(f, "the tokens of {user} are revoked"),

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use multiaddr::Multiaddr;
 use serde::{Deserialize, Serialize};
 
-use crate::alert::{AlertFilter, AlertFormat};
+use crate::alert::{AlertFilter, AlertFormat, ProblemKind};
 use crate::instance::InstanceState;
 use crate::node::ScheduledBackups;
 use crate::spec::{Deployment, FileContent, OnPartition, ServiceMode, ServiceSpec};
@@ -841,9 +841,21 @@ pub struct StatusReport {
     pub memory_used: u64,
     /// Problems that need attention, one line each.
     pub problems: Vec<String>,
+    /// What identifies each of these problems, in the same order; empty from older nodes.
+    #[serde(default)]
+    pub problem_ids: Vec<ProblemId>,
     /// What could be done about what is no problem, in one line each.
     #[serde(default)]
     pub hints: Vec<String>,
+}
+
+/// Identifies a problem of the cluster while it lasts, on every node alike; its line for people may change meanwhile.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+pub struct ProblemId {
+    /// What kind of problem it is.
+    pub kind: ProblemKind,
+    /// 16 hexadecimal digits, of the kind and of what the problem is about.
+    pub id: String,
 }
 
 /// The plan, with reasons.

@@ -247,7 +247,27 @@ export interface StatusReport {
   memory_used: number
   /** Problems that need attention, one line each. */
   problems: string[]
+  /** What identifies each of these, in the same order. Missing from older nodes. */
+  problem_ids?: { kind: string; id: string }[]
   hints?: string[]
+}
+
+/** The program of a node. */
+export interface ProgramRow {
+  node: NodeId
+  node_name: string
+  version: string
+  /** SHA-256 of the file. */
+  digest: string
+  path: string
+  /** The Debian package that the path belongs to; empty without one. */
+  package: string
+  /** The program before it. */
+  previous: { digest: string; size: number } | null
+  /** Why the node takes no other program; empty if it does. */
+  refuses: string
+  /** The upgrade that the node went back from when it started. */
+  failed: { version: string; digest: string; reason: string } | null
 }
 
 /** An event, as the answering node saw it. */
@@ -620,7 +640,7 @@ export type Request =
   | { op: 'clone_volume'; volume: string; snapshot: { epoch: number; number: number }; node: NodeId; to: string }
   | { op: 'adopt_volume'; volume: string; node: string; source: string }
   | { op: 'allow_project' | 'deny_project'; project: string; policy: ProjectPolicy }
-  | { op: 'disk_usage'; node: NodeId }
+  | { op: 'disk_usage' | 'node_program'; node: NodeId }
   | { op: 'remove_images'; references: string[] }
   | { op: 'prune_images'; apply: boolean }
   | { op: 'receivers' }
@@ -667,6 +687,7 @@ export type Change =
       volumes: string[]
       left: string[]
     }
+  | { change: 'upgrading'; node: string; node_name: string; from: string; to: string; digest: string }
   | { change: 'volume_removed' | 'volume_forgotten'; volume: string }
   | { change: 'snapshot_taken'; volume: string; snapshot: string; node_name: string }
   | { change: 'volume_created'; volume: string; from: string; node_name: string; snapshot: string; bytes: number }
@@ -703,6 +724,7 @@ export type Reply =
   | { reply: 'snapshots'; value: SnapshotRow[] }
   | { reply: 'projects'; value: ProjectRow[] }
   | { reply: 'disk_usage'; value: DiskUsageRow[] }
+  | { reply: 'program'; value: ProgramRow }
   | { reply: 'receivers'; value: ReceiverRow[] }
   | { reply: 'nodes'; value: NodeRow[] }
   | { reply: 'status'; value: StatusReport }

@@ -33,6 +33,8 @@ export function changeLine(change: Change): string {
         (change.volumes.length > 0 ? `, and has taken over the data of ${change.volumes.join(', ')}` : '') +
         (change.left.length > 0 ? `; the data of ${change.left.join(', ')} stays unused in Docker there` : '')
       )
+    case 'upgrading':
+      return `${change.node_name} restarts with vc-node ${change.to} (${change.digest}) instead of ${change.from}`
     case 'image_pushed':
       return `${change.reference} pushed`
     case 'image_removed':

@@ -129,6 +129,20 @@ impl World {
 }
 
 #[test]
+fn another_version_of_a_node_is_an_event_and_so_is_the_way_back() {
+    let mut world = World::new();
+    let info = |world: &mut World, change: fn(&mut NodeInfo)| {
+        change(world.node(2).info.as_mut().expect("info"));
+        world.events()
+    };
+    let newer = info(&mut world, |info| info.version = "0.2.0".to_owned());
+    assert_eq!(newer, ["i n2: runs vc-node 0.2.0, before that 0.1.0"]);
+    let failed = info(&mut world, |info| info.failed_upgrade = "it was taken back".to_owned());
+    assert_eq!(failed, ["e n2: it was taken back"]);
+    assert!(info(&mut world, |info| info.failed_upgrade.clear()).is_empty());
+}
+
+#[test]
 fn node_changes_are_events() {
     let mut world = World::new();
     world.nodes.insert(id(4), NodeState { incarnation: 1, ..NodeState::default() });

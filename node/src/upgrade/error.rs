@@ -1,0 +1,127 @@
+//! Why a program cannot be replaced.
+
+use std::io;
+use std::path::PathBuf;
+
+use vc_protocol::{ApiError, ErrorCode, Supports};
+
+/// Why the program of this node was not replaced. Nothing has changed.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum UpgradeError {
+    /// The operator of the node does not allow it.
+    #[error("this node takes no program from 'vc upgrade'")]
+    NotAllowed,
+    /// Another request upgrades it.
+    #[error("an upgrade of this node is under way")]
+    UnderWay,
+    /// The node is about to end.
+    #[error("this node is stopping")]
+    Stopping,
+    /// It is larger than any build of vc-node.
+    #[error("the program has {0} bytes, more than {max}", max = vc_protocol::control::MAX_PROGRAM)]
+    TooLarge(u64),
+    /// The disk is too full.
+    #[error("the disk of {path} has {free} MiB free, and the program needs {needed} MiB")]
+    NoRoom {
+        /// The directory of the program.
+        path: PathBuf,
+        /// What is free.
+        free: u64,
+        /// What is needed.
+        needed: u64,
+    },
+    /// The directory of the program cannot be written.
+    #[error("cannot write {path}: {source}")]
+    Write {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The present or the previous program cannot be read.
+    #[error("cannot read {path}: {source}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// The cause.
+        source: io::Error,
+    },
+    /// The stream broke.
+    #[error("the program did not arrive: {0}")]
+    Stream(io::Error),
+    /// What arrived is something else.
+    #[error("the program that arrived has the digest {found}, not {wanted}")]
+    Digest {
+        /// What the client announced.
+        wanted: String,
+        /// What it sent.
+        found: String,
+    },
+    /// It did not run, or says that it cannot run this node.
+    #[error("the program cannot run this node: {0}")]
+    Check(String),
+    /// It writes data directories that this version cannot read.
+    #[error(
+        "vc-node {version} writes format {format} of data directories, which the present one cannot read: this node could not go back"
+    )]
+    Format {
+        /// Its version.
+        version: String,
+        /// The format.
+        format: u32,
+    },
+    /// It knows less than the cluster uses.
+    #[error(
+        "vc-node {version} supports schema {} of the documents and version {} of placement, and all members support more than it does, which the \
+         cluster may use: it would hold what runs",
+        .supports.schema, .supports.plan
+    )]
+    TooOld {
+        /// Its version.
+        version: String,
+        /// What it supports.
+        supports: Supports,
+    },
+}
+
+impl From<UpgradeError> for ApiError {
+    fn from(error: UpgradeError) -> Self {
+        let (code, hint) = match &error {
+            UpgradeError::NotAllowed => (
+                ErrorCode::PermissionDenied,
+                "its operator can change that: 'vc-node run --unset no-remote-upgrade'",
+            ),
+            UpgradeError::UnderWay => (ErrorCode::FailedPrecondition, "see 'vc nodes'"),
+            UpgradeError::Stopping => (ErrorCode::Unavailable, "try again"),
+            UpgradeError::TooLarge(_) => (ErrorCode::InvalidArgument, "name a build of vc-node"),
+            UpgradeError::NoRoom { .. } => (ErrorCode::ResourceExhausted, "free some space"),
+            UpgradeError::Write { source, .. } => match source.kind() {
+                io::ErrorKind::ReadOnlyFilesystem => (
+                    ErrorCode::FailedPrecondition,
+                    "the node sees that directory read-only: take ProtectSystem= out of its unit, or replace the program by hand",
+                ),
+                io::ErrorKind::PermissionDenied => (
+                    ErrorCode::FailedPrecondition,
+                    "the node runs as a user that cannot replace its program: replace it by hand and restart the node",
+                ),
+                _ => (ErrorCode::Internal, "replace the program by hand and restart the node"),
+            },
+            UpgradeError::Read { .. } => (ErrorCode::Internal, "see the log of the node"),
+            UpgradeError::Stream(_) | UpgradeError::Digest { .. } => {
+                (ErrorCode::Internal, "try again")
+            }
+            UpgradeError::Check(_) => (
+                ErrorCode::InvalidArgument,
+                "was it built for the architecture and the libc of that host?",
+            ),
+            UpgradeError::Format { .. } => (
+                ErrorCode::FailedPrecondition,
+                "upgrade this node by hand, after a backup of its data directory",
+            ),
+            UpgradeError::TooOld { .. } => {
+                (ErrorCode::FailedPrecondition, "upgrade to a build that knows as much")
+            }
+        };
+        Self::new(code, error.to_string()).with_hint(hint)
+    }
+}

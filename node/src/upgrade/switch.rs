@@ -1,0 +1,119 @@
+//! The step from one program to the next, when the tasks of the node have ended.
+
+use std::fs::{self, File};
+use std::io::{self, Read as _};
+use std::os::fd::OwnedFd;
+use std::os::unix::net::UnixStream;
+use std::os::unix::process::CommandExt as _;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+use std::time::Duration;
+
+use clap::ValueEnum as _;
+use tokio::sync::OwnedSemaphorePermit;
+
+use super::install::{beside, previous};
+use super::program::RUNNING;
+use super::record::Record;
+use crate::args::LogFormat;
+
+/// Time for the guard to start.
+const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// A program that this process is to execute in its place.
+#[derive(Debug)]
+pub struct Switch {
+    pub(super) dir: PathBuf,
+    /// Path of the program.
+    pub(super) path: PathBuf,
+    /// The file of the new one.
+    pub(super) staged: PathBuf,
+    pub(super) version: String,
+    pub(super) digest: String,
+    /// Kept so that no other upgrade begins.
+    pub(super) _permit: OwnedSemaphorePermit,
+}
+
+impl Switch {
+    /// Returns the version of the new program.
+    pub(crate) fn version(&self) -> &str {
+        &self.version
+    }
+
+    /// Returns the digest of the new program.
+    pub(crate) fn digest(&self) -> &str {
+        &self.digest
+    }
+
+    /// Puts the new program in place of the present one and executes it, watched by a guard. Returns only with an error; the guard then puts
+    /// things right when this process ends.
+    pub fn perform(self, format: LogFormat) -> io::Error {
+        let guard = match self.start_guard(format) {
+            Ok(guard) => guard,
+            // Nothing has changed: the node goes on with the present program.
+            Err(error) => {
+                tracing::warn!(%error, "cannot start the guard of the upgrade: restarting with the present program");
+                let _ = fs::remove_file(&self.staged);
+                Record::remove(&self.dir);
+                return run(Path::new(RUNNING), &self.dir, format).exec();
+            }
+        };
+        if let Err(error) = self.replace() {
+            return error;
+        }
+        let mut node = run(&self.path, &self.dir, format);
+        node.arg("--upgraded").stdin(Stdio::from(OwnedFd::from(guard))).exec()
+    }
+
+    /// Starts the guard, and returns the connection on which it waits for a node that is ready.
+    fn start_guard(&self, format: LogFormat) -> io::Result<UnixStream> {
+        let record = Record {
+            path: self.path.clone(),
+            version: self.version.clone(),
+            digest: self.digest.clone(),
+            reason: None,
+        };
+        record.save(&self.dir)?;
+        let (mut ours, theirs) = UnixStream::pair()?;
+        ours.set_read_timeout(Some(GUARD_TIMEOUT))?;
+        let mut guard = command(Path::new(RUNNING), "guard-upgrade", &self.dir, format);
+        guard.stdin(Stdio::from(OwnedFd::from(theirs)));
+        // A signal for the node's process group is not for the guard.
+        guard.process_group(0).spawn()?;
+        ours.read_exact(&mut [0])?;
+        ours.set_read_timeout(None)?;
+        Ok(ours)
+    }
+
+    /// Keeps the present program as the previous one, and gives its path to the new one.
+    fn replace(&self) -> io::Result<()> {
+        let kept = beside(&self.path, ".kept");
+        match fs::remove_file(&kept) {
+            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+            _ => {}
+        }
+        fs::hard_link(&self.path, &kept)?;
+        fs::rename(&kept, previous(&self.path))?;
+        fs::rename(&self.staged, &self.path)?;
+        sync_directory(&self.path)
+    }
+}
+
+/// Makes the names in the directory of a file durable.
+pub(super) fn sync_directory(path: &Path) -> io::Result<()> {
+    File::open(path.parent().unwrap_or(Path::new("/")))?.sync_all()
+}
+
+/// Returns the command that runs the node of a data directory.
+pub(super) fn run(program: &Path, dir: &Path, format: LogFormat) -> Command {
+    command(program, "run", dir, format)
+}
+
+fn command(program: &Path, what: &str, dir: &Path, format: LogFormat) -> Command {
+    let mut command = Command::new(program);
+    command.arg0("vc-node").args([what, "--data-dir"]).arg(dir);
+    if let Some(value) = format.to_possible_value() {
+        command.args(["--log-format", value.get_name()]);
+    }
+    command
+}
