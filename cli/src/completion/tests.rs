@@ -27,6 +27,7 @@ const OTHERS: &[&str] = &[
     "SEVERITY",
     "SHELL",
     "TIME",
+    "s3://…",
     "UID[:GID]",
     "URL",
     "VERSION",
