@@ -2,7 +2,7 @@
 //!
 //! The new cluster has a root key of its own, and so another id: nodes of the one that was backed up cannot speak with it, whatever
 //! they still have, and neither can its tokens. Everything is made in a directory beside what the node will use, and put in place when
-//! it is whole ([`Staging`]).
+//! it is whole (`Staging`).
 
 mod content;
 mod staging;
