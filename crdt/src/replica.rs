@@ -63,8 +63,8 @@ pub struct Replica {
     cluster_state: ClusterState,
     node_states: BTreeMap<NodeId, NodeState>,
     actor: Option<Actor>,
-    /// The changes on the disk that follow a damaged one. They count once a peer has sent that one again: it may have no others.
-    stranded: BTreeMap<(DocumentId, Actor), Vec<SignedChange>>,
+    /// The changes on the disk that follow a damaged one. They count once peers have sent what is missing: they may have no others.
+    stranded: BTreeMap<(DocumentId, Actor), BTreeMap<u64, SignedChange>>,
 }
 
 impl Replica {
@@ -126,7 +126,8 @@ impl Replica {
             let (author, seq) = (body.author, body.seq);
             if !next.follows(&body) {
                 received.rejected.push(Rejected::Gap { author, seq });
-                replica.stranded.entry((body.document, body.actor)).or_default().push(signed);
+                let stranded = replica.stranded.entry((body.document, body.actor)).or_default();
+                stranded.insert(seq, signed);
                 continue;
             }
             match Incoming::decode(body, signed) {

@@ -49,7 +49,7 @@ impl Replica {
                 Err(error) => received.rejected.push(ChangeError::Malformed(error).into()),
             }
         }
-        self.claim_stranded(&mut claimed);
+        self.add_stranded(&mut claimed);
         checkpoints_first(&mut claimed);
         // Who may write a generation is known once its checkpoint is complete.
         loop {
@@ -64,20 +64,36 @@ impl Replica {
         if self.signing_key() != signing {
             self.add_certificates(&batch.certificates, &mut received);
         }
+        self.forget_stranded(&received.accepted);
         received.replaced.extend(self.take_dropped());
         received
     }
 
-    /// Adds what the disk holds after a change that it has lost and a peer sends again.
-    fn claim_stranded(&mut self, claimed: &mut Vec<(ChangeBody, SignedChange)>) {
+    /// Adds what the disk holds after changes that it has lost and a peer sends again.
+    fn add_stranded(&self, claimed: &mut Vec<(ChangeBody, SignedChange)>) {
         if self.stranded.is_empty() {
             return;
         }
-        let next = claimed.iter().map(|(body, _)| body).filter(|body| self.progress.follows(body));
-        let next: Vec<(DocumentId, Actor)> = next.map(|body| (body.document, body.actor)).collect();
-        for signed in next.iter().filter_map(|key| self.stranded.remove(key)).flatten() {
-            claimed.extend(signed.decode_unverified().map(|body| (body, signed)));
+        let sent: BTreeSet<(DocumentId, Actor)> =
+            claimed.iter().map(|(body, _)| (body.document, body.actor)).collect();
+        let stranded = sent.iter().filter_map(|key| self.stranded.get(key)).flatten();
+        for (_, signed) in stranded {
+            claimed.extend(signed.decode_unverified().map(|body| (body, signed.clone())));
         }
+    }
+
+    /// Forgets what counts now of what the disk holds after changes that it has lost.
+    fn forget_stranded(&mut self, accepted: &[SignedChange]) {
+        if self.stranded.is_empty() {
+            return;
+        }
+        for body in accepted.iter().filter_map(|change| change.decode_unverified().ok()) {
+            let key = (body.document, body.actor);
+            if let Some(stranded) = self.stranded.get_mut(&key) {
+                stranded.retain(|seq, _| *seq > body.seq);
+            }
+        }
+        self.stranded.retain(|_, stranded| !stranded.is_empty());
     }
 
     /// Splits off the changes of a later generation that are not part of its checkpoint.

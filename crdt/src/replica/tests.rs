@@ -123,17 +123,19 @@ fn unreadable_entries_are_left_out_and_reported_once() {
 fn what_follows_a_damaged_change_counts_again_when_a_peer_has_sent_that_one() {
     let mut document = Document::new(CLUSTER).expect("a document");
     let mut write = |replicas| change_of(&mut document, 1, &[("scale", "shop/web", replicas)]);
-    let [first, second, third, fourth] = ["1", "2", "3", "4"].map(&mut write);
+    let [first, second, third, fourth, fifth] = ["1", "2", "3", "4", "5"].map(&mut write);
 
-    let stored = vec![first.clone(), third.clone(), fourth.clone()];
+    let stored = vec![first.clone(), third.clone(), fifth.clone()];
     let mut loaded = load(vec![certificate()], stored);
     assert_eq!(loaded.accepted, vec![first]);
     assert_eq!(loaded.rejected.len(), 2, "{:?}", loaded.rejected);
-    let batch = |changes| Batch { certificates: vec![], changes };
+    let batch =
+        |change: &SignedChange| Batch { certificates: vec![], changes: vec![change.clone()] };
     let replica = &mut loaded.replica;
-    assert_eq!(replica.receive(batch(vec![fourth.clone()])).accepted, []);
-    assert_eq!(replica.receive(batch(vec![second.clone()])).accepted, [second, third, fourth]);
-    assert_eq!(replica.cluster().replicas(&service()), 4);
+    assert_eq!(replica.receive(batch(&fourth)).accepted, []);
+    assert_eq!(replica.receive(batch(&second)).accepted, [second, third]);
+    assert_eq!(replica.receive(batch(&fourth)).accepted, [fourth, fifth]);
+    assert_eq!(replica.cluster().replicas(&service()), 5);
 }
 
 fn service() -> vc_protocol::ServiceKey {
