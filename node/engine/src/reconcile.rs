@@ -252,11 +252,13 @@ impl Reconciler {
         for (key, status) in &view.updates {
             let UpdateStatus::Failed(reason) = status else { continue };
             let Some(record) = view.cluster.services.get(key) else { continue };
-            own.update_results.entry(key.clone()).or_insert_with(|| UpdateResult {
-                revision: record.revision,
-                digest: record.spec.container_digest(),
-                failed: Some(reason.clone()),
-            });
+            let has_failed = |it: &UpdateResult| record.is_result(it) && it.failed.is_some();
+            if record.spec.mode.is_job() || own.update_results.get(key).is_some_and(has_failed) {
+                continue;
+            }
+            let (revision, digest) = (record.revision, record.spec.container_digest());
+            let result = UpdateResult { revision, digest, failed: Some(reason.clone()) };
+            own.update_results.insert(key.clone(), result);
         }
         let ours: BTreeSet<&ServiceKey> = own.claims.keys().map(|id| &id.slot.service).collect();
         for key in ours {
