@@ -11,33 +11,43 @@ const CHAINS: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "FORWARD")]
 
 /// How many questions are answered without a look, while the rules are there.
 const SKIPPED: u32 = 2;
+/// After how many looks in which they are missing they are gone.
+const LOOKS: u32 = 2;
 
 /// The rules of the engine of this host. An engine that sets none with iptables, or not these, is never said to lack them.
 #[derive(Debug, Default)]
 pub(crate) struct EngineRules {
     were_there: bool,
+    /// In how many looks in a row they were missing.
+    missing: u32,
     skips: u32,
 }
 
 impl EngineRules {
-    /// Returns whether the rules were there once and are gone, as of the last look. `false` where that cannot be read.
+    /// Returns whether the rules were there once and are gone: in two looks in a row, as a firewall that is reloaded has none for a
+    /// moment. Where they cannot be read, it is as before.
     pub(crate) async fn are_gone(&mut self) -> bool {
         if self.skips > 0 {
             self.skips -= 1;
-            return false;
+        } else {
+            match are_there().await {
+                Some(true) => (self.were_there, self.missing) = (true, 0),
+                Some(false) if self.were_there => self.missing = self.missing.saturating_add(1),
+                Some(false) | None => {}
+            }
+            self.skips = if self.missing == 0 { SKIPPED } else { 0 };
         }
-        let mut are_there = true;
-        for (table, chain) in CHAINS {
-            let Ok(rules) = iptables(table, &["-S", chain]).await else { return false };
-            are_there &= leads_to_docker(&rules);
-        }
-        self.were_there |= are_there;
-        let are_gone = self.were_there && !are_there;
-        if !are_gone {
-            self.skips = SKIPPED;
-        }
-        are_gone
+        self.missing >= LOOKS
     }
+}
+
+/// Returns whether the rules are there; `None` where they cannot be read.
+async fn are_there() -> Option<bool> {
+    let mut are_there = true;
+    for (table, chain) in CHAINS {
+        are_there &= leads_to_docker(&iptables(table, &["-S", chain]).await.ok()?);
+    }
+    Some(are_there)
 }
 
 /// Returns whether a listed chain has a rule that jumps to a chain of Docker.

@@ -137,12 +137,11 @@ pub(crate) async fn watch(
         });
         let Ok((checked, (space, full))) = checked.await else { return };
         disks = checked;
-        let are_gone = match &mut rules {
-            Some(rules) => rules.are_gone().await,
-            None => false,
+        let fault = match (full, &mut rules) {
+            (Some(path), _) => Some(disk::full(&path)),
+            (None, Some(rules)) => rules.are_gone().await.then(|| engine_rules::GONE.to_owned()),
+            (None, None) => None,
         };
-        let full = full.as_deref().map(disk::full);
-        let fault = full.or_else(|| are_gone.then(|| engine_rules::GONE.to_owned()));
         if driver.send(DriverMessage::Input(Input::Fault(fault))).await.is_err() {
             return;
         }
