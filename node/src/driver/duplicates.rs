@@ -38,10 +38,12 @@ impl Driver {
              node of its own with another --data-dir",
             self.engine.view().name(node)
         );
-        let is_new = !self.duplicates.contains_key(&node);
-        if is_new {
-            tracing::warn!("{problem}");
+        // What was said stays: each other teller names other addresses, and the document would be written for each.
+        if let Some((at, _)) = self.duplicates.get_mut(&node) {
+            *at = clock::monotonic();
+            return;
         }
+        tracing::warn!("{problem}");
         self.duplicates.insert(node, (clock::monotonic(), problem));
         self.new_problems = true;
     }
