@@ -93,8 +93,12 @@ where
         || variable("OTEL_TRACES_EXPORTER").is_some_and(|it| it != "otlp");
     let endpoint = ENDPOINTS.into_iter().find_map(variable).filter(|_| !is_disabled)?;
     let (end, ending) = watch::channel(None);
-    let exporter =
-        Deployments { endpoint, ending, inner: OnceLock::new(), lost: AtomicU64::new(0) };
+    let exporter = Deployments {
+        endpoint: origin(&endpoint),
+        ending,
+        inner: OnceLock::new(),
+        lost: AtomicU64::new(0),
+    };
     let provider = SdkTracerProvider::builder().with_batch_exporter(exporter).build();
     let layer = tracing_opentelemetry::layer()
         .with_tracer(provider.tracer("vc-node"))
@@ -111,6 +115,7 @@ where
 /// Exports the spans of deployments, under the trace of each.
 #[derive(Debug)]
 struct Deployments {
+    /// Its origin, for the log.
     endpoint: String,
     ending: watch::Receiver<Option<Instant>>,
     /// Made on the thread that exports, when it is known which node this is; `None` if the environment is wrong.
@@ -174,6 +179,15 @@ impl Deployments {
             }
         }
     }
+}
+
+/// Returns the scheme, host and port of a URL: the rest may have credentials.
+fn origin(url: &str) -> String {
+    let parts = url.split_once("://");
+    let (scheme, rest) = parts.unwrap_or(("", url));
+    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
+    let host = authority.rsplit('@').next().unwrap_or_default();
+    if parts.is_some() { format!("{scheme}://{host}") } else { host.to_owned() }
 }
 
 /// Returns a span under the trace of its deployment; `None` if it is of none.
@@ -260,6 +274,17 @@ mod tests {
     use opentelemetry::trace::{SpanKind, Status, TraceFlags};
 
     use super::*;
+
+    #[test]
+    fn what_is_logged_of_an_endpoint_has_no_credentials() {
+        for (url, expected) in [
+            ("https://ada:pass@otel.example:4318/v1?api-key=k", "https://otel.example:4318"),
+            ("http://127.0.0.1:4318", "http://127.0.0.1:4318"),
+            ("http://otel.example?key=a@b", "http://otel.example"),
+        ] {
+            assert_eq!(origin(url), expected);
+        }
+    }
 
     const TRACE: &str = "0af7651916cd43dd8448eb211c80319c";
 
