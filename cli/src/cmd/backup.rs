@@ -238,6 +238,9 @@ async fn verify(app: &App, arguments: Verify) -> Result {
             let credentials = Credentials::find(credentials_file.as_deref())
                 .map_err(|error| ApiError::new(ErrorCode::Unauthenticated, error.to_string()))?;
             let found = find_stored(&address, &credentials, now()).await?;
+            if let Some(newer) = &found.newer_incomplete {
+                note(&format!("a newer backup lacks the data of volumes: {newer}"));
+            }
             let spinner = app.out.spinner(&format!("copying {}", found.address()));
             let copied = found.download(&std::env::temp_dir()).await;
             spinner.finish_and_clear();

@@ -8,6 +8,7 @@
 
 mod place;
 
+use std::collections::BTreeSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -115,6 +116,18 @@ impl Kept {
     }
 }
 
+/// What is known from one turn to the next.
+#[derive(Debug, Default)]
+struct State {
+    newest: Option<Kept>,
+    /// What the newest lacks, if this process made it.
+    lacks: String,
+    /// The names of backups that lack data and could not be renamed.
+    incomplete: BTreeSet<String>,
+    /// Whether the next is made although none is due, as the newest lacks data.
+    is_repeated: bool,
+}
+
 /// Makes the backups of this node. [`run`](Self::run) it as a task.
 #[derive(Clone)]
 pub(crate) struct Backups {
@@ -127,14 +140,12 @@ pub(crate) struct Backups {
 impl Backups {
     /// Makes a backup whenever one is due, for ever.
     pub(crate) async fn run(self) {
-        let mut newest = None;
-        // What the newest lacks, if this process made it.
-        let mut lacks = String::new();
+        let mut state = State::default();
         loop {
             let problem;
-            let pause = match self.turn(&mut newest, &mut lacks).await {
+            let pause = match self.turn(&mut state).await {
                 Ok(pause) => {
-                    problem = incomplete(newest.as_ref(), &lacks);
+                    problem = incomplete(state.newest.as_ref(), &state.lacks);
                     pause
                 }
                 Err(error) => {
@@ -143,39 +154,49 @@ impl Backups {
                     self.retry()
                 }
             };
-            let (taken, size) = newest.as_ref().map_or((0, 0), |it: &Kept| (it.taken, it.size));
-            let state = ScheduledBackups { every: self.schedule.every, taken, size, problem };
-            if self.driver.send(DriverMessage::Backups(state)).await.is_err() {
+            let (taken, size) = state.newest.as_ref().map_or((0, 0), |it| (it.taken, it.size));
+            let backups = ScheduledBackups { every: self.schedule.every, taken, size, problem };
+            if self.driver.send(DriverMessage::Backups(backups)).await.is_err() {
                 return std::future::pending().await;
             }
             sleep(pause).await;
         }
     }
 
-    /// Makes a backup if one is due, and says what that one lacks. Returns after which time to look again.
-    async fn turn(
-        &self,
-        newest: &mut Option<Kept>,
-        lacks: &mut String,
-    ) -> Result<Duration, ApiError> {
+    /// Makes a backup if one is due. Returns after which time to look again.
+    async fn turn(&self, state: &mut State) -> Result<Duration, ApiError> {
         let now = clock::now();
-        let all = self.schedule.place.list(self.membership.cluster).await?;
-        *newest = all.into_iter().find(|it| !it.is_future(now));
-        if let Some(wait) = due(newest.as_ref(), self.schedule.every, now) {
+        let all = self.list(&state.incomplete).await?;
+        state.newest = all.into_iter().find(|it| !it.is_future(now));
+        let wait = due(state.newest.as_ref(), self.schedule.every, now);
+        if let Some(wait) = wait.filter(|_| !state.is_repeated) {
             return Ok(wait);
         }
-        let (made, missing) = self.make().await?;
-        (*newest, *lacks) = (Some(made), missing);
-        // Also where it took longer than the period, or is taken away at once.
-        Ok(MIN_PAUSE)
+        let repeats = state.is_repeated;
+        let (made, lacks) = self.make(&mut state.incomplete).await?;
+        // Once: a node that has just started may not have its volumes, nor the others, yet.
+        state.is_repeated = !made.is_complete && !repeats;
+        (state.newest, state.lacks) = (Some(made), lacks);
+        // Without a repetition also where it took longer than the period, or is taken away at once.
+        Ok(if state.is_repeated { self.retry() } else { MIN_PAUSE })
+    }
+
+    /// Lists the backups of this cluster, the newest first. Those of these names lack data, too.
+    async fn list(&self, incomplete: &BTreeSet<String>) -> Result<Vec<Kept>, ApiError> {
+        let mut all = self.schedule.place.list(self.membership.cluster).await?;
+        for kept in all.iter_mut().filter(|it| incomplete.contains(&it.name)) {
+            kept.is_complete = false;
+        }
+        Ok(all)
     }
 
     fn retry(&self) -> Duration {
         Duration::from_millis(self.schedule.every / 10).clamp(Duration::from_secs(1), MAX_RETRY)
     }
 
-    /// Makes a backup, and deletes those that are not to be kept. Returns it, and what it lacks.
-    async fn make(&self) -> Result<(Kept, String), ApiError> {
+    /// Makes a backup, and deletes those that are not to be kept. Returns it, and what it lacks. Adds its name to `unnamed` if it lacks
+    /// data and that does not say so.
+    async fn make(&self, unnamed: &mut BTreeSet<String>) -> Result<(Kept, String), ApiError> {
         let Schedule { place, passphrase, selection, keep, max_age, shown, .. } = &self.schedule;
         let file = passphrase.clone();
         let passphrase = spawn_blocking(move || Passphrase::from_file(&file)).await;
@@ -207,9 +228,12 @@ impl Backups {
         let is_complete = failed.is_empty();
         if !is_complete {
             name = place.rename_incomplete(name).await;
+            if !is_incomplete(&name) {
+                unnamed.insert(name.clone());
+            }
         }
         tracing::info!(path = summary.file, bytes = summary.size, "backed the cluster up");
-        let all = place.list(self.membership.cluster).await?;
+        let all = self.list(unnamed).await?;
         let now = clock::now();
         let future = all.iter().filter(|it| it.is_future(now)).count();
         if future > 0 {

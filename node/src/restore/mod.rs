@@ -140,6 +140,9 @@ impl Source {
             Self::S3(found) => found,
         };
         let address = found.address().to_string();
+        if let Some(newer) = &found.newer_incomplete {
+            tracing::warn!("a newer backup lacks the data of volumes: to use it, name it: {newer}");
+        }
         tracing::info!("copying {address}");
         let copy = found.download(dir).await.map_err(in_words)?;
         let checked = spawn_blocking(move || {

@@ -71,13 +71,13 @@ pub struct VolumeEntry {
     pub included: bool,
     /// Why it is not, although it was asked for; empty if there is no reason.
     pub problem: String,
-    /// Whether it was to be, and could not be read to its end.
+    /// Whether it was to be, and is on no node that is up, or could not be read to its end.
     #[serde(default)]
     pub failed: bool,
 }
 
 impl VolumeEntry {
-    /// Marks its data as missing, as it could not be read to its end.
+    /// Marks its data as missing, as it could not be had.
     pub(crate) fn fail(&mut self, problem: String) {
         (self.included, self.failed, self.problem) = (false, true, problem);
     }
@@ -131,7 +131,7 @@ impl Header {
 }
 
 impl BackupSummary {
-    /// Returns the volumes whose data was to be in it and could not be read to its end.
+    /// Returns the volumes whose data was to be in it and could not be had.
     pub fn failed(&self) -> impl Iterator<Item = &VolumeEntry> {
         self.volumes.iter().filter(|it| it.failed)
     }

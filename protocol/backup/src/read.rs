@@ -395,4 +395,4 @@ impl<R: Read> Read for Volume<'_, '_, '_, R> {
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -366,12 +366,17 @@ async fn choose(
             match newest(session, &row).await {
                 Ok(Some(_)) => entry.included = true,
                 Ok(None) if named.is_empty() => {
-                    entry.problem = "no node that is up has a snapshot of it".to_owned();
+                    entry.fail("no node that is up has a snapshot of it".to_owned());
                 }
                 Ok(None) => return Err(TakeError::NoSnapshot(row.volume)),
-                // Such as one on a network file system, which has no snapshots.
                 Err(TakeError::Session(SessionError::Refused(error))) if named.is_empty() => {
-                    entry.problem = error.message;
+                    match error.code {
+                        // It has no snapshots, such as one that was never written.
+                        ErrorCode::NotFound | ErrorCode::FailedPrecondition => {
+                            entry.problem = error.message;
+                        }
+                        _ => entry.fail(error.message),
+                    }
                 }
                 Err(error) => return Err(error),
             }

@@ -130,8 +130,11 @@ impl Upload {
             sending.abort();
             let _ = sending.await;
         }
-        if self.id.is_some() {
-            abort_unfinished(&self.bucket, &self.note).await;
+        // By the id, as the note may not have been written.
+        if let Some(id) = &self.id
+            && abort_parts(&self.bucket, &self.name, id).await
+        {
+            let _ = std::fs::remove_file(&self.note);
         }
     }
 
@@ -185,6 +188,20 @@ impl Upload {
     }
 }
 
+/// Removes the parts of an upload. Returns whether there are none any more; logs why there may be.
+async fn abort_parts(bucket: &Bucket, name: &str, id: &str) -> bool {
+    let aborted = bucket.store.abort_multipart(&bucket.path(name), &id.to_owned()).await;
+    let Err(error) = aborted.map_err(|error| bucket.failed("write to", &error)) else {
+        return true;
+    };
+    let is_gone = matches!(&error.cause, Cause::NotFound | Cause::NoBucket(_))
+        || error.to_string().contains("NoSuchUpload");
+    if !is_gone {
+        tracing::warn!(%error, "cannot remove the parts of an upload of {name} that was not finished");
+    }
+    is_gone
+}
+
 /// Removes what an upload has sent that was not finished, if `note` names one to this address.
 pub async fn abort_unfinished(bucket: &Bucket, note: &Path) {
     let Ok(text) = std::fs::read(note) else { return };
@@ -194,16 +211,8 @@ pub async fn abort_unfinished(bucket: &Bucket, note: &Path) {
             tracing::warn!(
                 "an upload of {name} to {address} was not finished: delete it there, as its parts take space"
             );
-        } else {
-            let aborted = bucket.store.abort_multipart(&bucket.path(&name), &id).await;
-            if let Err(error) = aborted.map_err(|error| bucket.failed("write to", &error)) {
-                let is_gone = matches!(&error.cause, Cause::NotFound | Cause::NoBucket(_))
-                    || error.to_string().contains("NoSuchUpload");
-                if !is_gone {
-                    tracing::warn!(%error, "cannot remove the parts of an upload of {name} that was not finished");
-                    return;
-                }
-            }
+        } else if !abort_parts(bucket, &name, &id).await {
+            return;
         }
     }
     let _ = std::fs::remove_file(note);

@@ -61,6 +61,14 @@ fn backup(volumes: &[(&str, Option<&[u8]>)]) -> Vec<u8> {
     writer.finish().expect("finished")
 }
 
+/// Returns a backup without volumes that was taken at this time.
+pub(crate) fn backup_of(taken: u64) -> Vec<u8> {
+    let content = ClusterContent { taken, ..content() };
+    let manifest = Manifest { header: Header::of(&content), volumes: Vec::new() };
+    let writer = Writer::begin(Vec::new(), &passphrase(), &manifest, &content).expect("begun");
+    writer.finish().expect("finished")
+}
+
 /// Keeps what it receives.
 #[derive(Default)]
 struct Keep {
