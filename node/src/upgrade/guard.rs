@@ -2,10 +2,10 @@
 
 use std::fs;
 use std::io;
-use std::os::fd::{AsFd as _, OwnedFd};
+use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::process::CommandExt as _;
 use std::path::Path;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::Context as _;
 use rustix::io::Errno;
@@ -13,7 +13,7 @@ use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
 use rustix::process::{PidfdFlags, Signal};
 
 use super::install::previous;
-use super::program::RUNNING;
+use super::program::{RUNNING, identify_blocking};
 use super::record::Record;
 use super::switch;
 use crate::args::LogFormat;
@@ -26,6 +26,8 @@ const END_TIMEOUT: Duration = Duration::from_secs(10);
 const SUPERVISOR_TIMEOUT: Duration = Duration::from_secs(3);
 /// What guard and node say: that they are there.
 const READY: u8 = 1;
+/// What a node says that ends, or goes on with the program before, for another reason than its program.
+const STOPPED: u8 = 2;
 
 /// The connection of a node that was upgraded to its guard: the standard input of the process. The guard goes back when the process ends
 /// before it is ready.
@@ -40,13 +42,20 @@ impl Guarded {
 
     /// Says that the node is ready.
     pub(crate) fn ready(self) {
-        let stdin = std::io::stdin();
-        let said = rustix::net::send(&stdin, &[READY], SendFlags::NOSIGNAL)
-            .and_then(|_| rustix::net::shutdown(&stdin, Shutdown::Both));
-        if let Err(error) = said {
+        if let Err(error) = say(std::io::stdin(), READY) {
             tracing::warn!(%error, "cannot tell the guard of the upgrade that the node is ready");
         }
     }
+}
+
+/// Says at the other end of a guard's connection that there is nothing to go back from.
+pub(super) fn dismiss(guard: impl AsFd) -> rustix::io::Result<()> {
+    say(guard, STOPPED)
+}
+
+fn say(to: impl AsFd, byte: u8) -> rustix::io::Result<()> {
+    rustix::net::send(&to, &[byte], SendFlags::NOSIGNAL)?;
+    rustix::net::shutdown(&to, Shutdown::Both)
 }
 
 /// Waits for the node, which connects to this process by its standard input, to become ready. Blocks.
@@ -59,8 +68,8 @@ pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
     let node = rustix::process::pidfd_open(node, PidfdFlags::empty())?;
     let stdin = std::io::stdin();
     rustix::net::send(&stdin, &[READY], SendFlags::NOSIGNAL)?;
-    let reason = match receive(READY_TIMEOUT)? {
-        Received::Byte => {
+    let reason = match receive(&stdin, READY_TIMEOUT)? {
+        Received::Ready | Received::Stopped => {
             Record::remove(dir);
             return Ok(());
         }
@@ -80,9 +89,15 @@ pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
         tracing::warn!(%error, "cannot write why the upgrade failed");
     }
     let mut program = record.path.as_path();
-    if let Err(error) = put_back(program) {
-        tracing::warn!(%error, path = %program.display(), "cannot put the program before back");
-        program = Path::new(RUNNING);
+    match put_back(&record) {
+        Ok(true) => {}
+        Ok(false) => {
+            tracing::warn!(path = %program.display(), "another program is there by now: leaving it");
+        }
+        Err(error) => {
+            tracing::warn!(%error, path = %program.display(), "cannot put the program before back");
+            program = Path::new(RUNNING);
+        }
     }
     // systemd starts it.
     if std::env::var_os("NOTIFY_SOCKET").is_some() {
@@ -95,22 +110,35 @@ pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
 }
 
 /// What arrives from the node.
+#[derive(Debug, PartialEq, Eq)]
 enum Received {
-    Byte,
+    Ready,
+    Stopped,
     /// Its process has ended.
     End,
     Nothing,
 }
 
-fn receive(within: Duration) -> io::Result<Received> {
-    let stdin = std::io::stdin();
-    sockopt::set_socket_timeout(&stdin, sockopt::Timeout::Recv, Some(within))?;
+fn receive(from: impl AsFd, within: Duration) -> io::Result<Received> {
+    let deadline = Instant::now() + within;
     let mut byte = [0];
-    match rustix::net::recv(&stdin, &mut byte, RecvFlags::empty()) {
-        Ok((_, 0)) | Err(Errno::CONNRESET) => Ok(Received::End),
-        Ok(_) => Ok(Received::Byte),
-        Err(Errno::AGAIN) => Ok(Received::Nothing),
-        Err(error) => Err(error.into()),
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(Received::Nothing);
+        }
+        sockopt::set_socket_timeout(&from, sockopt::Timeout::Recv, Some(left))?;
+        match rustix::net::recv(&from, &mut byte, RecvFlags::empty()) {
+            Ok((_, 0)) | Err(Errno::CONNRESET) => return Ok(Received::End),
+            Ok(_) => match byte {
+                [READY] => return Ok(Received::Ready),
+                [STOPPED] => return Ok(Received::Stopped),
+                // A later version says more.
+                _ => {}
+            },
+            Err(Errno::AGAIN | Errno::INTR) => {}
+            Err(error) => return Err(error.into()),
+        }
     }
 }
 
@@ -120,14 +148,67 @@ fn end(node: &OwnedFd) -> anyhow::Result<()> {
         Ok(()) | Err(Errno::SRCH) => {}
         Err(error) => return Err(error).context("cannot end the node"),
     }
-    match receive(END_TIMEOUT)? {
+    match receive(std::io::stdin(), END_TIMEOUT)? {
         Received::End => Ok(()),
-        Received::Byte | Received::Nothing => anyhow::bail!("the node does not end"),
+        Received::Ready | Received::Stopped | Received::Nothing => {
+            anyhow::bail!("the node does not end")
+        }
     }
 }
 
-/// Puts the program before in place of the one that failed.
-fn put_back(path: &Path) -> io::Result<()> {
+/// Puts the program before in place of the one that failed. Returns `false` if that is not there: the switch did not come so far, or
+/// something else has installed a program meanwhile.
+fn put_back(record: &Record) -> io::Result<bool> {
+    let path = &record.path;
+    if identify_blocking(path)?.digest != record.digest {
+        return Ok(false);
+    }
     fs::rename(previous(path), path)?;
-    switch::sync_directory(path)
+    switch::sync_directory(path)?;
+    Ok(true)
+}
+
+#[cfg(test)]
+mod tests {
+    use std::os::unix::net::UnixStream;
+
+    use super::*;
+
+    #[test]
+    fn only_the_program_that_failed_is_replaced_by_the_one_before() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let path = dir.path().join("vc-node");
+        fs::write(&path, "new").expect("written");
+        let digest = identify_blocking(&path).expect("read").digest;
+        let record =
+            Record { path: path.clone(), version: "0.2.0".to_owned(), digest, reason: None };
+        fs::write(previous(&path), "before").expect("written");
+        fs::write(&path, "of a package").expect("written");
+        assert!(!put_back(&record).expect("compared"));
+        assert_eq!(fs::read_to_string(&path).expect("read"), "of a package");
+        fs::write(&path, "new").expect("written");
+        assert!(put_back(&record).expect("renamed"));
+        assert_eq!(fs::read_to_string(&path).expect("read"), "before");
+        assert!(put_back(&record).is_ok_and(|it| !it), "it is back already");
+    }
+
+    #[test]
+    fn a_guard_tells_a_node_that_is_ready_from_one_that_stops_and_one_that_ends() {
+        let long = Duration::from_secs(30);
+        let received = |bytes: &[u8]| {
+            let (node, guard) = UnixStream::pair().expect("a pair");
+            for &byte in bytes {
+                rustix::net::send(&node, &[byte], SendFlags::NOSIGNAL).expect("sent");
+            }
+            drop(node);
+            receive(&guard, long).expect("received")
+        };
+        assert_eq!(received(&[READY]), Received::Ready);
+        assert_eq!(received(&[STOPPED]), Received::Stopped);
+        assert_eq!(received(&[]), Received::End);
+        assert_eq!(received(&[99, READY]), Received::Ready, "what it does not know says nothing");
+        let (_node, guard) = UnixStream::pair().expect("a pair");
+        let short = Duration::from_millis(1);
+        assert_eq!(receive(&guard, short).expect("waited"), Received::Nothing);
+    }
 }

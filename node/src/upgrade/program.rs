@@ -34,20 +34,23 @@ pub(super) fn digest_text(hash: Sha256) -> String {
 /// Returns what a file is.
 pub(super) async fn identify(path: PathBuf) -> Result<ProgramId, UpgradeError> {
     let read = path.clone();
-    let identified = tokio::task::spawn_blocking(move || {
-        let (mut file, mut hash, mut size) = (File::open(read)?, Sha256::new(), 0);
-        let mut bytes = vec![0; CHUNK];
-        loop {
-            let count = file.read(&mut bytes)?;
-            if count == 0 {
-                return Ok(ProgramId { digest: digest_text(hash), size });
-            }
-            hash.update(&bytes[..count]);
-            size += count as u64;
-        }
-    });
+    let identified = tokio::task::spawn_blocking(move || identify_blocking(&read));
     let identified = identified.await.map_err(|_| UpgradeError::Stopping)?;
     identified.map_err(|source| UpgradeError::Read { path, source })
+}
+
+/// Returns what a file is. Blocks.
+pub(super) fn identify_blocking(path: &Path) -> io::Result<ProgramId> {
+    let (mut file, mut hash, mut size) = (File::open(path)?, Sha256::new(), 0);
+    let mut bytes = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(ProgramId { digest: digest_text(hash), size });
+        }
+        hash.update(&bytes[..count]);
+        size += count as u64;
+    }
 }
 
 /// Returns the Debian package that has put this file there.

@@ -6,12 +6,13 @@ use std::os::fd::OwnedFd;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
-use std::process::{Command, Stdio};
+use std::process::{Child, Command, Stdio};
 use std::time::Duration;
 
 use clap::ValueEnum as _;
 use tokio::sync::OwnedSemaphorePermit;
 
+use super::guard;
 use super::install::{beside, previous};
 use super::program::RUNNING;
 use super::record::Record;
@@ -45,28 +46,35 @@ impl Switch {
         &self.digest
     }
 
-    /// Puts the new program in place of the present one and executes it, watched by a guard. Returns only with an error; the guard then puts
-    /// things right when this process ends.
+    /// Puts the new program in place of the present one and executes it, watched by a guard; where that cannot be, executes the present one.
+    /// Returns only with an error; the guard then puts things right when this process ends.
     pub fn perform(self, format: LogFormat) -> io::Error {
-        let guard = match self.start_guard(format) {
-            Ok(guard) => guard,
-            // Nothing has changed: the node goes on with the present program.
+        let (mut child, connection) = match self.start_guard(format) {
+            Ok(started) => started,
             Err(error) => {
                 tracing::warn!(%error, "cannot start the guard of the upgrade: restarting with the present program");
-                let _ = fs::remove_file(&self.staged);
-                Record::remove(&self.dir);
-                return run(Path::new(RUNNING), &self.dir, format).exec();
+                return self.go_on(format);
             }
         };
         if let Err(error) = self.replace() {
-            return error;
+            tracing::warn!(%error, path = %self.path.display(), "cannot replace the program: restarting with the present one");
+            let _ = guard::dismiss(&connection);
+            let _ = child.wait();
+            return self.go_on(format);
         }
         let mut node = run(&self.path, &self.dir, format);
-        node.arg("--upgraded").stdin(Stdio::from(OwnedFd::from(guard))).exec()
+        node.arg("--upgraded").stdin(Stdio::from(OwnedFd::from(connection))).exec()
+    }
+
+    /// Executes the present program again, whose file is untouched.
+    fn go_on(&self, format: LogFormat) -> io::Error {
+        let _ = fs::remove_file(&self.staged);
+        Record::remove(&self.dir);
+        run(Path::new(RUNNING), &self.dir, format).exec()
     }
 
     /// Starts the guard, and returns the connection on which it waits for a node that is ready.
-    fn start_guard(&self, format: LogFormat) -> io::Result<UnixStream> {
+    fn start_guard(&self, format: LogFormat) -> io::Result<(Child, UnixStream)> {
         let record = Record {
             path: self.path.clone(),
             version: self.version.clone(),
@@ -79,13 +87,17 @@ impl Switch {
         let mut guard = command(Path::new(RUNNING), "guard-upgrade", &self.dir, format);
         guard.stdin(Stdio::from(OwnedFd::from(theirs)));
         // A signal for the node's process group is not for the guard.
-        guard.process_group(0).spawn()?;
-        ours.read_exact(&mut [0])?;
-        ours.set_read_timeout(None)?;
-        Ok(ours)
+        let mut child = guard.process_group(0).spawn()?;
+        if let Err(error) = ours.read_exact(&mut [0]).and_then(|()| ours.set_read_timeout(None)) {
+            // One that starts later would take the present program for one that has failed.
+            let _ = child.kill();
+            let _ = child.wait();
+            return Err(error);
+        }
+        Ok((child, ours))
     }
 
-    /// Keeps the present program as the previous one, and gives its path to the new one.
+    /// Keeps the present program as the previous one, and gives its path to the new one. After an error, the file at the path is what it was.
     fn replace(&self) -> io::Result<()> {
         let kept = beside(&self.path, ".kept");
         match fs::remove_file(&kept) {
@@ -95,7 +107,10 @@ impl Switch {
         fs::hard_link(&self.path, &kept)?;
         fs::rename(&kept, previous(&self.path))?;
         fs::rename(&self.staged, &self.path)?;
-        sync_directory(&self.path)
+        if let Err(error) = sync_directory(&self.path) {
+            tracing::warn!(%error, path = %self.path.display(), "the new program may not be there after a power cut");
+        }
+        Ok(())
     }
 }
 
