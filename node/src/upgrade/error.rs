@@ -11,6 +11,9 @@ pub(crate) enum UpgradeError {
     /// The operator of the node does not allow it.
     #[error("this node takes no program from 'vc upgrade'")]
     NotAllowed,
+    /// A guard would end with it.
+    #[error("this node is the first process of its container, which ends with it")]
+    FirstProcess,
     /// Another request upgrades it.
     #[error("an upgrade of this node is under way")]
     UnderWay,
@@ -90,6 +93,10 @@ impl From<UpgradeError> for ApiError {
             UpgradeError::NotAllowed => (
                 ErrorCode::PermissionDenied,
                 "its operator can change that: 'vc-node run --unset no-remote-upgrade'",
+            ),
+            UpgradeError::FirstProcess => (
+                ErrorCode::FailedPrecondition,
+                "upgrade it with a new image, or run it under an init ('docker run --init')",
             ),
             UpgradeError::UnderWay => (ErrorCode::FailedPrecondition, "see 'vc nodes'"),
             UpgradeError::Stopping => (ErrorCode::Unavailable, "try again"),

@@ -10,7 +10,8 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendFlags, Shutdown, sockopt};
-use rustix::process::{PidfdFlags, Signal};
+use rustix::process::{Pid, PidfdFlags, Signal};
+use tokio::signal::unix::{SignalKind, signal};
 
 use super::install::previous;
 use super::program::{RUNNING, identify_blocking};
@@ -63,8 +64,13 @@ fn say(to: impl AsFd, byte: u8) -> rustix::io::Result<()> {
 /// # Errors
 /// The node is not ready, and the program before cannot be put back or executed.
 pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
+    // What stops the node may signal all processes of it. The handlers stay, and do nothing: the node says why it ends.
+    for kind in [SignalKind::terminate(), SignalKind::interrupt(), SignalKind::hangup()] {
+        let _ = signal(kind).context("cannot ignore signals")?;
+    }
     let mut record = Record::load(dir).context("cannot read the record of the upgrade")?;
     let node = rustix::process::getppid().context("the node has ended")?;
+    let supervised = is_of_systemd(node, |name| std::env::var(name).ok());
     let node = rustix::process::pidfd_open(node, PidfdFlags::empty())?;
     let stdin = std::io::stdin();
     rustix::net::send(&stdin, &[READY], SendFlags::NOSIGNAL)?;
@@ -82,12 +88,7 @@ pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
         reason,
         "the upgrade has failed: going back to the program before"
     );
-    end(&node)?;
-    record.reason = Some(reason);
-    // The node has to run, whether or not it can say why it went back.
-    if let Err(error) = record.save(dir) {
-        tracing::warn!(%error, "cannot write why the upgrade failed");
-    }
+    // First of all: from now on, whatever starts the node starts this.
     let mut program = record.path.as_path();
     match put_back(&record) {
         Ok(true) => {}
@@ -99,8 +100,15 @@ pub(crate) fn guard(dir: &Path, format: LogFormat) -> anyhow::Result<()> {
             program = Path::new(RUNNING);
         }
     }
-    // systemd starts it.
-    if std::env::var_os("NOTIFY_SOCKET").is_some() {
+    if let Err(error) = end(&node) {
+        tracing::warn!(%error, "cannot end the node");
+    }
+    // Not before: a node removes it at its start.
+    record.reason = Some(reason);
+    if let Err(error) = record.save(dir) {
+        tracing::warn!(%error, "cannot write why the upgrade failed");
+    }
+    if supervised {
         return Ok(());
     }
     std::thread::sleep(SUPERVISOR_TIMEOUT);
@@ -142,16 +150,25 @@ fn receive(from: impl AsFd, within: Duration) -> io::Result<Received> {
     }
 }
 
+/// Returns whether systemd has started a process itself, and so starts it again (`systemd.exec(5)`). A variable alone does not say that: the
+/// processes of a desktop have most of them.
+fn is_of_systemd(process: Pid, variable: impl Fn(&str) -> Option<String>) -> bool {
+    let executed = variable("SYSTEMD_EXEC_PID").and_then(|pid| pid.parse().ok());
+    executed == Some(process.as_raw_nonzero().get()) || variable("NOTIFY_SOCKET").is_some()
+}
+
 /// Kills the process of the node, if it has not ended by itself, and waits for its end.
-fn end(node: &OwnedFd) -> anyhow::Result<()> {
+fn end(node: &OwnedFd) -> io::Result<()> {
     match rustix::process::pidfd_send_signal(node.as_fd(), Signal::KILL) {
         Ok(()) | Err(Errno::SRCH) => {}
-        Err(error) => return Err(error).context("cannot end the node"),
+        Err(error) => return Err(error.into()),
     }
-    match receive(std::io::stdin(), END_TIMEOUT)? {
-        Received::End => Ok(()),
-        Received::Ready | Received::Stopped | Received::Nothing => {
-            anyhow::bail!("the node does not end")
+    loop {
+        match receive(std::io::stdin(), END_TIMEOUT)? {
+            Received::End => return Ok(()),
+            Received::Nothing => return Err(io::ErrorKind::TimedOut.into()),
+            // It was said before the node was killed.
+            Received::Ready | Received::Stopped => {}
         }
     }
 }
@@ -190,6 +207,18 @@ mod tests {
         assert!(put_back(&record).expect("renamed"));
         assert_eq!(fs::read_to_string(&path).expect("read"), "before");
         assert!(put_back(&record).is_ok_and(|it| !it), "it is back already");
+    }
+
+    #[test]
+    fn systemd_starts_what_it_has_executed_or_what_notifies_it() {
+        let node = Pid::from_raw(7).expect("a process");
+        let is_supervised = |set: (&str, &str)| {
+            is_of_systemd(node, |name| (name == set.0).then(|| set.1.to_owned()))
+        };
+        assert!(is_supervised(("NOTIFY_SOCKET", "/run/systemd/notify")));
+        assert!(is_supervised(("SYSTEMD_EXEC_PID", "7")));
+        assert!(!is_supervised(("SYSTEMD_EXEC_PID", "8")), "it is of a parent");
+        assert!(!is_supervised(("INVOCATION_ID", "1")), "a shell of a desktop has it");
     }
 
     #[test]

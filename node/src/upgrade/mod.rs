@@ -35,6 +35,9 @@ pub use switch::Switch;
 /// Upgrades at a time.
 const MAX_UPGRADES: usize = 1;
 
+/// The process with which all others of a container end, and which none of them can kill (`pid_namespaces(7)`).
+const FIRST_PROCESS: u32 = 1;
+
 /// A switch that is ready, once the client has its answer.
 pub(crate) struct PendingSwitch {
     pub(crate) switch: Switch,
@@ -121,10 +124,13 @@ impl Upgrades {
     /// Returns the right to upgrade the node, which the switch keeps.
     ///
     /// # Errors
-    /// Its operator does not allow it, or an upgrade is under way.
+    /// Its operator does not allow it, it is the first process of a container, or an upgrade is under way.
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, UpgradeError> {
         if !self.0.allowed {
             return Err(UpgradeError::NotAllowed);
+        }
+        if std::process::id() == FIRST_PROCESS {
+            return Err(UpgradeError::FirstProcess);
         }
         Arc::clone(&self.0.permits).try_acquire_owned().map_err(|_| UpgradeError::UnderWay)
     }
