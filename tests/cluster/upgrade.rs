@@ -118,8 +118,10 @@ fn every_node_gets_another_build_and_no_instance_restarts() {
         }
     }
     let audit = cluster.vc(0, &["audit", "--output", "json"]).done();
-    let upgrades = rows(&audit).iter().filter(|row| row["action"] == "node_upgraded").count();
-    assert_eq!(upgrades, 3, "{audit}");
+    for action in ["program_checked", "node_upgraded"] {
+        let records = rows(&audit).iter().filter(|row| row["action"] == action).count();
+        assert_eq!(records, 3, "{action}: {audit}");
+    }
     let again = cluster.vc(0, &["upgrade", &newer, "-y", "--output", "json"]).done();
     assert!(steps(&rows(&again)).iter().all(|it| it.starts_with("skipped")), "{again}");
 
@@ -205,6 +207,15 @@ fn only_admins_upgrade_nodes_and_only_where_their_operators_let_them() {
     let error = cluster.vc(0, &arguments).failed();
     assert!(error.contains("n3 was not upgraded: the program cannot run this node"), "{error}");
     assert!(same(&cluster.nodes[2].binary, &cluster.path("original").display().to_string()));
+    let audit = rows(&cluster.vc(0, &["audit", "--output", "json"]).done());
+    let has = |action: &str, text: &str| {
+        let is = |row: &Value| {
+            row["action"] == action && row["text"].as_str().is_some_and(|it| it.contains(text))
+        };
+        audit.iter().any(is)
+    };
+    assert!(has("program_checked", "had this node run the program sha256:"), "{audit:?}");
+    assert!(has("refused", "the program cannot run this node"), "{audit:?}");
     let script = cluster.file("script", "#!/bin/sh\nexit 1\n");
     cluster.vc(0, &["upgrade", &script, "-y"]).refused_with("is no build of vc-node");
 }

@@ -52,6 +52,11 @@ impl Drop for Staged {
 }
 
 impl Staged {
+    /// Returns the digest of the program.
+    pub(crate) fn digest(&self) -> &str {
+        &self.id.digest
+    }
+
     /// Makes the file.
     ///
     /// # Errors
