@@ -20,7 +20,7 @@ use super::switch;
 use crate::args::LogFormat;
 
 /// A node that is not ready after this time is taken for one that hangs.
-const READY_TIMEOUT: Duration = Duration::from_secs(60);
+pub(super) const READY_TIMEOUT: Duration = Duration::from_secs(60);
 /// Time for a killed process to end.
 const END_TIMEOUT: Duration = Duration::from_secs(10);
 /// A supervisor other than systemd starts the node within this time after its process has ended, or there is none.
@@ -36,15 +36,22 @@ const STOPPED: u8 = 2;
 pub(crate) struct Guarded(());
 
 impl Guarded {
-    /// Returns the connection of this process, if it was started with `--upgraded`.
-    pub(crate) fn new(upgraded: bool) -> Option<Self> {
-        upgraded.then_some(Self(()))
+    /// Returns the connection of this process, which was started with `--upgraded`.
+    pub(crate) fn new() -> Self {
+        Self(())
     }
 
     /// Says that the node is ready.
     pub(crate) fn ready(self) {
         if let Err(error) = say(std::io::stdin(), READY) {
             tracing::warn!(%error, "cannot tell the guard of the upgrade that the node is ready");
+        }
+    }
+
+    /// Says that the node ends before it is ready, and that its program is not why.
+    pub(crate) fn stopped(self) {
+        if let Err(error) = dismiss(std::io::stdin()) {
+            tracing::warn!(%error, "cannot tell the guard of the upgrade that the node stops");
         }
     }
 }
