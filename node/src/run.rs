@@ -410,6 +410,7 @@ pub(crate) async fn run(
                 service_manager::ready();
                 if let Some(guarded) = guarded.take() {
                     guarded.ready();
+                    service_manager::restore_watchdog();
                 }
                 drop(upgrading.take());
             }

@@ -17,9 +17,13 @@ use super::install::{beside, previous};
 use super::program::RUNNING;
 use super::record::Record;
 use crate::args::LogFormat;
+use crate::service_manager;
 
 /// Time for the guard to start.
 const GUARD_TIMEOUT: Duration = Duration::from_secs(10);
+
+/// systemd leaves a program that is not ready to its guard.
+const WATCHDOG: Duration = guard::READY_TIMEOUT.saturating_add(Duration::from_secs(30));
 
 /// A program that this process is to execute in its place.
 #[derive(Debug)]
@@ -33,6 +37,13 @@ pub struct Switch {
     pub(super) digest: String,
     /// Kept so that no other upgrade begins.
     pub(super) _permit: OwnedSemaphorePermit,
+}
+
+impl Drop for Switch {
+    fn drop(&mut self) {
+        // The node was told to stop instead, or the file has its place already.
+        let _ = fs::remove_file(&self.staged);
+    }
 }
 
 impl Switch {
@@ -62,6 +73,7 @@ impl Switch {
             let _ = child.wait();
             return self.go_on(format);
         }
+        service_manager::extend_watchdog(WATCHDOG);
         let mut node = run(&self.path, &self.dir, format);
         node.arg("--upgraded").stdin(Stdio::from(OwnedFd::from(connection))).exec()
     }
