@@ -176,7 +176,8 @@ pub(crate) async fn run(
     let failed_upgrade = upgrade::take_failed(dir);
     let mut info = node_info::info(&settings, addresses.clone());
     info.failed_upgrade = failed_upgrade.as_ref().map(upgrade::describe).unwrap_or_default();
-    let (upgrades, mut switches) = Upgrades::new(dir, !settings.no_remote_upgrade, failed_upgrade)?;
+    let (upgrades, mut switches) =
+        Upgrades::new(dir, membership.node, !settings.no_remote_upgrade, failed_upgrade)?;
     // The guard would take another switch before the node is ready for a failure.
     let mut upgrading = guarded.as_ref().and_then(|_| upgrades.permit().ok());
     let parts = DriverContext {

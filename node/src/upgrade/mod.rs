@@ -22,6 +22,7 @@ use std::sync::Arc;
 
 use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use vc_protocol::NodeId;
 use vc_protocol::control::{FailedUpgrade, ProgramId};
 
 pub(crate) use check::check;
@@ -51,6 +52,7 @@ pub(crate) struct Upgrades(Arc<Shared>);
 
 struct Shared {
     dir: PathBuf,
+    node: NodeId,
     /// Path of the program that runs.
     path: PathBuf,
     /// Whether the operator of the node lets admins replace it.
@@ -69,12 +71,14 @@ impl Upgrades {
     /// The path of this program is not known.
     pub(crate) fn new(
         dir: &Path,
+        node: NodeId,
         allowed: bool,
         failed: Option<FailedUpgrade>,
     ) -> std::io::Result<(Self, mpsc::Receiver<PendingSwitch>)> {
         let (switches, pending) = mpsc::channel(MAX_UPGRADES);
         let shared = Shared {
             dir: dir.to_owned(),
+            node,
             path: program::path()?,
             allowed,
             failed,
@@ -94,6 +98,11 @@ impl Upgrades {
     /// Returns the path of the program that runs.
     pub(crate) fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Returns the path of a file of this node beside the program: other nodes of the host may run the same.
+    fn own_file(&self, suffix: &str) -> PathBuf {
+        install::beside(&self.0.path, &format!("{suffix}-{}", self.0.node))
     }
 
     /// Returns the upgrade that the node went back from at its start, unless another one is under way: that may be to the same program.

@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::fd::OwnedFd;
+use std::os::unix::fs::MetadataExt as _;
 use std::os::unix::net::UnixStream;
 use std::os::unix::process::CommandExt as _;
 use std::path::{Path, PathBuf};
@@ -13,7 +14,7 @@ use clap::ValueEnum as _;
 use tokio::sync::OwnedSemaphorePermit;
 
 use super::guard;
-use super::install::{beside, previous};
+use super::install::previous;
 use super::program::RUNNING;
 use super::record::Record;
 use crate::args::LogFormat;
@@ -33,6 +34,8 @@ pub struct Switch {
     pub(super) path: PathBuf,
     /// The file of the new one.
     pub(super) staged: PathBuf,
+    /// The name of the present one until it is that of the previous one.
+    pub(super) kept: PathBuf,
     pub(super) version: String,
     pub(super) digest: String,
     /// Kept so that no other upgrade begins.
@@ -111,19 +114,31 @@ impl Switch {
 
     /// Keeps the present program as the previous one, and gives its path to the new one. After an error, the file at the path is what it was.
     fn replace(&self) -> io::Result<()> {
-        let kept = beside(&self.path, ".kept");
-        match fs::remove_file(&kept) {
-            Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
-            _ => {}
-        }
-        fs::hard_link(&self.path, &kept)?;
-        fs::rename(&kept, previous(&self.path))?;
+        keep(Path::new(RUNNING), &self.path, &self.kept)?;
+        fs::rename(&self.kept, previous(&self.path))?;
         fs::rename(&self.staged, &self.path)?;
         if let Err(error) = sync_directory(&self.path) {
             tracing::warn!(%error, path = %self.path.display(), "the new program may not be there after a power cut");
         }
         Ok(())
     }
+}
+
+/// Gives a program that runs another name beside its path: a copy of it, where something else is at the path by now.
+fn keep(running: &Path, path: &Path, kept: &Path) -> io::Result<()> {
+    match fs::remove_file(kept) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    let file = |path| fs::metadata(path).map(|it| (it.dev(), it.ino()));
+    if file(path).ok() == Some(file(running)?) {
+        return fs::hard_link(path, kept);
+    }
+    let copied = fs::copy(running, kept).and_then(|_| File::open(kept)?.sync_all());
+    if copied.is_err() {
+        let _ = fs::remove_file(kept);
+    }
+    copied
 }
 
 /// Makes the names in the directory of a file durable.
@@ -143,4 +158,27 @@ fn command(program: &Path, what: &str, dir: &Path, format: LogFormat) -> Command
         command.args(["--log-format", value.get_name()]);
     }
     command
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_program_that_runs_is_kept_and_not_what_replaced_it() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let [path, running, kept] =
+            ["vc-node", "running", "kept"].map(|name| dir.path().join(name));
+        let inode = |path: &Path| fs::metadata(path).expect("there").ino();
+        fs::write(&path, "old").expect("written");
+        fs::hard_link(&path, &running).expect("linked");
+        keep(&running, &path, &kept).expect("kept");
+        assert_eq!(inode(&kept), inode(&running), "without a copy");
+        fs::remove_file(&path).expect("removed");
+        fs::write(&path, "of a package").expect("written");
+        keep(&running, &path, &kept).expect("kept");
+        assert_eq!(fs::read_to_string(&kept).expect("read"), "old");
+        fs::remove_file(&path).expect("removed");
+        keep(&running, &path, &kept).expect("kept where nothing is at the path");
+    }
 }
