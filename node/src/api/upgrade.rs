@@ -33,7 +33,7 @@ impl ControlService {
             digest: upgrades.running().await?.digest.clone(),
             path: upgrades.path().display().to_string(),
             package: upgrades.package().unwrap_or_default().to_owned(),
-            previous: upgrades.previous().await.cloned(),
+            previous: upgrades.previous().await,
             refuses,
             failed: upgrades.failed().cloned(),
         })))

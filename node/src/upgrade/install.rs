@@ -157,7 +157,7 @@ impl Staged {
             return Err(UpgradeError::Format { version, format });
         }
         if supports.and(common) != common {
-            return Err(UpgradeError::TooOld { version, supports });
+            return Err(UpgradeError::TooOld { version, supports, needed: common });
         }
         let failed = |source| UpgradeError::Write { path: self.path.clone(), source };
         // As the one that it replaces has it.

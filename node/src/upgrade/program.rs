@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -18,6 +19,23 @@ const DELETED: &[u8] = b" (deleted)";
 const CHUNK: usize = 256 * 1024;
 /// The files of the Debian package.
 const PACKAGE: (&str, &str) = ("vc-node", "/var/lib/dpkg/info/vc-node.list");
+
+/// Tells a file at a path from another one there later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileVersion {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl FileVersion {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let it = fs::metadata(path)?;
+        let modified = (it.mtime(), it.mtime_nsec());
+        Ok(Self { device: it.dev(), inode: it.ino(), size: it.size(), modified })
+    }
+}
 
 /// Returns the path from which this program was started.
 pub(super) fn path() -> io::Result<PathBuf> {
