@@ -226,17 +226,24 @@ fn systemd_sees_no_end_of_a_node_that_is_upgraded_and_starts_one_that_went_back(
     let path = cluster.path("notify");
     let socket = UnixDatagram::bind(&path).expect("bound");
     socket.set_read_timeout(Some(DEADLINE)).expect("set");
-    let told = || {
+    let told = || loop {
         let mut bytes = [0; 256];
         let length = socket.recv(&mut bytes).expect("a message");
-        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+        let text = String::from_utf8_lossy(&bytes[..length]).trim().to_owned();
+        // It comes in between.
+        if text != "WATCHDOG=1" {
+            return text;
+        }
     };
     cluster.nodes[0].env.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    cluster.nodes[0].env.push(("WATCHDOG_USEC".to_owned(), "80000000".to_owned()));
     give_programs(&mut cluster);
     assert_eq!(told(), "READY=1");
     let newer = build(&cluster, "newer", |bytes| bytes.extend(b"another build"));
     cluster.vc_for(LONG, 0, &["upgrade", &newer, "-y"]).done();
+    assert_eq!(told(), "WATCHDOG=1\nWATCHDOG_USEC=90000000", "a program may start slowly");
     assert_eq!(told(), "READY=1", "it was not told that the node stops");
+    assert_eq!(told(), "WATCHDOG=1\nWATCHDOG_USEC=80000000");
 
     let broken =
         build(&cluster, "broken", |bytes| replace(bytes, "membership.json", "membershix.json"));
@@ -248,6 +255,7 @@ fn systemd_sees_no_end_of_a_node_that_is_upgraded_and_starts_one_that_went_back(
         if same(&cluster.nodes[0].binary, &newer) { Ok(()) } else { Err("not yet") }
     });
     cluster.nodes[0].rerun(&[]);
+    assert_eq!(told(), "WATCHDOG=1\nWATCHDOG_USEC=90000000");
     assert_eq!(told(), "READY=1");
     let ended = std::iter::from_fn(|| upgrade.next_line(DEADLINE)).last();
     assert!(ended.is_some_and(|line| line.starts_with("n1: failed: n1 went back")), "the reason");

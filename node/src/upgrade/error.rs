@@ -111,10 +111,9 @@ impl From<UpgradeError> for ApiError {
                 ErrorCode::PermissionDenied,
                 "its operator can change that: 'vc-node run --unset no-remote-upgrade'",
             ),
-            UpgradeError::FirstProcess => (
-                ErrorCode::FailedPrecondition,
-                "upgrade it with a new image, or run it under an init ('docker run --init')",
-            ),
+            UpgradeError::FirstProcess => {
+                (ErrorCode::FailedPrecondition, "upgrade it with a new image")
+            }
             UpgradeError::UnderWay => (ErrorCode::FailedPrecondition, "see 'vc nodes'"),
             UpgradeError::Stopping => (ErrorCode::Unavailable, "try again"),
             UpgradeError::TooLarge(_) => (ErrorCode::InvalidArgument, "name a build of vc-node"),
