@@ -66,37 +66,32 @@ impl Switch {
         let (mut child, connection) = match self.start_guard(format) {
             Ok(started) => started,
             Err(error) => {
-                tracing::warn!(%error, "cannot start the guard of the upgrade: restarting with the present program");
-                return self.go_on(format);
+                return self.go_on(format!("cannot start the guard: {error}"), format);
             }
         };
         if let Err(error) = self.replace() {
-            tracing::warn!(%error, path = %self.path.display(), "cannot replace the program: restarting with the present one");
             let _ = guard::dismiss(&connection);
             let _ = child.wait();
-            return self.go_on(format);
+            return self.go_on(format!("cannot replace {}: {error}", self.path.display()), format);
         }
         service_manager::extend_watchdog(WATCHDOG);
         let mut node = run(&self.path, &self.dir, format);
         node.arg("--upgraded").stdin(Stdio::from(OwnedFd::from(connection))).exec()
     }
 
-    /// Executes the present program again, whose file is untouched.
-    fn go_on(&self, format: LogFormat) -> io::Error {
+    /// Executes the present program again, whose file is untouched, and has it say why.
+    fn go_on(&self, reason: String, format: LogFormat) -> io::Error {
+        tracing::warn!(reason, "the upgrade has failed: restarting with the present program");
         let _ = fs::remove_file(&self.staged);
-        Record::remove(&self.dir);
+        if let Err(error) = self.record(Some(reason)).save(&self.dir) {
+            tracing::warn!(%error, "cannot write why the upgrade failed");
+        }
         run(Path::new(RUNNING), &self.dir, format).exec()
     }
 
     /// Starts the guard, and returns the connection on which it waits for a node that is ready.
     fn start_guard(&self, format: LogFormat) -> io::Result<(Child, UnixStream)> {
-        let record = Record {
-            path: self.path.clone(),
-            version: self.version.clone(),
-            digest: self.digest.clone(),
-            reason: None,
-        };
-        record.save(&self.dir)?;
+        self.record(None).save(&self.dir)?;
         let (mut ours, theirs) = UnixStream::pair()?;
         ours.set_read_timeout(Some(GUARD_TIMEOUT))?;
         let mut guard = command(Path::new(RUNNING), "guard-upgrade", &self.dir, format);
@@ -110,6 +105,12 @@ impl Switch {
             return Err(error);
         }
         Ok((child, ours))
+    }
+
+    fn record(&self, reason: Option<String>) -> Record {
+        let (path, version, digest) =
+            (self.path.clone(), self.version.clone(), self.digest.clone());
+        Record { path, version, digest, reason }
     }
 
     /// Keeps the present program as the previous one, and gives its path to the new one. After an error, the file at the path is what it was.
