@@ -216,6 +216,15 @@ fn only_admins_upgrade_nodes_and_only_where_their_operators_let_them() {
     };
     assert!(has("program_checked", "had this node run the program sha256:"), "{audit:?}");
     assert!(has("refused", "the program cannot run this node"), "{audit:?}");
+
+    // One whose program cannot be replaced goes on with it, and says why.
+    let kept = format!("vc-node.kept-{}", cluster.nodes[2].id());
+    fs::create_dir(cluster.nodes[2].binary.with_file_name(kept)).expect("made");
+    let arguments = ["upgrade", &newer, "-y", "--node", "n3"];
+    let error = cluster.vc_for(LONG, 0, &arguments).failed();
+    assert!(error.contains("n3 went back to vc-node"), "{error}");
+    assert!(error.contains("cannot replace"), "{error}");
+    assert!(same(&cluster.nodes[2].binary, &cluster.path("original").display().to_string()));
     let script = cluster.file("script", "#!/bin/sh\nexit 1\n");
     cluster.vc(0, &["upgrade", &script, "-y"]).refused_with("is no build of vc-node");
 }
