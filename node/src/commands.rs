@@ -12,6 +12,7 @@ use crate::args::{Cli, Command, DataDir, Options};
 use crate::identity::{self, Membership};
 use crate::run::{Start, run};
 use crate::settings::{self, Eviction, Setting, Settings};
+use crate::stop_signals::StopSignals;
 use crate::upgrade::{Guarded, Switch};
 use crate::{
     data_dir, duplicate, join, join_token, node_info, previous_runtime, restore, setup,
@@ -70,15 +71,17 @@ pub async fn start(command: Command) -> anyhow::Result<Option<Switch>> {
             settings::save(dir, &settings)?;
             identity::save(dir, &membership, &admission.peers)?;
             tracing::info!(node = %membership.node, cluster = %membership.cluster, "joined");
-            run(dir, settings, membership, admission.peers, store, Start::Member(None)).await
+            run(dir, settings, membership, admission.peers, store, Start::Member).await
         }
         Command::Run { options, unset, yes, upgraded } => {
             let dir = &options.data_dir;
-            let guarded = Guarded::new(upgraded);
-            if upgraded {
+            let start = if upgraded {
                 // Those of the program before.
                 tokio::spawn(upgrade::reap());
-            }
+                Start::Upgraded(Guarded::new(), StopSignals::new()?)
+            } else {
+                Start::Member
+            };
             let store = open(dir)?;
             let (membership, peers) = identity::load(dir)?;
             duplicate::check(&membership, &store).await?;
@@ -86,7 +89,7 @@ pub async fn start(command: Command) -> anyhow::Result<Option<Switch>> {
             let given = options.settings;
             let settings =
                 change(dir, remembered, (&unset, given, yes), &membership, &store).await?;
-            run(dir, settings, membership, peers, store, Start::Member(guarded)).await
+            run(dir, settings, membership, peers, store, start).await
         }
         Command::Restore(args) => {
             let dir = args.options.data_dir.clone();
@@ -94,7 +97,7 @@ pub async fn start(command: Command) -> anyhow::Result<Option<Switch>> {
             let store = open(&dir)?;
             let (membership, peers) = identity::load(&dir)?;
             let settings = named(settings::load(&dir)?.unwrap_or_default());
-            run(&dir, settings, membership, peers, store, Start::Member(None)).await
+            run(&dir, settings, membership, peers, store, Start::Member).await
         }
         command => other(command).await.map(|()| None),
     }

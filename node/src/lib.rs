@@ -58,6 +58,7 @@ pub mod settings;
 mod setup;
 mod snapshot;
 mod socket_holder;
+mod stop_signals;
 mod trust;
 mod uninstall;
 mod upgrade;

@@ -8,7 +8,6 @@ use std::time::{Duration, Instant};
 use anyhow::Context as _;
 use futures::future::BoxFuture;
 use libp2p::multiaddr::Protocol;
-use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
@@ -43,6 +42,7 @@ use crate::proxy::{self, Connections, HostPorts, Ingress, Router};
 use crate::restart::{self, Traffic};
 use crate::settings::{self, RuntimeChoice, Settings};
 use crate::snapshot::Snapshot;
+use crate::stop_signals::{StopSignal, StopSignals};
 use crate::trust::{Admitted, SigningKeys};
 use crate::upgrade::{Guarded, Switch, Upgrades};
 use crate::usage::{Sampler, UsageServer, Usages};
@@ -64,8 +64,11 @@ const PUBLISH_REPORTS: usize = 16;
 pub(crate) enum Start {
     /// It founds a cluster, whose membership is to be saved.
     Founds,
-    /// It is a member, perhaps one that was just upgraded and has a guard.
-    Member(Option<Guarded>),
+    /// It is a member.
+    Member,
+    /// It is a member that was just upgraded and has a guard. A signal during its start is none of its program's failures, so it is received
+    /// from the first.
+    Upgraded(Guarded, StopSignals),
 }
 
 /// Runs a node until it is stopped by SIGTERM, which announces a restart, or SIGINT, or has left the cluster, or is to switch to another
@@ -101,9 +104,10 @@ pub(crate) async fn run(
     let schedule = Schedule::of(&settings, membership.root.is_some(), dir)?;
     // Not before: settings that it cannot start with are not remembered, and without a free port there is no cluster.
     settings::save(dir, &settings)?;
-    let (init, mut guarded) = match start {
-        Start::Founds => (true, None),
-        Start::Member(guarded) => (false, guarded),
+    let (init, mut guarded, signals) = match start {
+        Start::Founds => (true, None, None),
+        Start::Member => (false, None, None),
+        Start::Upgraded(guarded, signals) => (false, Some(guarded), Some(signals)),
     };
     if init {
         identity::save(dir, &membership, &[])?;
@@ -172,7 +176,10 @@ pub(crate) async fn run(
     let failed_upgrade = upgrade::take_failed(dir);
     let mut info = node_info::info(&settings, addresses.clone());
     info.failed_upgrade = failed_upgrade.as_ref().map(upgrade::describe).unwrap_or_default();
-    let (upgrades, mut switches) = Upgrades::new(dir, !settings.no_remote_upgrade, failed_upgrade)?;
+    let (upgrades, mut switches) =
+        Upgrades::new(dir, membership.node, !settings.no_remote_upgrade, failed_upgrade)?;
+    // The guard would take another switch before the node is ready for a failure.
+    let mut upgrading = guarded.as_ref().and_then(|_| upgrades.permit().ok());
     let parts = DriverContext {
         membership: Arc::clone(&membership),
         info,
@@ -365,8 +372,10 @@ pub(crate) async fn run(
         let listener = MetricsListener::new(token, write_metrics(), check_readiness());
         tasks.spawn(listener.serve(address));
     }
-    let mut terminate = signal(SignalKind::terminate())?;
-    let mut interrupt = signal(SignalKind::interrupt())?;
+    let mut signals = match signals {
+        Some(signals) => signals,
+        None => StopSignals::new()?,
+    };
     let mut traffic =
         Traffic { router: router.clone(), names: None, ingress: None, host_ports: None };
     // Child processes bind their ports themselves and use the host's resolver.
@@ -402,7 +411,9 @@ pub(crate) async fn run(
                 service_manager::ready();
                 if let Some(guarded) = guarded.take() {
                     guarded.ready();
+                    service_manager::restore_watchdog();
                 }
+                drop(upgrading.take());
             }
             Some(pending) = switches.recv() => {
                 // The client hears of it before its connection ends.
@@ -411,11 +422,10 @@ pub(crate) async fn run(
                 (restarts, switch) = (true, Some(pending.switch));
                 break;
             }
-            _ = terminate.recv() => {
-                restarts = true;
+            stop = signals.receive() => {
+                restarts = stop == StopSignal::Terminate;
                 break;
             }
-            _ = interrupt.recv() => break,
             Ok(ended) = last.wait_for(|snapshot| snapshot.left || snapshot.duplicate.is_some()) => {
                 if let Some(reason) = ended.duplicate.as_deref() {
                     anyhow::bail!(
@@ -432,6 +442,9 @@ pub(crate) async fn run(
             }
         }
     }
+    if let Some(guarded) = guarded {
+        guarded.stopped();
+    }
     // To systemd, a switch is no stop: the process stays.
     if switch.is_none() {
         service_manager::stopping();
@@ -443,8 +456,7 @@ pub(crate) async fn run(
     if restarts && !last.borrow().left {
         tokio::select! {
             () = restart::prepare(dir, driver, others, traffic) => {}
-            _ = terminate.recv() => switch = None,
-            _ = interrupt.recv() => switch = None,
+            _ = signals.receive() => switch = None,
         }
     } else {
         if let Some(names) = traffic.names {
@@ -462,7 +474,8 @@ pub(crate) async fn run(
         }
     };
     let _ = timeout(network::CLOSE_TIMEOUT * 2, close).await;
-    Ok(switch)
+    // A node that was told to stop meanwhile does not go on with another program.
+    Ok(switch.filter(|_| !signals.is_pending()))
 }
 
 /// Waits until this node's document is that of this run, then prints `ready <multiaddr>` lines to stdout, of the addresses

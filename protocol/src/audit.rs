@@ -95,6 +95,8 @@ pub enum AuditAction {
     VolumeExported,
     /// The cluster was backed up, with its secrets.
     BackupTaken,
+    /// A program was run to check whether it can replace that of a node.
+    ProgramChecked,
     /// The program of a node was replaced.
     NodeUpgraded,
     /// Logs of a service were read.

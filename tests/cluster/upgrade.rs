@@ -118,8 +118,10 @@ fn every_node_gets_another_build_and_no_instance_restarts() {
         }
     }
     let audit = cluster.vc(0, &["audit", "--output", "json"]).done();
-    let upgrades = rows(&audit).iter().filter(|row| row["action"] == "node_upgraded").count();
-    assert_eq!(upgrades, 3, "{audit}");
+    for action in ["program_checked", "node_upgraded"] {
+        let records = rows(&audit).iter().filter(|row| row["action"] == action).count();
+        assert_eq!(records, 3, "{action}: {audit}");
+    }
     let again = cluster.vc(0, &["upgrade", &newer, "-y", "--output", "json"]).done();
     assert!(steps(&rows(&again)).iter().all(|it| it.starts_with("skipped")), "{again}");
 
@@ -205,6 +207,24 @@ fn only_admins_upgrade_nodes_and_only_where_their_operators_let_them() {
     let error = cluster.vc(0, &arguments).failed();
     assert!(error.contains("n3 was not upgraded: the program cannot run this node"), "{error}");
     assert!(same(&cluster.nodes[2].binary, &cluster.path("original").display().to_string()));
+    let audit = rows(&cluster.vc(0, &["audit", "--output", "json"]).done());
+    let has = |action: &str, text: &str| {
+        let is = |row: &Value| {
+            row["action"] == action && row["text"].as_str().is_some_and(|it| it.contains(text))
+        };
+        audit.iter().any(is)
+    };
+    assert!(has("program_checked", "had this node run the program sha256:"), "{audit:?}");
+    assert!(has("refused", "the program cannot run this node"), "{audit:?}");
+
+    // One whose program cannot be replaced goes on with it, and says why.
+    let kept = format!("vc-node.kept-{}", cluster.nodes[2].id());
+    fs::create_dir(cluster.nodes[2].binary.with_file_name(kept)).expect("made");
+    let arguments = ["upgrade", &newer, "-y", "--node", "n3"];
+    let error = cluster.vc_for(LONG, 0, &arguments).failed();
+    assert!(error.contains("n3 went back to vc-node"), "{error}");
+    assert!(error.contains("cannot replace"), "{error}");
+    assert!(same(&cluster.nodes[2].binary, &cluster.path("original").display().to_string()));
     let script = cluster.file("script", "#!/bin/sh\nexit 1\n");
     cluster.vc(0, &["upgrade", &script, "-y"]).refused_with("is no build of vc-node");
 }
@@ -215,17 +235,24 @@ fn systemd_sees_no_end_of_a_node_that_is_upgraded_and_starts_one_that_went_back(
     let path = cluster.path("notify");
     let socket = UnixDatagram::bind(&path).expect("bound");
     socket.set_read_timeout(Some(DEADLINE)).expect("set");
-    let told = || {
+    let told = || loop {
         let mut bytes = [0; 256];
         let length = socket.recv(&mut bytes).expect("a message");
-        String::from_utf8_lossy(&bytes[..length]).trim().to_owned()
+        let text = String::from_utf8_lossy(&bytes[..length]).trim().to_owned();
+        // It comes in between.
+        if text != "WATCHDOG=1" {
+            return text;
+        }
     };
     cluster.nodes[0].env.push(("NOTIFY_SOCKET".to_owned(), path.display().to_string()));
+    cluster.nodes[0].env.push(("WATCHDOG_USEC".to_owned(), "80000000".to_owned()));
     give_programs(&mut cluster);
     assert_eq!(told(), "READY=1");
     let newer = build(&cluster, "newer", |bytes| bytes.extend(b"another build"));
     cluster.vc_for(LONG, 0, &["upgrade", &newer, "-y"]).done();
+    assert_eq!(told(), "WATCHDOG=1\nWATCHDOG_USEC=90000000", "a program may start slowly");
     assert_eq!(told(), "READY=1", "it was not told that the node stops");
+    assert_eq!(told(), "WATCHDOG=1\nWATCHDOG_USEC=80000000");
 
     let broken =
         build(&cluster, "broken", |bytes| replace(bytes, "membership.json", "membershix.json"));
@@ -237,6 +264,7 @@ fn systemd_sees_no_end_of_a_node_that_is_upgraded_and_starts_one_that_went_back(
         if same(&cluster.nodes[0].binary, &newer) { Ok(()) } else { Err("not yet") }
     });
     cluster.nodes[0].rerun(&[]);
+    assert_eq!(told(), "WATCHDOG=1\nWATCHDOG_USEC=90000000");
     assert_eq!(told(), "READY=1");
     let ended = std::iter::from_fn(|| upgrade.next_line(DEADLINE)).last();
     assert!(ended.is_some_and(|line| line.starts_with("n1: failed: n1 went back")), "the reason");

@@ -33,7 +33,7 @@ impl ControlService {
             digest: upgrades.running().await?.digest.clone(),
             path: upgrades.path().display().to_string(),
             package: upgrades.package().unwrap_or_default().to_owned(),
-            previous: upgrades.previous().await.cloned(),
+            previous: upgrades.previous().await,
             refuses,
             failed: upgrades.failed().cloned(),
         })))
@@ -71,8 +71,11 @@ impl ControlService {
         frames.send(&Reply::Ready).await?;
         let (service, user) = (self.clone(), user.clone());
         let receiving = async move |chunks: Chunks| {
-            staged.receive(file, chunks).await?;
-            Ok(service.switch(&user, staged, answered).await?)
+            let switched = async {
+                staged.receive(file, chunks).await?;
+                service.switch(&user, staged, answered).await
+            };
+            switched.await.map_err(|error| service.refuse_upgrade(&user, error))
         };
         match receive(frames, IDLE_TIMEOUT, receiving).await? {
             Received::Whole(reply) => {
@@ -92,11 +95,14 @@ impl ControlService {
         reply: Result<Reply, UpgradeError>,
         frames: &mut Frames<impl Duplex>,
     ) -> Result<Next, FrameError> {
-        if let Err(error @ UpgradeError::NotAllowed) = &reply {
-            self.audit.refused(user, &error.to_string());
-        }
-        let reply = reply.unwrap_or_else(|error| Reply::Error(error.into()));
+        let reply = reply.unwrap_or_else(|error| Reply::Error(self.refuse_upgrade(user, error)));
         frames.send(&reply).await.map(|()| Next::Request)
+    }
+
+    /// Records that a node was not upgraded, and returns the answer.
+    fn refuse_upgrade(&self, user: &User, error: UpgradeError) -> ApiError {
+        self.audit.refused(user, &error.to_string());
+        error.into()
     }
 
     /// Checks a program and has the node restart with it once the client is answered.
@@ -108,6 +114,10 @@ impl ControlService {
     ) -> Result<Reply, UpgradeError> {
         let view = self.cluster.latest().view;
         let running = self.upgrades.running().await?.digest.clone();
+        // The program runs as this node does, before anything is known of it: the record is written first.
+        let text = format!("had this node run the program {}, to check it", staged.digest());
+        self.audit.record(AuditAction::ProgramChecked, user, None, text);
+        self.audit.flush().await;
         let switch = staged.check(&self.upgrades, common(&view)).await?;
         let (version, digest) = (switch.version().to_owned(), switch.digest().to_owned());
         let text = format!(

@@ -11,6 +11,9 @@ pub(crate) enum UpgradeError {
     /// The operator of the node does not allow it.
     #[error("this node takes no program from 'vc upgrade'")]
     NotAllowed,
+    /// A guard would end with it.
+    #[error("this node is the first process of its container, which ends with it")]
+    FirstProcess,
     /// Another request upgrades it.
     #[error("an upgrade of this node is under way")]
     UnderWay,
@@ -71,17 +74,34 @@ pub(crate) enum UpgradeError {
         format: u32,
     },
     /// It knows less than the cluster uses.
-    #[error(
-        "vc-node {version} supports schema {} of the documents and version {} of placement, and all members support more than it does, which the \
-         cluster may use: it would hold what runs",
-        .supports.schema, .supports.plan
-    )]
+    #[error("vc-node {version} does not support what the cluster may use: {}", missing(*.supports, *.needed))]
     TooOld {
         /// Its version.
         version: String,
         /// What it supports.
         supports: Supports,
+        /// What all members support.
+        needed: Supports,
     },
+}
+
+/// Lists what is needed and not supported.
+fn missing(supports: Supports, needed: Supports) -> String {
+    let schema = format!("schema {} of the documents (it has {})", needed.schema, supports.schema);
+    let plan = format!("version {} of placement (it has {})", needed.plan, supports.plan);
+    let all = [
+        (supports.schema < needed.schema, schema.as_str()),
+        (supports.plan < needed.plan, plan.as_str()),
+        (
+            needed.prepares && !supports.prepares,
+            "updates that start an instance before the one that it replaces ends",
+        ),
+        (needed.volumes && !supports.volumes, "how volumes are kept"),
+        (needed.forgets && !supports.forgets, "keeping the data of volumes that are forgotten"),
+    ];
+    let missing: Vec<&str> =
+        all.into_iter().filter_map(|(is_missing, what)| is_missing.then_some(what)).collect();
+    missing.join(", ")
 }
 
 impl From<UpgradeError> for ApiError {
@@ -91,6 +111,9 @@ impl From<UpgradeError> for ApiError {
                 ErrorCode::PermissionDenied,
                 "its operator can change that: 'vc-node run --unset no-remote-upgrade'",
             ),
+            UpgradeError::FirstProcess => {
+                (ErrorCode::FailedPrecondition, "upgrade it with a new image")
+            }
             UpgradeError::UnderWay => (ErrorCode::FailedPrecondition, "see 'vc nodes'"),
             UpgradeError::Stopping => (ErrorCode::Unavailable, "try again"),
             UpgradeError::TooLarge(_) => (ErrorCode::InvalidArgument, "name a build of vc-node"),
@@ -119,9 +142,25 @@ impl From<UpgradeError> for ApiError {
                 "upgrade this node by hand, after a backup of its data directory",
             ),
             UpgradeError::TooOld { .. } => {
-                (ErrorCode::FailedPrecondition, "upgrade to a build that knows as much")
+                (ErrorCode::FailedPrecondition, "upgrade to a build that supports it")
             }
         };
         Self::new(code, error.to_string()).with_hint(hint)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_older_program_is_refused_with_what_it_lacks() {
+        let needed = Supports { schema: 7, plan: 3, volumes: true, ..Supports::default() };
+        let supports = Supports { schema: 6, plan: 3, prepares: true, ..Supports::default() };
+        let error = UpgradeError::TooOld { version: "0.1.0".to_owned(), supports, needed };
+        assert_eq!(
+            error.to_string(),
+            "vc-node 0.1.0 does not support what the cluster may use: schema 7 of the documents (it has 6), how volumes are kept"
+        );
     }
 }

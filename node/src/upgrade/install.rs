@@ -1,12 +1,12 @@
 //! The file of a new program, beside the present one: on its file system, so that it can take its place by a rename.
 
 use std::fs::{self, File, OpenOptions, Permissions};
-use std::io::{self, Write as _};
+use std::io;
 use std::os::unix::fs::{MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _};
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
-use tokio::io::{AsyncRead, AsyncReadExt as _};
+use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use vc_protocol::Supports;
 use vc_protocol::control::{MAX_PROGRAM, ProgramId};
@@ -52,6 +52,11 @@ impl Drop for Staged {
 }
 
 impl Staged {
+    /// Returns the digest of the program.
+    pub(crate) fn digest(&self) -> &str {
+        &self.id.digest
+    }
+
     /// Makes the file.
     ///
     /// # Errors
@@ -61,7 +66,7 @@ impl Staged {
         if id.size > MAX_PROGRAM {
             return Err(UpgradeError::TooLarge(id.size));
         }
-        let path = beside(upgrades.path(), ".upgrade");
+        let path = upgrades.own_file(".upgrade");
         let failed = |source| UpgradeError::Write { path: path.clone(), source };
         let directory = path.parent().unwrap_or(Path::new("/"));
         let (free, needed) =
@@ -85,24 +90,30 @@ impl Staged {
     /// It ends early, is longer than announced or is something else, or cannot be written.
     pub(crate) async fn receive(
         &self,
-        mut file: File,
+        file: File,
         from: impl AsyncRead + Unpin,
     ) -> Result<(), UpgradeError> {
         let failed = |source| UpgradeError::Write { path: self.path.clone(), source };
         // One byte more would show that it is longer.
         let mut from = from.take(self.id.size + 1);
         let (mut hash, mut bytes) = (Sha256::new(), vec![0; CHUNK]);
+        // A slow disk must not hold up the other tasks of the node.
+        let mut file = tokio::fs::File::from_std(file);
         loop {
             let count = from.read(&mut bytes).await.map_err(UpgradeError::Stream)?;
             if count == 0 {
                 break;
             }
             hash.update(&bytes[..count]);
-            file.write_all(&bytes[..count]).map_err(failed)?;
+            file.write_all(&bytes[..count]).await.map_err(failed)?;
         }
         self.compare(digest_text(hash))?;
-        let synced = tokio::task::spawn_blocking(move || file.sync_all()).await;
-        synced.map_err(|_| UpgradeError::Stopping)?.map_err(failed)
+        // Unlike this, syncing does not return the error of the last write.
+        file.flush().await.map_err(failed)?;
+        file.sync_all().await.map_err(failed)?;
+        // The program is run next: its file is not to be open for writing.
+        drop(file.into_std().await);
+        Ok(())
     }
 
     /// Takes the previous program of this node, if it is this one.
@@ -146,7 +157,7 @@ impl Staged {
             return Err(UpgradeError::Format { version, format });
         }
         if supports.and(common) != common {
-            return Err(UpgradeError::TooOld { version, supports });
+            return Err(UpgradeError::TooOld { version, supports, needed: common });
         }
         let failed = |source| UpgradeError::Write { path: self.path.clone(), source };
         // As the one that it replaces has it.
@@ -162,6 +173,7 @@ impl Staged {
             dir: upgrades.dir().to_owned(),
             path: upgrades.path().to_owned(),
             staged: self.path.clone(),
+            kept: upgrades.own_file(".kept"),
             version,
             digest: self.id.digest.clone(),
             _permit: permit,

@@ -20,8 +20,9 @@ mod switch;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use tokio::sync::{OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::{Mutex, OnceCell, OwnedSemaphorePermit, Semaphore, mpsc};
 use tokio_util::sync::CancellationToken;
+use vc_protocol::NodeId;
 use vc_protocol::control::{FailedUpgrade, ProgramId};
 
 pub(crate) use check::check;
@@ -32,8 +33,13 @@ pub(crate) use reap::reap;
 pub(crate) use record::{describe, take_failed};
 pub use switch::Switch;
 
+use program::FileVersion;
+
 /// Upgrades at a time.
 const MAX_UPGRADES: usize = 1;
+
+/// The process with which all others of a container end, and which none of them can kill (`pid_namespaces(7)`).
+const FIRST_PROCESS: u32 = 1;
 
 /// A switch that is ready, once the client has its answer.
 pub(crate) struct PendingSwitch {
@@ -48,13 +54,15 @@ pub(crate) struct Upgrades(Arc<Shared>);
 
 struct Shared {
     dir: PathBuf,
+    node: NodeId,
     /// Path of the program that runs.
     path: PathBuf,
     /// Whether the operator of the node lets admins replace it.
     allowed: bool,
     failed: Option<FailedUpgrade>,
     running: OnceCell<ProgramId>,
-    previous: OnceCell<Option<ProgramId>>,
+    /// What the program before was, as long as the file is the same.
+    previous: Mutex<Option<(FileVersion, ProgramId)>>,
     permits: Arc<Semaphore>,
     switches: mpsc::Sender<PendingSwitch>,
 }
@@ -66,17 +74,19 @@ impl Upgrades {
     /// The path of this program is not known.
     pub(crate) fn new(
         dir: &Path,
+        node: NodeId,
         allowed: bool,
         failed: Option<FailedUpgrade>,
     ) -> std::io::Result<(Self, mpsc::Receiver<PendingSwitch>)> {
         let (switches, pending) = mpsc::channel(MAX_UPGRADES);
         let shared = Shared {
             dir: dir.to_owned(),
+            node,
             path: program::path()?,
             allowed,
             failed,
             running: OnceCell::new(),
-            previous: OnceCell::new(),
+            previous: Mutex::new(None),
             permits: Arc::new(Semaphore::new(MAX_UPGRADES)),
             switches,
         };
@@ -91,6 +101,11 @@ impl Upgrades {
     /// Returns the path of the program that runs.
     pub(crate) fn path(&self) -> &Path {
         &self.0.path
+    }
+
+    /// Returns the path of a file of this node beside the program: other nodes of the host may run the same.
+    fn own_file(&self, suffix: &str) -> PathBuf {
+        install::beside(&self.0.path, &format!("{suffix}-{}", self.0.node))
     }
 
     /// Returns the upgrade that the node went back from at its start, unless another one is under way: that may be to the same program.
@@ -108,9 +123,18 @@ impl Upgrades {
     }
 
     /// Returns what the program before it is; `None` if there is none beside it.
-    pub(crate) async fn previous(&self) -> Option<&ProgramId> {
-        let identify = async || program::identify(install::previous(&self.0.path)).await.ok();
-        self.0.previous.get_or_init(identify).await.as_ref()
+    pub(crate) async fn previous(&self) -> Option<ProgramId> {
+        let path = install::previous(&self.0.path);
+        let version = FileVersion::of(&path).ok()?;
+        let mut known = self.0.previous.lock().await;
+        if let Some((of, id)) = &*known
+            && *of == version
+        {
+            return Some(id.clone());
+        }
+        let id = program::identify(path).await.ok()?;
+        *known = Some((version, id.clone()));
+        Some(id)
     }
 
     /// Returns the Debian package that the program belongs to.
@@ -121,10 +145,13 @@ impl Upgrades {
     /// Returns the right to upgrade the node, which the switch keeps.
     ///
     /// # Errors
-    /// Its operator does not allow it, or an upgrade is under way.
+    /// Its operator does not allow it, it is the first process of a container, or an upgrade is under way.
     pub(crate) fn permit(&self) -> Result<OwnedSemaphorePermit, UpgradeError> {
         if !self.0.allowed {
             return Err(UpgradeError::NotAllowed);
+        }
+        if std::process::id() == FIRST_PROCESS {
+            return Err(UpgradeError::FirstProcess);
         }
         Arc::clone(&self.0.permits).try_acquire_owned().map_err(|_| UpgradeError::UnderWay)
     }
@@ -140,5 +167,30 @@ impl Upgrades {
     ) -> Result<(), UpgradeError> {
         let pending = PendingSwitch { switch, answered };
         self.0.switches.send(pending).await.map_err(|_| UpgradeError::Stopping)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test]
+    async fn another_file_in_place_of_the_previous_program_is_seen() {
+        let dir = tempfile::tempdir().expect("a directory");
+        let key = vc_protocol::Keypair::ed25519_from_bytes([7; 32]).expect("32 bytes");
+        let node = NodeId::of(&key.public()).expect("ed25519");
+        let (mut upgrades, _pending) = Upgrades::new(dir.path(), node, true, None).expect("made");
+        let shared = Arc::get_mut(&mut upgrades.0).expect("the only one");
+        shared.path = dir.path().join("vc-node");
+        let path = install::previous(&shared.path);
+        assert_eq!(upgrades.previous().await, None);
+        std::fs::write(&path, "one").expect("written");
+        let one = upgrades.previous().await.expect("there");
+        assert_eq!(upgrades.previous().await, Some(one.clone()));
+        std::fs::write(dir.path().join("new"), "two").expect("written");
+        std::fs::rename(dir.path().join("new"), &path).expect("renamed");
+        assert_ne!(upgrades.previous().await, Some(one));
+        std::fs::remove_file(&path).expect("removed");
+        assert_eq!(upgrades.previous().await, None);
     }
 }

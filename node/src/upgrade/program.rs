@@ -3,6 +3,7 @@
 use std::fs::{self, File};
 use std::io::{self, Read as _};
 use std::os::unix::ffi::{OsStrExt as _, OsStringExt as _};
+use std::os::unix::fs::MetadataExt as _;
 use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
@@ -19,6 +20,23 @@ const CHUNK: usize = 256 * 1024;
 /// The files of the Debian package.
 const PACKAGE: (&str, &str) = ("vc-node", "/var/lib/dpkg/info/vc-node.list");
 
+/// Tells a file at a path from another one there later.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct FileVersion {
+    device: u64,
+    inode: u64,
+    size: u64,
+    modified: (i64, i64),
+}
+
+impl FileVersion {
+    pub(super) fn of(path: &Path) -> io::Result<Self> {
+        let it = fs::metadata(path)?;
+        let modified = (it.mtime(), it.mtime_nsec());
+        Ok(Self { device: it.dev(), inode: it.ino(), size: it.size(), modified })
+    }
+}
+
 /// Returns the path from which this program was started.
 pub(super) fn path() -> io::Result<PathBuf> {
     let path = fs::read_link(RUNNING)?.into_os_string().into_vec();
@@ -34,20 +52,23 @@ pub(super) fn digest_text(hash: Sha256) -> String {
 /// Returns what a file is.
 pub(super) async fn identify(path: PathBuf) -> Result<ProgramId, UpgradeError> {
     let read = path.clone();
-    let identified = tokio::task::spawn_blocking(move || {
-        let (mut file, mut hash, mut size) = (File::open(read)?, Sha256::new(), 0);
-        let mut bytes = vec![0; CHUNK];
-        loop {
-            let count = file.read(&mut bytes)?;
-            if count == 0 {
-                return Ok(ProgramId { digest: digest_text(hash), size });
-            }
-            hash.update(&bytes[..count]);
-            size += count as u64;
-        }
-    });
+    let identified = tokio::task::spawn_blocking(move || identify_blocking(&read));
     let identified = identified.await.map_err(|_| UpgradeError::Stopping)?;
     identified.map_err(|source| UpgradeError::Read { path, source })
+}
+
+/// Returns what a file is. Blocks.
+pub(super) fn identify_blocking(path: &Path) -> io::Result<ProgramId> {
+    let (mut file, mut hash, mut size) = (File::open(path)?, Sha256::new(), 0);
+    let mut bytes = vec![0; CHUNK];
+    loop {
+        let count = file.read(&mut bytes)?;
+        if count == 0 {
+            return Ok(ProgramId { digest: digest_text(hash), size });
+        }
+        hash.update(&bytes[..count]);
+        size += count as u64;
+    }
 }
 
 /// Returns the Debian package that has put this file there.

@@ -12,6 +12,9 @@ pub(super) enum UpgradeError {
     /// A node that was named is left out.
     #[error("{node} cannot be upgraded: {reason}")]
     LeftOut { node: String, reason: String },
+    /// It can pass nothing of an upgrade on.
+    #[error("{0}, which vc is connected to, runs a vc-node from before 'vc upgrade'")]
+    AttachedIsOld(String),
     /// A node must not restart now.
     #[error("{node} must not restart now: {reason}")]
     MustWait { node: String, reason: String },
@@ -35,6 +38,10 @@ impl From<UpgradeError> for ApiError {
                 (ErrorCode::InvalidArgument, "name its id, see 'vc nodes'".to_owned())
             }
             UpgradeError::LeftOut { .. } => (ErrorCode::FailedPrecondition, String::new()),
+            UpgradeError::AttachedIsOld(_) => (
+                ErrorCode::FailedPrecondition,
+                "connect to a node with a newer one, with --peer, or upgrade it by hand".to_owned(),
+            ),
             UpgradeError::MustWait { .. } => {
                 (ErrorCode::FailedPrecondition, "run this again to go on".to_owned())
             }

@@ -174,8 +174,12 @@ fn find_program(archive: impl Read) -> io::Result<Option<File>> {
         {
             continue;
         }
-        let mut file = tempfile::tempfile()?;
-        io::copy(&mut entry.take(MAX_PROGRAM + 1), &mut file)?;
+        let (mut file, size) = (tempfile::tempfile()?, entry.size());
+        let copied = io::copy(&mut entry.take(MAX_PROGRAM + 1), &mut file)?;
+        // The archive of a package that was cut off just ends.
+        if copied < size.min(MAX_PROGRAM + 1) {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
         file.flush()?;
         file.rewind()?;
         return Ok(Some(file));
@@ -237,5 +241,8 @@ mod tests {
         file.expect("found").read_to_string(&mut text).expect("read");
         assert_eq!(text, "yes");
         assert!(find_program(&archive[..1024]).is_ok_and(|it| it.is_none()));
+        let cut = archive.windows(3).position(|it| it == b"yes").expect("it is there") + 2;
+        let error = find_program(&archive[..cut]).expect_err("a part of it");
+        assert_eq!(error.kind(), io::ErrorKind::UnexpectedEof);
     }
 }

@@ -57,6 +57,16 @@ impl<'a> Link<'a> {
         Ok(reply?)
     }
 
+    /// Returns whether the node that this is connected to knows of upgrades.
+    pub(super) async fn can_upgrade(&mut self, attached: NodeId) -> Result<bool> {
+        match self.ask(&Request::NodeProgram { node: attached }).await {
+            Err(Error::Failed(error)) if error.code == ErrorCode::Unimplemented => Ok(false),
+            // Why it says nothing is in the plan.
+            Ok(_) | Err(Error::Failed(_)) => Ok(true),
+            Err(error) => Err(error),
+        }
+    }
+
     /// Returns what a node runs; else why it does not say so.
     pub(super) async fn program(
         &mut self,

@@ -108,6 +108,10 @@ impl Args {
     async fn plan(&self, link: &mut Link<'_>, goal: &Goal) -> Result<Vec<Planned>> {
         let nodes = expect_reply!(link.ask(&Request::Nodes).await?, Nodes)?;
         let attached = expect_reply!(link.ask(&Request::Status).await?, Status)?.node;
+        if !link.can_upgrade(attached).await? {
+            let name = nodes.iter().find(|row| row.id == attached).map(|row| one_line(&row.name));
+            return Err(UpgradeError::AttachedIsOld(name.unwrap_or_default()).into());
+        }
         let mut candidates = Vec::new();
         for row in self.choose(nodes)? {
             let program = match row.state {

@@ -1,5 +1,6 @@
 //! The upgrade of one node after the other.
 
+use std::cell::Cell;
 use std::fs::File;
 use std::io::Seek as _;
 use std::time::{Duration, Instant};
@@ -15,7 +16,7 @@ use vc_protocol::{ApiError, ErrorCode, Millis, NodeId, in_words};
 use super::error::UpgradeError;
 use super::health::{Baseline, Watch};
 use super::link::Link;
-use super::plan::{Decision, Goal, Planned, must_wait};
+use super::plan::{Candidate, Decision, Goal, Planned, must_wait};
 use crate::app::App;
 use crate::error::{Error, Result, SystemError};
 use crate::render::{note, print};
@@ -25,8 +26,10 @@ use crate::terminal::StopSignals;
 const CHUNK: usize = 128 * 1024;
 /// Time between two looks at a node that restarts.
 const POLL_INTERVAL: Duration = Duration::from_millis(500);
-/// A node that has taken a program restarts within this time.
-const RESTART_TIMEOUT: Duration = Duration::from_secs(20);
+/// A node that has taken a program restarts within this time: it runs the program to check it, for at most 30 s, and lets connections finish.
+const RESTART_TIMEOUT: Duration = Duration::from_secs(45);
+/// A node that takes nothing of a program for this time takes none of it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(120);
 /// How long nothing may be worse after the upgrade of a node that is not the first.
 const LOOK: Duration = Duration::from_secs(3);
 /// The most nodes that an error names.
@@ -153,8 +156,7 @@ impl Upgrade<'_> {
         match self.send(node, id, &name).await {
             Ok(()) => {}
             // The answer may be lost where the restart of the node ends the connection.
-            Err(Error::Failed(error))
-                if error.code == ErrorCode::Unavailable && self.restarts(node, id).await => {}
+            Err(Error::Failed(error)) if is_unknown(&error) && self.restarts(step, id).await => {}
             Err(Error::Failed(error)) => {
                 self.show(UpgradeStep::Failed, step, &error.message)?;
                 return Err(UpgradeError::Refused { node: name, error }.into());
@@ -189,8 +191,21 @@ impl Upgrade<'_> {
                 let bar = self.app.out.transfer_bar(name, Some(program.size));
                 let mut chunks =
                     ReaderStream::with_capacity(tokio::fs::File::from_std(file), CHUNK);
-                let sent = session.send_stream(&mut chunks, |bytes| bar.inc(bytes)).await;
+                let last = Cell::new(Instant::now());
+                let sending = session.send_stream(&mut chunks, |bytes| {
+                    bar.inc(bytes);
+                    last.set(Instant::now());
+                });
+                let sent = tokio::select! {
+                    sent = sending => Some(sent),
+                    () = idle(&last, IDLE_TIMEOUT) => None,
+                };
                 bar.finish_and_clear();
+                let Some(sent) = sent else {
+                    let seconds = IDLE_TIMEOUT.as_secs();
+                    let message = format!("it took nothing of the program for {seconds} s");
+                    return Err(ApiError::new(ErrorCode::DeadlineExceeded, message).into());
+                };
                 reply = sent.map_err(|error| match error {
                     SendStreamError::Source(error) => {
                         SystemError::doing("read the program")(error).into()
@@ -207,17 +222,12 @@ impl Upgrade<'_> {
     }
 
     /// Returns whether a node that may have taken a program does not go on with the one that it ran.
-    async fn restarts(&mut self, node: NodeId, id: &ProgramId) -> bool {
+    async fn restarts(&mut self, step: &Planned, id: &ProgramId) -> bool {
         let deadline = Instant::now() + RESTART_TIMEOUT;
         loop {
-            let runs_on = match self.link.program(node).await {
-                Ok(program) => {
-                    let failed = program.failed.is_some_and(|failed| failed.digest == id.digest);
-                    if program.digest == id.digest || failed {
-                        return true;
-                    }
-                    true
-                }
+            let runs_on = match self.link.program(step.node()).await {
+                Ok(program) if has_tried(&step.candidate, &program, id) => return true,
+                Ok(_) => true,
                 Err(_) => false,
             };
             if Instant::now() >= deadline {
@@ -263,6 +273,26 @@ impl Upgrade<'_> {
             }
             tokio::time::sleep(POLL_INTERVAL).await;
         }
+    }
+}
+
+/// Returns whether a node may have taken a program although the client got an error.
+fn is_unknown(error: &ApiError) -> bool {
+    matches!(error.code, ErrorCode::Unavailable | ErrorCode::DeadlineExceeded)
+}
+
+/// Returns whether a node runs a program, or went back from it since it was looked at `before`: an earlier failure says nothing of this
+/// attempt.
+fn has_tried(before: &Candidate, now: &ProgramRow, id: &ProgramId) -> bool {
+    let earlier = before.program.as_ref().ok().and_then(|program| program.failed.as_ref());
+    let failed = now.failed.as_ref().filter(|failed| Some(*failed) != earlier);
+    now.digest == id.digest || failed.is_some_and(|failed| failed.digest == id.digest)
+}
+
+/// Completes when nothing was sent for a time. `last` is when something was.
+async fn idle(last: &Cell<Instant>, limit: Duration) {
+    while let Some(left) = limit.checked_sub(last.get().elapsed()) {
+        tokio::time::sleep(left).await;
     }
 }
 
@@ -317,4 +347,39 @@ fn names_of<'a>(steps: impl IntoIterator<Item = &'a (Planned, ProgramId)>) -> St
 
 fn millis(duration: Duration) -> Millis {
     Millis::try_from(duration.as_millis()).unwrap_or(Millis::MAX)
+}
+
+#[cfg(test)]
+mod tests {
+    use vc_protocol::control::{FailedUpgrade, NodeStatus};
+
+    use super::*;
+    use crate::render::golden;
+
+    #[test]
+    fn an_earlier_failure_of_the_same_program_is_not_taken_for_this_attempt() {
+        let row = golden::node(1, "n1", NodeStatus::Up);
+        let program = |digest: &str, reason: Option<&str>| ProgramRow {
+            node: row.id,
+            node_name: row.name.clone(),
+            version: "0.1.0".to_owned(),
+            digest: digest.to_owned(),
+            path: "/usr/bin/vc-node".to_owned(),
+            package: String::new(),
+            previous: None,
+            refuses: String::new(),
+            failed: reason.map(|reason| FailedUpgrade {
+                version: "0.2.0".to_owned(),
+                digest: "sha256:new".to_owned(),
+                reason: reason.to_owned(),
+            }),
+        };
+        let old = |reason| program("sha256:old", reason);
+        let before = Candidate { row: row.clone(), program: Ok(old(Some("it hung"))) };
+        let id = ProgramId { digest: "sha256:new".to_owned(), size: 7 };
+        assert!(!has_tried(&before, &old(None), &id));
+        assert!(!has_tried(&before, &old(Some("it hung")), &id));
+        assert!(has_tried(&before, &old(Some("it ended")), &id));
+        assert!(has_tried(&before, &program("sha256:new", None), &id));
+    }
 }
