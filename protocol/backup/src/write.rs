@@ -98,7 +98,7 @@ impl<W: Write> Writer<W> {
     }
 
     /// Says that the data of a volume could not be read to its end: none of it counts. Takes the place of [`Writer::volume`], or of
-    /// [`VolumeWriter::finish`].
+    /// `VolumeWriter::finish`.
     ///
     /// # Errors
     /// [`BackupError::Sink`] if it cannot be written.
