@@ -6,7 +6,6 @@
 mod bash;
 mod names;
 mod names_first;
-mod zsh;
 
 use std::ffi::{OsStr, OsString};
 use std::io::Write;
@@ -19,7 +18,7 @@ use clap_complete::Shell;
 use clap_complete::engine::{
     ArgValueCompleter, CompletionCandidate, PathCompleter, ValueCompleter,
 };
-use clap_complete::env::{CompleteEnv, Elvish, Fish, Powershell, Shells};
+use clap_complete::env::{CompleteEnv, Elvish, Fish, Powershell, Shells, Zsh};
 
 use crate::app::App;
 use crate::args::Global;
@@ -28,14 +27,20 @@ use crate::error::Result;
 use bash::Bash;
 use names::Names;
 use names_first::NamesFirst;
-use zsh::Zsh;
 
 /// What asks for completions: the name of the shell.
 const VARIABLE: &str = "VC_COMPLETE";
 /// How long the cluster is asked for names.
 const TIMEOUT: Duration = Duration::from_secs(1);
-const SHELLS: Shells<'_> =
-    Shells(&[&NamesFirst(Bash), &Elvish, &NamesFirst(Fish), &Powershell, &NamesFirst(Zsh)]);
+const SHELLS: Shells<'_> = Shells(&[
+    &NamesFirst { shell: Bash, end: "" },
+    &Elvish,
+    &NamesFirst { shell: Fish, end: "" },
+    &Powershell,
+    &NamesFirst { shell: Zsh, end: AUTOLOADED },
+]);
+/// As a file `_vc` in $fpath the script is the body of the function by which zsh asks the first time.
+const AUTOLOADED: &str = r#"[ "${funcstack[1]}" != _NAME ] || _clap_dynamic_completer_NAME"#;
 
 /// Prints the completions that the environment asks for; `None` if it asks for none.
 pub(crate) fn run() -> Option<ExitCode> {
@@ -49,7 +54,7 @@ pub(crate) fn run() -> Option<ExitCode> {
     match complete.try_complete(std::env::args_os(), directory.as_deref()) {
         Ok(false) => None,
         Ok(true) => Some(ExitCode::SUCCESS),
-        // Nobody reads why: the user is still writing the line.
+        // Why is not said: the user is still writing the line.
         Err(_) => Some(ExitCode::FAILURE),
     }
 }

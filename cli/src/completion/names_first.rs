@@ -10,15 +10,19 @@ use clap_complete::env::EnvCompleter;
 const INDEX: &str = "_CLAP_COMPLETE_INDEX";
 
 /// The completions of a shell that has a candidate in each line, without options where the word does not begin with a hyphen.
-pub(super) struct NamesFirst<S>(pub(super) S);
+pub(super) struct NamesFirst<S> {
+    pub(super) shell: S,
+    /// The last line of the script, with `NAME` in place of that of the program; empty for none more than that of the shell.
+    pub(super) end: &'static str,
+}
 
 impl<S: EnvCompleter> EnvCompleter for NamesFirst<S> {
     fn name(&self) -> &'static str {
-        self.0.name()
+        self.shell.name()
     }
 
     fn is(&self, name: &str) -> bool {
-        self.0.is(name)
+        self.shell.is(name)
     }
 
     fn write_registration(
@@ -29,7 +33,11 @@ impl<S: EnvCompleter> EnvCompleter for NamesFirst<S> {
         program: &str,
         to: &mut dyn Write,
     ) -> io::Result<()> {
-        self.0.write_registration(variable, name, bin, program, to)
+        self.shell.write_registration(variable, name, bin, program, to)?;
+        match self.end {
+            "" => Ok(()),
+            end => writeln!(to, "{}", end.replace("NAME", name)),
+        }
     }
 
     fn write_complete(
@@ -44,10 +52,10 @@ impl<S: EnvCompleter> EnvCompleter for NamesFirst<S> {
         let word = words.get(index.unwrap_or(words.len().saturating_sub(1)));
         let is_option = word.is_some_and(|word| word.to_string_lossy().starts_with('-'));
         if is_option {
-            return self.0.write_complete(command, words, directory, to);
+            return self.shell.write_complete(command, words, directory, to);
         }
         let mut lines = Vec::new();
-        self.0.write_complete(command, words, directory, &mut lines)?;
+        self.shell.write_complete(command, words, directory, &mut lines)?;
         for line in String::from_utf8_lossy(&lines).lines().filter(|line| !line.starts_with('-')) {
             writeln!(to, "{line}")?;
         }
