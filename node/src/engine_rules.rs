@@ -3,9 +3,6 @@
 
 use crate::iptables::iptables;
 
-/// Says that the rules are gone.
-pub(crate) const GONE: &str = "the rules of Docker in iptables are gone, as after a flush or a restart of the firewall: restart Docker";
-
 /// The built-in chains that lead to Docker's, with their tables.
 const CHAINS: [(&str, &str); 2] = [("nat", "PREROUTING"), ("filter", "FORWARD")];
 

@@ -12,7 +12,8 @@ use vc_protocol::node::Usage;
 
 use crate::disk::{self, Reserve, Space, WatchedDisk};
 use crate::driver_message::DriverMessage;
-use crate::engine_rules::{self, EngineRules};
+use crate::engine_rules::EngineRules;
+use vc_runtime::RULES_GONE;
 use vc_runtime::docker::Docker;
 
 /// Interval between usage samples.
@@ -139,7 +140,7 @@ pub(crate) async fn watch(
         disks = checked;
         let fault = match (full, &mut rules) {
             (Some(path), _) => Some(disk::full(&path)),
-            (None, Some(rules)) => rules.are_gone().await.then(|| engine_rules::GONE.to_owned()),
+            (None, Some(rules)) => rules.are_gone().await.then(|| RULES_GONE.to_owned()),
             (None, None) => None,
         };
         if driver.send(DriverMessage::Input(Input::Fault(fault))).await.is_err() {

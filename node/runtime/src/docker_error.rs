@@ -72,7 +72,7 @@ pub(crate) fn message(error: &Error) -> String {
             )
         }
         Error::DockerResponseServerError { message, .. } if lacks_rules(message) => {
-            "the rules of Docker in iptables are gone, as after a flush or a restart of the firewall: restart Docker".into()
+            RULES_GONE.into()
         }
         Error::DockerResponseServerError { message, .. } => one_line(message),
         Error::DockerStreamError { error } => one_line(error),
@@ -102,6 +102,9 @@ fn is_out_of_subnets(message: &str) -> bool {
 fn is_out_of_addresses(message: &str) -> bool {
     message.contains("no available IPv4 addresses on this network's address pools")
 }
+
+/// Says that the chains of the engine are gone.
+pub const RULES_GONE: &str = "the rules of Docker in iptables are gone, as after a flush or a restart of the firewall: restart Docker";
 
 /// Recognizes that the chains of the engine are gone, which it makes only when it starts.
 fn lacks_rules(message: &str) -> bool {

@@ -27,7 +27,7 @@ mod runtime;
 mod usage;
 pub mod watchdog;
 
-pub use docker_error::{DockerError, UnsupportedEngine};
+pub use docker_error::{DockerError, RULES_GONE, UnsupportedEngine};
 pub use drain::{Drain, NoDrain};
 pub use error::RuntimeError;
 pub use identity::Identity;
