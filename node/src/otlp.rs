@@ -28,6 +28,7 @@ use tracing::Subscriber;
 use tracing_subscriber::Layer;
 use tracing_subscriber::filter::filter_fn;
 use tracing_subscriber::registry::LookupSpan;
+use url::Url;
 
 /// The spans that are exported, if they have a field `trace`.
 const SPANS: [&str; 3] = ["request", "deployment", "instance"];
@@ -183,11 +184,7 @@ impl Deployments {
 
 /// Returns the scheme, host and port of a URL: the rest may have credentials.
 fn origin(url: &str) -> String {
-    let parts = url.split_once("://");
-    let (scheme, rest) = parts.unwrap_or(("", url));
-    let authority = rest.split(['/', '?', '#']).next().unwrap_or_default();
-    let host = authority.rsplit('@').next().unwrap_or_default();
-    if parts.is_some() { format!("{scheme}://{host}") } else { host.to_owned() }
+    url.parse().map_or_else(|_| "no URL".to_owned(), |url: Url| url.origin().ascii_serialization())
 }
 
 /// Returns a span under the trace of its deployment; `None` if it is of none.
