@@ -95,25 +95,27 @@ impl Place {
     /// Renames a backup that lacks the data of a volume, so that its name says so. Returns its name, which is as it was where that fails.
     pub(super) async fn rename_incomplete(&self, name: String) -> String {
         let renamed = incomplete_name(&name);
-        let result = match self {
-            Self::Dir(dir) => {
-                let moved = tokio::fs::rename(dir.join(&name), dir.join(&renamed)).await;
-                moved.map_err(|error| error.to_string())
-            }
-            Self::S3 { address, credentials, .. } => {
-                match open(address, credentials.as_deref()).await {
-                    Ok(bucket) => {
-                        bucket.rename(&name, &renamed).await.map_err(|error| error.to_string())
-                    }
-                    Err(error) => Err(error.message),
-                }
-            }
-        };
-        match result {
+        match self.rename(&name, &renamed).await {
             Ok(()) => renamed,
             Err(error) => {
+                let error = error.message;
                 tracing::warn!(error, name, "the name of a backup does not say that it lacks data");
                 name
+            }
+        }
+    }
+
+    async fn rename(&self, from: &str, to: &str) -> Result<(), ApiError> {
+        match self {
+            Self::Dir(dir) => {
+                let (from, to) = (dir.join(from), dir.join(to));
+                let renamed = tokio::fs::rename(&from, to).await;
+                renamed
+                    .map_err(|error| failed(format!("cannot rename {}: {error}", from.display())))
+            }
+            Self::S3 { address, credentials, .. } => {
+                let bucket = open(address, credentials.as_deref()).await?;
+                Ok(bucket.rename(from, to).await.map_err(BackupError::from)?)
             }
         }
     }
