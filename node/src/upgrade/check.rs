@@ -128,17 +128,17 @@ mod tests {
     use super::*;
 
     /// Runs a script as the program.
-    async fn run_script(text: &str) -> Result<Build, String> {
+    async fn run_script(text: &str) -> Result<Build, UpgradeError> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("program");
         std::fs::write(&path, text).expect("written");
         std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o700)).expect("set");
-        run(&path, dir.path()).await.map_err(|error| error.to_string())
+        run(&path, dir.path()).await
     }
 
     #[tokio::test]
     async fn a_program_that_does_not_say_that_it_can_run_the_node_is_refused() {
-        let refused = async |text: &str| run_script(text).await.expect_err("refused");
+        let refused = async |text: &str| run_script(text).await.expect_err("refused").to_string();
         assert!(refused("#!/bin/sh\nexit 3\n").await.contains("exit status: 3"));
         let newer = "#!/bin/sh\necho 'error: the data directory has format 2' >&2\nexit 1\n";
         let error = refused(newer).await;

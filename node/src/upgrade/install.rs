@@ -10,9 +10,10 @@ use tokio::io::{AsyncRead, AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::sync::OwnedSemaphorePermit;
 use vc_protocol::Supports;
 use vc_protocol::control::{MAX_PROGRAM, ProgramId};
+use vc_protocol::image::Digest;
 
 use super::check::{self, Build};
-use super::program::{self, digest_text};
+use super::program;
 use super::{Switch, UpgradeError, Upgrades};
 use crate::data_dir::FORMAT;
 use crate::disk::Space;
@@ -107,7 +108,7 @@ impl Staged {
             hash.update(&bytes[..count]);
             file.write_all(&bytes[..count]).await.map_err(failed)?;
         }
-        self.compare(digest_text(hash))?;
+        self.compare(Digest::from_sha256(hash.finalize().into()).to_string())?;
         // Unlike this, syncing does not return the error of the last write.
         file.flush().await.map_err(failed)?;
         file.sync_all().await.map_err(failed)?;

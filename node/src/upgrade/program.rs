@@ -8,6 +8,7 @@ use std::path::{Path, PathBuf};
 
 use sha2::{Digest as _, Sha256};
 use vc_protocol::control::ProgramId;
+use vc_protocol::image::Digest;
 
 use super::UpgradeError;
 
@@ -44,11 +45,6 @@ pub(super) fn path() -> io::Result<PathBuf> {
     Ok(PathBuf::from(std::ffi::OsStr::from_bytes(kept)))
 }
 
-/// Returns the digest as requests have it.
-pub(super) fn digest_text(hash: Sha256) -> String {
-    format!("sha256:{}", data_encoding::HEXLOWER.encode(&hash.finalize()))
-}
-
 /// Returns what a file is.
 pub(super) async fn identify(path: PathBuf) -> Result<ProgramId, UpgradeError> {
     let read = path.clone();
@@ -64,7 +60,10 @@ pub(super) fn identify_blocking(path: &Path) -> io::Result<ProgramId> {
     loop {
         let count = file.read(&mut bytes)?;
         if count == 0 {
-            return Ok(ProgramId { digest: digest_text(hash), size });
+            return Ok(ProgramId {
+                digest: Digest::from_sha256(hash.finalize().into()).to_string(),
+                size,
+            });
         }
         hash.update(&bytes[..count]);
         size += count as u64;

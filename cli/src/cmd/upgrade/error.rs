@@ -63,3 +63,19 @@ impl From<UpgradeError> for ApiError {
         }
     }
 }
+
+/// Why a node does not say what it runs.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(super) enum NoProgram {
+    #[error("it is not up")]
+    NotUp,
+    #[error("its vc-node is from before 'vc upgrade': upgrade it by hand")]
+    TooOld,
+    #[error("its answer is not understood")]
+    Unexpected,
+    /// It refuses, or is not reached.
+    #[error("{0}")]
+    Failed(String),
+    #[error("interrupted")]
+    Interrupted,
+}

@@ -8,6 +8,7 @@ use std::process::{Command, Stdio};
 use memchr::memmem;
 use sha2::{Digest as _, Sha256};
 use vc_protocol::control::{MAX_PROGRAM, PROGRAM_MARKER, ProgramId};
+use vc_protocol::image::Digest;
 use vc_protocol::{ApiError, ErrorCode};
 
 /// Where Debian packages have it.
@@ -126,8 +127,7 @@ fn read(file: &mut impl Read) -> io::Result<(String, Option<String>)> {
             version = find_version(&bytes);
         }
         if count == 0 {
-            let digest: String = hash.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
-            return Ok((format!("sha256:{digest}"), version));
+            return Ok((Digest::from_sha256(hash.finalize().into()).to_string(), version));
         }
         bytes.drain(..bytes.len().saturating_sub(overlap));
     }
@@ -155,7 +155,7 @@ fn unpack(path: &Path, name: &str) -> Result<File, FileError> {
     let mut child =
         command.stderr(Stdio::null()).spawn().map_err(|error| cannot(error.to_string()))?;
     let found = child.stdout.take().map(find_program);
-    // It ends when nobody reads the rest.
+    // It ends when the rest is not read.
     let status = child.wait().map_err(|error| cannot(error.to_string()))?;
     match found {
         Some(Ok(Some(file))) => Ok(file),
@@ -201,11 +201,11 @@ mod tests {
         bytes
     }
 
-    fn open(bytes: &[u8]) -> Result<ProgramFile, String> {
+    fn open(bytes: &[u8]) -> Result<ProgramFile, FileError> {
         let dir = tempfile::tempdir().expect("a directory");
         let path = dir.path().join("vc-node");
         std::fs::write(&path, bytes).expect("written");
-        ProgramFile::open(&path).map_err(|error| error.to_string())
+        ProgramFile::open(&path)
     }
 
     #[test]
@@ -219,7 +219,7 @@ mod tests {
 
     #[test]
     fn what_is_no_build_of_vc_node_is_refused() {
-        let refused = |bytes: &[u8]| open(bytes).expect_err("refused");
+        let refused = |bytes: &[u8]| open(bytes).expect_err("refused").to_string();
         assert!(refused(b"#!/bin/sh\n").contains("no program for 64-bit Linux"));
         assert!(refused(&program(62, "hello")).contains("no build of vc-node, or one from before"));
         assert!(refused(&program(62, "@(#)vc-node is good\n")).contains("no build of vc-node"));

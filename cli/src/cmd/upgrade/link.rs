@@ -4,6 +4,7 @@ use vc_client::{Session, SessionError, expect_reply};
 use vc_protocol::control::{ProgramRow, Reply, Request};
 use vc_protocol::{ErrorCode, NodeId};
 
+use super::error::NoProgram;
 use super::health::Observation;
 use crate::app::App;
 use crate::error::{Error, Result};
@@ -71,15 +72,15 @@ impl<'a> Link<'a> {
     pub(super) async fn program(
         &mut self,
         node: NodeId,
-    ) -> std::result::Result<ProgramRow, String> {
+    ) -> std::result::Result<ProgramRow, NoProgram> {
         match self.ask(&Request::NodeProgram { node }).await {
             Ok(Reply::Program(program)) => Ok(*program),
-            Ok(_) => Err("its answer is not understood".to_owned()),
+            Ok(_) => Err(NoProgram::Unexpected),
             Err(Error::Failed(error)) if error.code == ErrorCode::Unimplemented => {
-                Err("its vc-node is from before 'vc upgrade': upgrade it by hand".to_owned())
+                Err(NoProgram::TooOld)
             }
-            Err(Error::Failed(error)) => Err(error.message),
-            Err(_) => Err("interrupted".to_owned()),
+            Err(Error::Failed(error)) => Err(NoProgram::Failed(error.message)),
+            Err(_) => Err(NoProgram::Interrupted),
         }
     }
 

@@ -15,7 +15,7 @@ use vc_client::expect_reply;
 use vc_client::text::one_line;
 use vc_protocol::control::{NodeRow, NodeStatus, Request};
 
-use self::error::UpgradeError;
+use self::error::{NoProgram, UpgradeError};
 use self::file::ProgramFile;
 use self::link::Link;
 use self::plan::{Candidate, Decision, Goal, Planned, plan};
@@ -116,7 +116,7 @@ impl Args {
         for row in self.choose(nodes)? {
             let program = match row.state {
                 NodeStatus::Up => link.program(row.id).await,
-                _ => Err("it is not up".to_owned()),
+                _ => Err(NoProgram::NotUp),
             };
             candidates.push(Candidate { row, program });
         }

@@ -3,11 +3,13 @@
 use vc_protocol::NodeId;
 use vc_protocol::control::{NodeRow, NodeStatus, ProgramId, ProgramRow};
 
+use super::error::NoProgram;
+
 /// A node, with what it says of its program; else why it says nothing.
 #[derive(Debug, Clone)]
 pub(super) struct Candidate {
     pub(super) row: NodeRow,
-    pub(super) program: Result<ProgramRow, String>,
+    pub(super) program: Result<ProgramRow, NoProgram>,
 }
 
 /// The program that the nodes are to run.
@@ -92,7 +94,7 @@ fn decide(Candidate { row, program }: &Candidate, goal: &Goal) -> Decision {
     }
     let program = match program {
         Ok(program) => program,
-        Err(reason) => return Decision::Skip(reason.clone()),
+        Err(error) => return Decision::Skip(error.to_string()),
     };
     let id = match goal {
         Goal::Program { id, arch, .. } => {
@@ -206,8 +208,8 @@ mod tests {
         assert!(skipped(|row, _| row.restarting = true).contains("restarting"));
         assert!(skipped(|row, _| row.platform = "linux/arm64".to_owned()).contains("arm64"));
         assert_eq!(skipped(|_, program| program.refuses = "no".to_owned()), "no");
-        let silent = Candidate { program: Err("too old".to_owned()), ..candidate(1, |_, _| {}) };
-        assert_eq!(decide(&silent, &goal()), Decision::Skip("too old".to_owned()));
+        let silent = Candidate { program: Err(NoProgram::TooOld), ..candidate(1, |_, _| {}) };
+        assert_eq!(decide(&silent, &goal()), Decision::Skip(NoProgram::TooOld.to_string()));
     }
 
     #[test]

@@ -250,7 +250,7 @@ impl Upgrade<'_> {
         let mut watch = Watch::new(look);
         loop {
             let worse = match self.link.program(node).await {
-                Err(reason) => Some(reason),
+                Err(error) => Some(error.to_string()),
                 Ok(program) if program.digest == id.digest => match self.link.observe().await {
                     Ok(now) => before.worse(node, &now),
                     Err(error) => Some(reason(error)),
