@@ -7,6 +7,7 @@ use std::process::Command;
 use serde_json::Value;
 
 use super::command::{CommandOutput, Running, run};
+use super::rows::problems;
 use super::{DEADLINE, log_check, program, until};
 
 /// The lab: hosts numbered from 1. One lab exists at a time on a computer. Dropping it removes the hosts and checks the
@@ -202,6 +203,11 @@ impl Lab {
             return Vec::new();
         }
         output.json().as_array().expect("rows").clone()
+    }
+
+    /// Returns the [`problems`] that `vc status` lists through a host.
+    pub fn problems(&self, host: usize) -> Vec<String> {
+        problems(&self.vc(host, &["--output", "json", "status"]).json())
     }
 
     /// Runs `vc logs` and returns its rows.

@@ -1,4 +1,4 @@
-//! Rows of `vc ps`.
+//! Rows of `vc ps`, and problems of `vc status`.
 
 use std::collections::BTreeMap;
 
@@ -52,4 +52,13 @@ pub fn running(
         *nodes.entry(row.node()).or_default() += 1;
     }
     Ok(nodes)
+}
+
+/// Returns the problems that a report of `vc status` lists. Left out is that a disk is almost full: nodes of tests use the
+/// disk of the machine that runs the tests, which may be.
+pub fn problems(status: &Value) -> Vec<String> {
+    let texts = status["problems"].as_array().expect("problems").iter();
+    let ids = status["problem_ids"].as_array().expect("their ids").iter();
+    let other = texts.zip(ids).filter(|(_, id)| id["kind"] != "disk");
+    other.map(|(text, _)| text.as_str().expect("text").to_owned()).collect()
 }

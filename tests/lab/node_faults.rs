@@ -16,12 +16,6 @@ fn compose(project: &str, replicas: usize) -> String {
     )
 }
 
-fn problems(lab: &Lab, host: usize) -> Vec<String> {
-    let report = lab.vc(host, &["--output", "json", "status"]).json();
-    let problems = report["problems"].as_array().expect("problems").iter();
-    problems.map(|it| it.as_str().expect("text").to_owned()).collect()
-}
-
 #[test]
 fn projects_that_a_node_has_no_network_for_run_on_another() {
     // One network fits.
@@ -31,7 +25,7 @@ fn projects_that_a_node_has_no_network_for_run_on_another() {
     }
     let on_first = lab.containers(1).len();
     assert!(on_first <= 1 && lab.containers(2).len() == 5 - on_first, "{on_first}");
-    let all = problems(&lab, 2);
+    let all = lab.problems(2);
     let said = all.iter().any(|it| {
         it.starts_with("node h1 could not start p")
             && it.contains("10.99.0.0/25 of this node has no free /25")
@@ -79,7 +73,7 @@ fn a_node_with_a_full_disk_keeps_what_runs_and_starts_nothing_until_there_is_roo
     let fill = format!("{dir}/fill");
     inside(&["dd", "if=/dev/zero", &format!("of={fill}"), "bs=64k"]);
     let full = |it: &String| it.starts_with("node h2: starts nothing: the disk of");
-    until("the node says that its disk is full", DEADLINE, || match problems(&lab, 1) {
+    until("the node says that its disk is full", DEADLINE, || match lab.problems(1) {
         all if all.iter().any(full) => Ok(()),
         all => Err(format!("{all:?}")),
     });
@@ -90,7 +84,7 @@ fn a_node_with_a_full_disk_keeps_what_runs_and_starts_nothing_until_there_is_roo
     assert!(!events.contains("h2 is down"), "{events}");
 
     inside(&["rm", &fill]).done();
-    until("the node has room again", DEADLINE, || match problems(&lab, 1) {
+    until("the node has room again", DEADLINE, || match lab.problems(1) {
         all if all.is_empty() => Ok(()),
         all => Err(format!("{all:?}")),
     });
@@ -160,7 +154,7 @@ fn a_host_that_lost_its_data_directory_gets_the_data_of_its_volumes_back() {
     assert!(left.contains("shop/data"), "{left}");
     lab.node(2, &["join", token.trim()]);
     // It starts without the data, beside the container of before.
-    until("the problem names the way out", DEADLINE, || match problems(&lab, 1) {
+    until("the problem names the way out", DEADLINE, || match lab.problems(1) {
         all if all
             .iter()
             .any(|it| it.contains("data of shop/data") && it.contains("vc node adopt")) =>
@@ -178,7 +172,7 @@ fn a_host_that_lost_its_data_directory_gets_the_data_of_its_volumes_back() {
             all.iter().map(|it| lab.inside(2, it, &["cat", "/data/born"]).out).collect();
         if found == [data.clone()] { Ok(()) } else { Err(format!("{found:?}, not {data}")) }
     });
-    until("nothing is left", DEADLINE, || match problems(&lab, 2) {
+    until("nothing is left", DEADLINE, || match lab.problems(2) {
         all if all.is_empty() => Ok(()),
         all => Err(format!("{all:?}")),
     });
@@ -194,7 +188,7 @@ fn a_firewall_that_removed_the_rules_of_docker_is_a_problem_until_docker_has_set
     lab.deploy(1, &compose("shop", 2), &["--wait"]).done();
     let before = lab.containers(2);
     let is_said =
-        || problems(&lab, 1).iter().any(|it| it.contains("the rules of Docker in iptables"));
+        || lab.problems(1).iter().any(|it| it.contains("the rules of Docker in iptables"));
     assert!(!is_said());
     lab.run(&["exec", "2", "--", "iptables", "-t", "nat", "-F"]).done();
     until("the problem is listed", DEADLINE, || if is_said() { Ok(()) } else { Err("no") });

@@ -7,13 +7,6 @@ use crate::harness::fixtures::web;
 use crate::harness::lab::Lab;
 use crate::harness::{DEADLINE, until};
 
-/// Returns the problems that `vc status` reports through a host.
-fn problems(lab: &Lab, host: usize) -> Vec<String> {
-    let status = lab.vc(host, &["--output", "json", "status"]).json();
-    let problems = status["problems"].as_array().expect("a list");
-    problems.iter().filter_map(|it| it.as_str()).map(str::to_owned).collect()
-}
-
 #[test]
 fn a_published_port_reaches_every_replica_from_every_node() {
     let lab = Lab::cluster(3);
@@ -58,7 +51,7 @@ fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
     });
     lab.deploy(1, &web("other", "front", 1, "    ports: ['8099:80']\n"), &["--wait"]).done();
     until("the other node reports the problem", DEADLINE, || {
-        let problems = problems(&lab, 1);
+        let problems = lab.problems(1);
         let words = ["h2", "8099", "other/front"];
         if problems.iter().any(|line| words.iter().all(|word| line.contains(word))) {
             Ok(())
@@ -72,7 +65,7 @@ fn port_conflicts_name_the_services_and_end_when_the_port_is_free() {
     until("the port is published when it is free", DEADLINE, || {
         match lab.get(1, "http://10.77.0.12:8099/").out.trim() {
             "vc-test:1" => Ok(()),
-            other => Err(format!("'{other}'; {:?}", problems(&lab, 1))),
+            other => Err(format!("'{other}'; {:?}", lab.problems(1))),
         }
     });
 }
@@ -82,9 +75,9 @@ fn a_port_of_an_address_that_appears_later_is_published() {
     let lab = Lab::cluster(2);
     let ports = "    ports: ['10.77.0.77:8080:80']\n";
     lab.deploy(1, &web("shop", "web", 1, ports), &[]).done();
-    let is_problem = || problems(&lab, 2).iter().any(|line| line.contains("10.77.0.77"));
+    let is_problem = || lab.problems(2).iter().any(|line| line.contains("10.77.0.77"));
     until("no host has the address, which is a problem", DEADLINE, || {
-        if is_problem() { Ok(()) } else { Err(format!("{:?}", problems(&lab, 2))) }
+        if is_problem() { Ok(()) } else { Err(format!("{:?}", lab.problems(2))) }
     });
     let address = |verb: &str, host: usize| {
         let host = host.to_string();
@@ -95,13 +88,13 @@ fn a_port_of_an_address_that_appears_later_is_published() {
         until("the port is published where the address is", DEADLINE, || {
             match lab.get(host, "http://10.77.0.77:8080/").out.trim() {
                 "vc-test:1" if !is_problem() => Ok(()),
-                other => Err(format!("'{other}'; {:?}", problems(&lab, 2))),
+                other => Err(format!("'{other}'; {:?}", lab.problems(2))),
             }
         });
         // As keepalived does, to the other host.
         address("del", host);
     }
     until("the address is missing again", DEADLINE, || {
-        if is_problem() { Ok(()) } else { Err(format!("{:?}", problems(&lab, 2))) }
+        if is_problem() { Ok(()) } else { Err(format!("{:?}", lab.problems(2))) }
     });
 }

@@ -318,11 +318,11 @@ fn hooks_run_around_each_snapshot_and_a_failure_is_shown_until_one_succeeds() {
     );
 
     lab.inside(primary, &container, &["touch", "/data/fail"]).done();
-    let problems = || lab.vc(1, &["--output", "json", "status"]).json()["problems"].to_string();
-    until("the failure is a problem", DEADLINE, || {
-        let now = problems();
-        if now.contains("shop/data") { Ok(()) } else { Err(now) }
-    });
+    let is_problem = || match lab.problems(1) {
+        all if all.iter().any(|it| it.contains("shop/data")) => Ok(()),
+        all => Err(all),
+    };
+    until("the failure is a problem", DEADLINE, is_problem);
     let failures = || metric(&lab, primary, "vc_volume_failures_total{");
     let before = failures();
     until("it has failed twice more", DEADLINE, || {
@@ -331,11 +331,11 @@ fn hooks_run_around_each_snapshot_and_a_failure_is_shown_until_one_succeeds() {
     });
     let events = lab.vc(1, &["events", "--tail", "100"]).done();
     assert!(!events.contains("in order again"), "{events}");
-    assert!(problems().contains("shop/data"));
+    assert_eq!(is_problem(), Ok(()));
     lab.inside(primary, &container, &["rm", "/data/fail"]).done();
-    until("it is in order again", DEADLINE, || match problems() {
-        now if now == "[]" => Ok(()),
-        now => Err(now),
+    until("it is in order again", DEADLINE, || match lab.problems(1) {
+        all if all.is_empty() => Ok(()),
+        all => Err(all),
     });
     assert_ne!(replica, primary);
 }
