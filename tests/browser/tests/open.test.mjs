@@ -55,3 +55,24 @@ test('a viewer opens a service from the console, at an isolated origin', { timeo
   assert.ok(!JSON.stringify(received).includes(secret), 'the token does not leak to the app')
   assert.ok(!(await console_.evaluate(() => location.href)).includes(secret), 'the token is not in the address of the console')
 })
+
+test('a window whose first message to the console is lost opens', { timeout: 60_000 }, async () => {
+  const console_ = await browser.open(`${cluster.nodes[0].console}#token=${await cluster.userToken('viewer', 'eve')}`)
+  await console_.waitForSelector('.glance')
+  await console_.evaluate(() => {
+    location.hash = '#/services'
+    const lose = (event) => {
+      if (!event.data?.vcHello) return
+      event.stopImmediatePropagation()
+      window.removeEventListener('message', lose)
+      window.lost = true
+    }
+    window.addEventListener('message', lose)
+  })
+  const [page] = await Promise.all([
+    browser.context.waitForEvent('page'),
+    console_.getByRole('button', { name: `Open :${app.port} of shop/web` }).click(),
+  ])
+  await page.waitForSelector('body[data-ready=yes]')
+  assert.equal(await console_.evaluate(() => window.lost), true)
+})

@@ -11,6 +11,8 @@ import { isRecord } from './protocol'
 
 /** Time within which the console answers, in milliseconds; it waits for this page. */
 const WELCOME_TIMEOUT = 10_000
+/** Interval of hellos to the console until it answers, in milliseconds: on a busy machine messages of new windows are lost. */
+const HELLO_INTERVAL = 500
 /** Interval at which a waiting page asks whether the app is reachable, in milliseconds. */
 const POLL_INTERVAL = 2_000
 
@@ -57,8 +59,13 @@ async function receiveChannel(opener: Window, nonce: string): Promise<{ port: Me
       resolve({ port, app })
     }
     window.addEventListener('message', onMessage, { signal: done.signal })
-    // The browser delivers only the message whose target origin is the opener's.
-    for (const origin of origins) opener.postMessage({ vcHello: nonce } satisfies Hello, origin)
+    const say = (): void => {
+      // The browser delivers only the message whose target origin is the opener's.
+      for (const origin of origins) opener.postMessage({ vcHello: nonce } satisfies Hello, origin)
+    }
+    say()
+    const again = setInterval(say, HELLO_INTERVAL)
+    done.signal.addEventListener('abort', () => clearInterval(again))
   })
 }
 

@@ -54,23 +54,23 @@ export async function openService(mesh: AppMesh, service: string, port: number):
   // Synchronously: browsers block a window that opens later than the click.
   const opened = window.open('about:blank', '_blank')
   if (!opened) throw new Error('The browser blocked the new window. Allow pop-ups for this page.')
-  let origin
   try {
-    origin = appOrigin(await appsPattern(), label, location.origin)
+    const origin = appOrigin(await appsPattern(), label, location.origin)
     // An app that was opened before has a service worker, which has its first page.
     if (!openedOrigins().includes(origin) && !(await serverAnswers())) {
       throw new ServerDown(`Nothing answers at ${location.host}, which serves this console and the first page of a service.`)
     }
     opened.location.replace(`${origin}/__vc/boot.html#${nonce}`)
-    await hello(opened, origin, nonce)
+    await hello(opened, origin, nonce, () => {
+      const { port1, port2 } = new MessageChannel()
+      appServer(mesh, origin, { service, port }).serve(port1)
+      opened.postMessage({ vcWelcome: nonce, app: { service, port } } satisfies Welcome, origin, [port2])
+    })
+    rememberOpened(origin)
   } catch (error) {
     opened.close()
     throw error
   }
-  rememberOpened(origin)
-  const { port1, port2 } = new MessageChannel()
-  appServer(mesh, origin, { service, port }).serve(port1)
-  opened.postMessage({ vcWelcome: nonce, app: { service, port } } satisfies Welcome, origin, [port2])
 }
 
 /** Tells whether the server of this page answers. */
@@ -99,19 +99,21 @@ function rememberOpened(origin: string): void {
   }
 }
 
-/** Waits for the hello of the opened window, from its origin and with its nonce. Errors: none within `BOOT_TIMEOUT`. */
-function hello(opened: Window, origin: string, nonce: string): Promise<void> {
+/**
+ * Resolves with the first hello of the opened window, from its origin and with its nonce. Calls `answer` for each: the window
+ * says hello until an answer arrives. Errors: none within `BOOT_TIMEOUT`.
+ */
+function hello(opened: Window, origin: string, nonce: string, answer: () => void): Promise<void> {
   return new Promise((resolve, reject) => {
     const done = new AbortController()
-    const timer = setTimeout(() => {
+    setTimeout(() => {
       done.abort()
       reject(new Error(`Nothing answered at ${origin}. That origin must serve the tunnel's files.`))
     }, BOOT_TIMEOUT)
     const onMessage = (event: MessageEvent<unknown>): void => {
       if (event.source !== opened || event.origin !== origin) return
       if (!isRecord(event.data) || event.data['vcHello'] !== nonce) return
-      clearTimeout(timer)
-      done.abort()
+      answer()
       resolve()
     }
     window.addEventListener('message', onMessage, { signal: done.signal })
