@@ -27,6 +27,20 @@ export async function until(what, question, timeout = TIMEOUT) {
   }
 }
 
+/** Returns the Compose file of the app of `app/server.mjs` at these ports, on the node of this name or on any. */
+export function appAt(target, published, node) {
+  const where = node ? `, placement: {constraints: [node.name == ${node}]}` : ''
+  return `name: shop
+services:
+  web:
+    image: app
+    command: [${JSON.stringify(process.execPath)}, ${JSON.stringify(APP)}, "${target}"]
+    ports: ["${published}:${target}"]
+    stop_grace_period: 1s
+    deploy: {update_config: {monitor: 500ms}${where}}
+`
+}
+
 export class Cluster {
   nodes = []
   #expected = []
@@ -117,16 +131,7 @@ export class Cluster {
    */
   async deployApp(node) {
     const [published, target] = [await freePort(), await freePort()]
-    const where = node ? `, placement: {constraints: [node.name == ${node}]}` : ''
-    await this.deploy(`name: shop
-services:
-  web:
-    image: app
-    command: [${JSON.stringify(process.execPath)}, ${JSON.stringify(APP)}, "${target}"]
-    ports: ["${published}:${target}"]
-    stop_grace_period: 1s
-    deploy: {update_config: {monitor: 500ms}${where}}
-`)
+    await this.deploy(appAt(target, published, node))
     const direct = `http://127.0.0.1:${target}`
     await until('the app answers', () => fetch(`${direct}/status`))
     return { port: published, direct }

@@ -50,10 +50,10 @@ export class Network {
     return ['ip', 'netns', 'exec', this.#phone]
   }
 
-  /** Writes a program that starts Chromium in the namespace of the phone, and returns its path. */
-  async chromium(program) {
-    const path = join(this.#dir, 'chromium')
-    await writeFile(path, `#!/bin/sh\nexec ${this.onPhone.join(' ')} ${program} "$@"\n`)
+  /** Writes a program that starts Chromium behind this command prefix, and returns its path. */
+  async chromium(program, prefix = this.onPhone) {
+    const path = join(this.#dir, `chromium-${prefix.at(-1)}`)
+    await writeFile(path, `#!/bin/sh\nexec ${prefix.join(' ')} ${program} "$@"\n`)
     await chmod(path, 0o755)
     return path
   }

@@ -3,10 +3,12 @@ import { join } from 'node:path'
 
 import { CONSOLE, bundle, serveScript } from './serve.mjs'
 
+export { pageOf } from './serve.mjs'
+
 const ENTRY = 'virtual:page'
 
 /** Bundles the client's sources into one script that sets `vc` to their exports. */
-async function client() {
+export async function client() {
   const source = JSON.stringify(join(import.meta.dirname, 'entry.js'))
   const page = {
     name: 'page',

@@ -23,14 +23,20 @@ export async function serve(server) {
   return { port: server.address().port, close }
 }
 
+/** Returns what a server of a page with nothing but this script answers at a path. */
+export function pageOf(script, path) {
+  const html = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script></html>'
+  if (path === '/page.js') return { contentType: 'text/javascript', body: script }
+  return { contentType: 'text/html; charset=utf-8', body: html }
+}
+
 /** Serves a page with nothing but this script. */
 export async function serveScript(code) {
-  const html = '<!doctype html><html lang="en"><title>A page</title><link rel="icon" href="data:,"><script type="module" src="/page.js"></script></html>'
   const { port, close } = await serve(
     createServer((request, response) => {
-      const isScript = request.url === '/page.js'
-      response.writeHead(200, { 'content-type': isScript ? 'text/javascript' : 'text/html; charset=utf-8' })
-      response.end(isScript ? code : html)
+      const { contentType, body } = pageOf(code, request.url)
+      response.writeHead(200, { 'content-type': contentType })
+      response.end(body)
     }),
   )
   return { url: `http://127.0.0.1:${port}/`, close }
