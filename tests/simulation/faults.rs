@@ -16,6 +16,16 @@ use crate::world::{Event, World};
 /// The longest time until a fault ends by itself, in milliseconds.
 pub const LONGEST: Millis = 27_000;
 
+/// The time in which all instances of a small service are replaced, in milliseconds.
+const UPDATED: Millis = 5_000;
+
+/// Divides nodes at random.
+fn sides(rng: &mut Rng, nodes: Vec<usize>) -> [Vec<usize>; 2] {
+    let mut sides = [Vec::new(), Vec::new()];
+    nodes.into_iter().for_each(|index| sides[rng.index(2)].push(index));
+    sides
+}
+
 /// An event that the plan of a run injects. Everything about it follows from its seed, so that it stays the same when others are
 /// left out.
 #[derive(Debug, Clone, Copy)]
@@ -35,6 +45,10 @@ pub enum Recovery {
     End(usize),
     /// A host loses power.
     PowerLoss(usize),
+    /// A request is sent to a node.
+    Request(usize, Box<Mutation>),
+    /// The links between these nodes and those are cut.
+    Cut(Vec<usize>, Vec<usize>),
     /// All links are restored.
     Heal,
     /// A runtime answers again.
@@ -95,9 +109,8 @@ impl World {
                 }
             }
             Kind::Partition => {
-                let mut sides = [Vec::new(), Vec::new()];
-                present.into_iter().for_each(|index| sides[rng.index(2)].push(index));
-                self.partition(&[&sides[0], &sides[1]]);
+                let [one, other] = sides(&mut rng, present);
+                self.partition(&[&one, &other]);
                 self.schedule(recovery, Event::Recover(Recovery::Heal));
             }
             Kind::CutOneWay if victim != other => {
@@ -178,6 +191,16 @@ impl World {
                     self.request(victim, mutation);
                 }
             }
+            Kind::FailingUpdate => {
+                let [works, fails] = workloads::failing_update(&mut rng);
+                self.request(victim, works);
+                self.schedule(UPDATED, Event::Recover(Recovery::Request(other, Box::new(fails))));
+                // By then most nodes have heard of it, and it has failed on none.
+                let cut = UPDATED + rng.within((50, 800));
+                let [one, other] = sides(&mut rng, present);
+                self.schedule(cut, Event::Recover(Recovery::Cut(one, other)));
+                self.schedule(cut + recovery, Event::Recover(Recovery::Heal));
+            }
             Kind::FlippedBit => {
                 let bit = rng.number();
                 self.schedule(recovery, Event::Recover(Recovery::End(victim)));
@@ -215,6 +238,10 @@ impl World {
         match recovery {
             Recovery::End(index) => self.kill_process(index),
             Recovery::PowerLoss(index) => self.kill_host(index),
+            Recovery::Request(index, mutation) => {
+                self.request(index, *mutation);
+            }
+            Recovery::Cut(one, other) => self.partition(&[&one, &other]),
             Recovery::Heal => self.heal(),
             Recovery::RuntimeBack(index) => self.set_runtime_available(index, true, false),
             Recovery::Writable(index) => self.nodes[index].disk.read_only = false,

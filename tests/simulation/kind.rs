@@ -66,14 +66,17 @@ pub enum Kind {
     Voters,
     /// While a process is down, a bit flips in what its disk holds.
     FlippedBit,
+    /// Operators deploy a version that fails on every node, and the links between some nodes and the rest are cut meanwhile.
+    FailingUpdate,
 }
 
 impl Kind {
     /// Returns all kinds, in groups: what a seed draws of one does not depend on those after it. New kinds of workloads and faults
     /// go into a new group, so that the seeds of `seeds.txt` mean what they meant.
-    pub fn groups() -> [&'static [Self]; 2] {
-        let (first, second) = Self::value_variants().split_at(Self::Exclusive as usize);
-        [first, second]
+    pub fn groups() -> [&'static [Self]; 3] {
+        let (first, later) = Self::value_variants().split_at(Self::Exclusive as usize);
+        let (second, third) = later.split_at(Self::FailingUpdate as usize - first.len());
+        [first, second, third]
     }
 
     /// Returns how often events of this kind are drawn, relative to others; 0 for what lasts the whole run.

@@ -59,7 +59,7 @@ struct Arguments {
     /// Do not fail when a state was never reached
     #[arg(long)]
     allow_missing: bool,
-    /// Fail when a state but the rarest was never reached, however few the runs: for seeds that are known to reach them
+    /// Fail when a state was never reached, however few the runs: for seeds that are known to reach all
     #[arg(long, conflicts_with = "allow_missing")]
     expect_all: bool,
 }

@@ -98,6 +98,11 @@ impl Network {
         !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
     }
 
+    /// Returns whether messages pass in neither direction.
+    pub fn is_apart(&self, a: usize, b: usize) -> bool {
+        self.cut.contains(&(a, b)) && self.cut.contains(&(b, a))
+    }
+
     /// Returns whether any link is cut.
     pub fn is_cut(&self) -> bool {
         !self.cut.is_empty()

@@ -74,6 +74,7 @@ fn draw_weights(rng: &mut Rng, group: &[Kind]) -> Vec<(Kind, u64)> {
         let permille = match kind {
             Kind::Operators => 950,
             Kind::Versions | Kind::Leave => 250,
+            Kind::FailingUpdate => 150,
             _ => 400,
         };
         let (is_on, rate) = (rng.permille(permille), rng.within((1, 4)));

@@ -25,11 +25,20 @@ pub struct RuntimeFaults {
     pub fails: u64,
     /// Flaky containers that exit or change their health within ten seconds, per thousand.
     pub changes: u64,
+    /// Whether containers exit after their start whose image name contains `faulty`.
+    pub exits: bool,
 }
 
 impl Default for RuntimeFaults {
     fn default() -> Self {
-        Self { pull: (200, 1500), start: (50, 400), stop: (50, 800), fails: 0, changes: 0 }
+        Self {
+            pull: (200, 1500),
+            start: (50, 400),
+            stop: (50, 800),
+            fails: 0,
+            changes: 0,
+            exits: true,
+        }
     }
 }
 
@@ -267,7 +276,9 @@ impl World {
                     it.phase =
                         Some(Phase::NodeFault { reason: "no space left on device".to_owned() });
                     self.trace_node(index, &format!("cannot start {id}"));
-                } else if it.image.contains("broken") {
+                } else if it.image.contains("broken")
+                    || it.image.contains("faulty") && runtime_faults.exits
+                {
                     let output = "cannot open its configuration".to_owned();
                     it.phase = Some(Phase::Exited { code: 1, output, out_of_memory: false });
                     self.record(index, Action::Ended(id.clone()));
@@ -365,6 +376,7 @@ impl World {
     pub fn heal_runtimes(&mut self) {
         self.runtime_faults.fails = 0;
         self.runtime_faults.changes = 0;
+        self.runtime_faults.exits = false;
         for index in 0..self.nodes.len() {
             let ids: Vec<InstanceId> =
                 self.nodes[index].runtime.containers.keys().cloned().collect();

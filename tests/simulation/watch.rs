@@ -3,7 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{UpdateStatus, View};
-use vc_protocol::{Millis, NodeId, ServiceKey};
+use vc_protocol::{Lamport, Millis, NodeId, ServiceKey};
 
 use crate::invariants::{no_wrongful_verdict, older_members_are_respected};
 use crate::marks::Mark;
@@ -26,6 +26,8 @@ pub struct Watch {
     pub started_clocks: BTreeMap<usize, Millis>,
     /// Whether a disk has lost what its node had promised as a voter.
     pub lost_votes: bool,
+    /// Updates, by the revision of the service, that failed on nodes which could not hear of each other, and were rolled back on both.
+    failed_apart: BTreeSet<(ServiceKey, Lamport)>,
     /// The number of the newest set of voters that a node knew.
     voters: u64,
 }
@@ -72,21 +74,49 @@ impl World {
         self.mark_if(!failed.is_empty(), Mark::UpdateFailed);
         self.mark_if(failed.iter().any(|key| view.is_rolled_back(key)), Mark::RolledBack);
         for key in failed {
-            let results = || {
-                let states = view.nodes.values();
-                states.filter_map(|state| state.update_results.get(key))
-            };
-            let newest = results().map(|it| it.revision).max();
-            let newest: BTreeSet<_> = results()
-                .filter(|it| Some(it.revision) == newest)
-                .map(|it| it.failed.as_deref())
-                .collect();
-            // Each node that sees a failure says which; others copy what it says.
-            let failures = newest.iter().flatten().count();
-            self.mark_if(failures >= 2 && self.watch.healed, Mark::RollbackOnBothSides);
-            self.mark_if(failures >= 1 && newest.contains(&None), Mark::ResultsDiffer);
+            let Some((revision, results)) = results(&view, key) else { continue };
+            let update = (key.clone(), revision);
+            if view.is_rolled_back(key) && self.failed_apart(index, &update, &results) {
+                self.watch.failed_apart.insert(update.clone());
+            }
+            let failures = results.iter().flatten().count();
+            let met = failures >= 2 && self.watch.failed_apart.contains(&update);
+            self.mark_if(met && view.is_rolled_back(key), Mark::RollbackOnBothSides);
+            self.mark_if(failures >= 1 && results.contains(&None), Mark::ResultsDiffer);
         }
     }
+
+    /// Returns whether a node that this one cannot hear of has rolled an update back for other reasons.
+    fn failed_apart(
+        &self,
+        index: usize,
+        (service, revision): &(ServiceKey, Lamport),
+        here: &BTreeSet<Option<&str>>,
+    ) -> bool {
+        let others = self.running().into_iter().filter(|&it| self.network.is_apart(index, it));
+        let mut views = others.map(|it| self.engine(it).view());
+        views.any(|view| {
+            let there = results(&view, service).filter(|(newest, _)| newest == revision);
+            view.is_rolled_back(service)
+                && there.is_some_and(|(_, there)| {
+                    let mut reasons = there.iter().flatten().peekable();
+                    reasons.peek().is_some() && reasons.all(|it| !here.contains(&Some(*it)))
+                })
+        })
+    }
+}
+
+/// Returns the revision of the last update of a service, and how nodes say that it ended: why it failed, or `None`. Each node that sees an
+/// instance fail says why; others copy what it says.
+fn results<'a>(
+    view: &'a View,
+    service: &ServiceKey,
+) -> Option<(Lamport, BTreeSet<Option<&'a str>>)> {
+    let states = || view.nodes.values();
+    let results = || states().filter_map(|state| state.update_results.get(service));
+    let newest = results().map(|it| it.revision).max()?;
+    let of_newest = results().filter(|it| it.revision == newest);
+    Some((newest, of_newest.map(|it| it.failed.as_deref()).collect()))
 }
 
 /// Returns whether two nodes that are up run an instance in one slot.

@@ -2,7 +2,7 @@
 
 use vc_engine::Mutation;
 use vc_protocol::VolumeKey;
-use vc_protocol::spec::{Deployment, Mount, OnPartition};
+use vc_protocol::spec::{Deployment, FailureAction, Mount, OnPartition};
 use vc_protocol::volume::VolumeSpec;
 
 use crate::kind::Kind;
@@ -69,6 +69,18 @@ fn volumes(rng: &mut Rng, nodes: usize) -> Mutation {
         8 => Mutation::Scale { service: "shop/db".to_owned(), replicas: rng.within((0, 1)) as u32 },
         _ => Mutation::Remove("shop/db".to_owned()),
     }
+}
+
+/// Returns the deployment of a version that works, and that of one whose instances end at once until the faults have ended. All
+/// instances are updated at the same time.
+pub fn failing_update(rng: &mut Rng) -> [Mutation; 2] {
+    let mut works = version(service("front", rng.within((2, 6)) as u32), rng.within((1, 3)));
+    works.spec.update.parallelism = 0;
+    works.spec.update.monitor_ms = 1000;
+    works.spec.update.failure_action = FailureAction::Rollback;
+    let mut fails = works.clone();
+    fails.spec.container.image = "faulty".to_owned();
+    [works, fails].map(deploy)
 }
 
 fn voters(rng: &mut Rng, nodes: usize) -> Mutation {

@@ -12,7 +12,7 @@ use vc_protocol::gossip::{Gossip, Heartbeat, SyncMessage};
 use vc_protocol::node::{Faults, Holds, NodeInfo, NodeProblem};
 use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::volume::VolumeCopy;
-use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, VolumeKey};
+use vc_protocol::{ClusterId, InstanceId, Millis, NodeId, Stored, VolumeKey};
 
 use crate::accusation::{accuse_silent_nodes, refute_accusations};
 use crate::alerts::Alerts;
@@ -62,6 +62,8 @@ pub struct Engine {
     reconciler: Reconciler,
     guard: Guard,
     volumes: Volumes,
+    /// The copies of volumes that the shell has reported since the start.
+    reported: BTreeSet<VolumeKey>,
     schedules: Schedules,
     alerts: Alerts,
     /// Problems of this process, which no document has.
@@ -160,6 +162,7 @@ impl Engine {
             reconciler: Reconciler::new(id, before.claims, timing.runtime_grace),
             guard,
             volumes: Volumes::default(),
+            reported: BTreeSet::new(),
             schedules: Schedules::default(),
             alerts: Alerts::default(),
             own_problems: Vec::new(),
@@ -303,13 +306,23 @@ impl Engine {
     fn record_copy(&mut self, volume: VolumeKey, copy: VolumeCopy) {
         let (lamport, since) = (self.view.next_lamport(), self.wall);
         let unknown = || VolumeRecord { lamport, since, begun: 0, copy: None }.into();
-        let record = self.own.volumes.entry(volume).or_insert_with(unknown);
+        let record = self.own.volumes.entry(volume.clone()).or_insert_with(unknown);
         let before = record.copy.as_ref().and_then(|before| before.written);
         if copy.written.is_some() && copy.written != before {
             record.begun = lamport;
         }
         record.copy = Some(copy);
+        self.reported.insert(volume);
         self.dirty = true;
+    }
+
+    /// Takes in the volumes that an earlier process of this node has recorded. Of copies that this one has read from the disk, that says more.
+    fn extend_volumes(&mut self, recorded: BTreeMap<VolumeKey, Stored<VolumeRecord>>) {
+        let records = self.own.volumes.iter().filter(|(volume, _)| self.reported.contains(*volume));
+        let copies = records.filter_map(|(volume, it)| Some((volume.clone(), it.copy.clone()?)));
+        let copies: Vec<_> = copies.collect();
+        self.own.volumes.extend(recorded);
+        copies.into_iter().for_each(|(volume, copy)| self.record_copy(volume, copy));
     }
 
     /// Corrects what is known of the clocks of the others where that of this node was set. Their heartbeats tell it anew, but one after
@@ -460,11 +473,12 @@ impl Engine {
                 );
                 self.own.incarnation =
                     self.own.incarnation.max(found.incarnation.saturating_add(1));
-                self.own.volumes.extend(found.volumes.clone());
+                let volumes = found.volumes.clone();
                 for (&node, &incarnation) in &found.unreachable {
                     let held = self.own.unreachable.entry(node).or_default();
                     *held = incarnation.max(*held);
                 }
+                self.extend_volumes(volumes);
                 self.renewed = false;
                 self.dirty = true;
             }

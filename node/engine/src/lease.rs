@@ -74,6 +74,21 @@ pub(crate) fn keys_of(slot: &Slot, spec: &ServiceSpec) -> BTreeSet<LeaseKey> {
     keys
 }
 
+/// Returns the highest epoch under which each volume was written. With a lower one no node may write it again: it is granted where voters
+/// have lost their votes.
+fn written(view: &View) -> BTreeMap<LeaseKey, Epoch> {
+    let mut written: BTreeMap<LeaseKey, Epoch> = BTreeMap::new();
+    for (volume, record) in view.nodes.values().flat_map(|state| &state.volumes) {
+        let Some(copy) = &record.copy else { continue };
+        let epoch = copy.written.max(copy.snapshot.map(|it| it.epoch));
+        if let Some(epoch) = epoch {
+            let highest = written.entry(LeaseKey::volume(volume)).or_default();
+            *highest = epoch.max(*highest);
+        }
+    }
+    written
+}
+
 fn exclusive_keys_of(slot: &Slot, spec: &ServiceSpec) -> BTreeSet<LeaseKey> {
     if !spec.is_exclusive() {
         return BTreeSet::new();
@@ -239,16 +254,14 @@ impl Leases {
 
     /// Sets the leases that this node needs.
     pub(crate) fn need(&mut self, keys: &BTreeSet<LeaseKey>, view: &View, now: Millis) -> Effects {
-        let nodes = || view.nodes.values();
+        let written = written(view);
         let seen = || {
-            let claims = nodes().flat_map(|state| &state.claims).filter_map(|(_, it)| it.epoch);
-            let copies =
-                nodes().flat_map(|state| state.volumes.values()).filter_map(|it| it.copy.as_ref());
-            let copies =
-                copies.flat_map(|it| it.written.into_iter().chain(it.snapshot.map(|it| it.epoch)));
-            claims.chain(copies).max().unwrap_or(0)
+            let claims = view.nodes.values().flat_map(|state| &state.claims);
+            let claims = claims.filter_map(|(_, it)| it.epoch);
+            claims.chain(written.values().copied()).max().unwrap_or(0)
         };
-        let released = self.holder.need(keys, seen);
+        let least = |key: &LeaseKey| written.get(key).copied().unwrap_or(0);
+        let released = self.holder.need(keys, seen, least, now);
         let mut effects = Effects::default();
         self.ask(released, now, &mut effects);
         effects
@@ -256,7 +269,7 @@ impl Leases {
 
     /// Gives up all leases without a word: the instances may still run until they end.
     pub(crate) fn abandon(&mut self) {
-        let _ = self.holder.need(&BTreeSet::new(), || 0);
+        self.holder.abandon();
     }
 
     /// Returns when to call [`Leases::handle_timeout`].

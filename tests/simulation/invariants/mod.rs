@@ -81,8 +81,9 @@ impl World {
             self.run_until(left, "the cluster converges", at_rest);
             let cursor = self.history.cursor();
             self.run(4000);
-            if at_rest(self).is_ok() && no_actions_at_rest::check(self, cursor).is_ok() {
-                return;
+            match at_rest(self).and_then(|()| no_actions_at_rest::check(self, cursor)) {
+                Ok(()) => return,
+                Err(why) => assert!(self.now < until, "no rest within {limit} ms: {why}"),
             }
         }
     }

@@ -7,6 +7,7 @@ use vc_engine::Mutation;
 use vc_protocol::spec::{Attribute, Constraint, Deployment, Mount};
 use vc_protocol::volume::{OnLoss, SnapshotId, VolumeSpec};
 use vc_protocol::{NodeId, VolumeKey};
+use vc_simulation::Mark;
 use vc_simulation::check::Violation;
 use vc_simulation::services::{deploy, service};
 use vc_simulation::volumes::{Content, Copy};
@@ -164,6 +165,67 @@ fn what_an_instance_writes_while_its_service_is_removed_is_there_on_the_next_nod
     let (at, number) = write(&mut world, 20_000);
     written.insert(number);
     assert_eq!((at, working(&world, replica)), (replica, written));
+}
+
+/// Returns a world in which `m1` has written a volume under an epoch that both disks then lost, and with it the vote of `m0`, the only
+/// voter; and the writes. With `restarts`, what `m0` still has is later than what `m1` has.
+fn without_last_epoch(name: &str, restarts: bool) -> (World, Content) {
+    let mut world = cluster(2, name);
+    world.command(0, Mutation::Drain { node: "m0".to_owned(), drain: true });
+    world.command(0, deploy(database(VolumeSpec::default())));
+    let (_, first) = write(&mut world, 20_000);
+    world.command(0, Mutation::Drain { node: "m0".to_owned(), drain: false });
+    await_copies(&mut world, first, 2);
+    let theirs = world.nodes[1].disk.backup();
+    if restarts {
+        world.kill_process(1);
+        world.boot(1);
+        world.run(5_000);
+    }
+    let voter = world.nodes[0].disk.backup();
+    let mut written = Content::from([first]);
+    for to in 0..2 {
+        world.command(0, Mutation::MoveVolume { volume: data(), to: format!("m{to}") });
+        written.extend(write_until_on(&mut world, to));
+    }
+    world.converge(60_000);
+    for (index, copy) in [voter, theirs].into_iter().enumerate() {
+        world.kill_host(index);
+        world.lose(index, |node| node.disk.set_back(copy));
+        world.boot(index);
+    }
+    (world, written)
+}
+
+#[test]
+fn a_volume_is_written_again_although_its_last_epoch_was_lost_with_the_disks() {
+    let (mut world, mut written) = without_last_epoch("its_last_epoch_was_lost", false);
+    let (at, last) = write(&mut world, 30_000);
+    written.insert(last);
+    assert_eq!((at, working(&world, 1)), (1, written));
+    await_copies(&mut world, last, 2);
+    world.converge(60_000);
+}
+
+#[test]
+fn what_a_node_has_of_a_volume_counts_over_an_earlier_document_of_its_own() {
+    let (mut world, _) = without_last_epoch("counts_over_an_earlier_document", true);
+    world.run_until(10_000, "m1 hears of its document", |world| {
+        let heard = world.marks.contains(&Mark::SetBack);
+        heard.then_some(()).ok_or_else(|| Violation("it has not".to_owned()))
+    });
+    // It gets no lease, under which it would begin anew.
+    world.kill_host(0);
+    world.run_until(10_000, "m1 says what it has", |world| {
+        let view = world.engine(1).view();
+        let said = view.nodes[&world.nodes[1].id].copy(&data()).expect("a copy");
+        let has = &world.nodes[1].volumes.copies[&data()];
+        let newest = has.snapshots.last_key_value().map(|(id, _)| *id);
+        let is_said = (said.written, said.snapshot) == (has.written(), newest);
+        is_said.then_some(()).ok_or_else(|| Violation(format!("{said:?}")))
+    });
+    world.boot(0);
+    world.converge(60_000);
 }
 
 #[test]

@@ -65,6 +65,17 @@ impl Lease {
         self.enter(State::Waiting { retry_at: now + pause });
     }
 
+    /// Asks anew for a lease with a lower epoch than this.
+    fn require(&mut self, least: Epoch, node: NodeId, now: Millis) {
+        self.seen = self.seen.max(least);
+        let (State::Preparing { epoch, .. } | State::Proposed { epoch, .. }) = self.state else {
+            return;
+        };
+        if epoch < least {
+            self.wait(node, now);
+        }
+    }
+
     fn enter(&mut self, state: State) {
         self.state = state;
         self.refused_by.clear();
@@ -100,12 +111,14 @@ impl Holder {
         Self { node, leases, heard: BTreeMap::new(), renew_at: 0 }
     }
 
-    /// Sets which leases this node needs. `seen`: the highest epoch that the documents name for a new one. Returns the releases
-    /// of those that it does not need any more.
+    /// Sets which leases this node needs. `seen`: the highest epoch that the documents name for a new one. `least`: the lowest epoch that
+    /// a lease is of use with, or 0. Returns the releases of those that it does not need any more.
     pub(super) fn need(
         &mut self,
         keys: &BTreeSet<LeaseKey>,
         seen: impl Fn() -> Epoch,
+        least: impl Fn(&LeaseKey) -> Epoch,
+        now: Millis,
     ) -> Vec<LeaseRequest> {
         let dropped = self.leases.extract_if(.., |key, _| !keys.contains(key));
         let released = dropped.filter_map(|(key, lease)| match lease.state {
@@ -114,12 +127,20 @@ impl Holder {
         });
         let released = released.collect();
         for key in keys {
-            if !self.leases.contains_key(key) {
-                let waiting = State::Waiting { retry_at: 0 };
-                self.leases.insert(key.clone(), Lease::new(seen(), waiting));
+            match self.leases.get_mut(key) {
+                Some(lease) => lease.require(least(key), self.node, now),
+                None => {
+                    let waiting = State::Waiting { retry_at: 0 };
+                    self.leases.insert(key.clone(), Lease::new(seen(), waiting));
+                }
             }
         }
         released
+    }
+
+    /// Gives up all leases without a word.
+    pub(super) fn abandon(&mut self) {
+        self.leases.clear();
     }
 
     /// Returns the lease, if this node has it now.
