@@ -24,6 +24,8 @@ struct Contents {
     certificates: BTreeSet<String>,
     /// No fault flips a bit of them: nothing would tell.
     votes: Votes,
+    /// The changes that a node cannot read: those that are damaged, and those that follow one of these.
+    unreadable: BTreeSet<Key>,
 }
 
 /// A copy of a disk.
@@ -46,8 +48,6 @@ pub struct Disk {
     pub was_read_only: bool,
     /// The host dies in the next write.
     pub tears: bool,
-    /// The changes that a node cannot read, as the disk has damaged one before them.
-    unreadable: BTreeSet<Key>,
     /// What was on the disk when it began to confirm writes that it does not keep.
     lies_since: Option<Box<Copy>>,
     /// Whether the last write failed.
@@ -83,7 +83,6 @@ impl Disk {
             read_only: false,
             was_read_only: false,
             tears: false,
-            unreadable: BTreeSet::new(),
             lies_since: None,
             failed: false,
         };
@@ -110,10 +109,6 @@ impl Disk {
                 panic!("the disk holds a different change with this number: {key}")
             }
             written => written.expect("a disk without fault"),
-        }
-        for change in &durable.changes {
-            let body = change.decode_unverified().expect("the engine persists readable changes");
-            self.unreadable.remove(&(body.document, body.actor, body.seq));
         }
         self.contents.write(durable);
         Ok(())
@@ -200,7 +195,7 @@ impl Disk {
         1
     }
 
-    /// Notes which of its changes a node can read: not those that follow a damaged one.
+    /// Notes which of its changes a node can read.
     pub fn note_readable(&mut self, accepted: &[SignedChange]) {
         let key = |change: &SignedChange| {
             let body = change.decode_unverified().expect("an accepted change");
@@ -208,7 +203,7 @@ impl Disk {
         };
         let readable: BTreeSet<Key> = accepted.iter().map(key).collect();
         let all = self.contents.changes.keys().copied();
-        self.unreadable = all.filter(|key| !readable.contains(key)).collect();
+        self.contents.unreadable = all.filter(|key| !readable.contains(key)).collect();
     }
 
     /// Returns what the node has promised and granted as a voter.
@@ -246,22 +241,26 @@ impl Disk {
         self.contents.changes.get(&(body.document, body.actor, body.seq)) == Some(change)
     }
 
-    /// Returns whether the disk holds a change of the cluster document, or a checkpoint that contains it.
+    /// Returns whether the disk holds a change of the cluster document, and its node can read it.
     pub fn records(&self, written: &Written) -> bool {
+        let document = DocumentId::Cluster { generation: written.generation };
+        let key = (document, written.actor, written.seq);
+        self.holds(&written.change) && !self.contents.unreadable.contains(&key)
+    }
+
+    /// Returns whether the disk holds a checkpoint that contains a change of the cluster document, and its node can read it.
+    pub fn contains(&self, written: &Written) -> bool {
         let contains = |checkpoint: Checkpoint| match checkpoint.covers.get(&written.generation) {
             Some(actors) => actors.get(&written.actor).is_some_and(|&last| last >= written.seq),
             // All members had it when its generation was dropped.
             None => checkpoint.covers.keys().next().is_some_and(|&it| it > written.generation),
         };
-        let is_first = |(key, _): &(&Key, &SignedChange)| key.2 == 1;
-        let mut first = self.contents.changes.iter().filter(is_first).map(|(_, change)| change);
-        let document = DocumentId::Cluster { generation: written.generation };
-        let key = (document, written.actor, written.seq);
-        self.holds(&written.change) && !self.unreadable.contains(&key)
-            || first.any(|change| {
-                let body = change.decode_unverified().ok();
-                body.and_then(|body| body.checkpoint).is_some_and(contains)
-            })
+        let Contents { changes, unreadable, .. } = &self.contents;
+        let mut first = changes.iter().filter(|(key, _)| key.2 == 1 && !unreadable.contains(key));
+        first.any(|(_, change)| {
+            let body = change.decode_unverified().ok();
+            body.and_then(|body| body.checkpoint).is_some_and(contains)
+        })
     }
 
     /// Returns the changes of these ranges, in batches.
@@ -284,7 +283,9 @@ impl Contents {
         for change in changes {
             let body = change.decode_unverified().expect("the engine persists readable changes");
             if !replaced.contains(&body.document) {
-                self.changes.insert((body.document, body.actor, body.seq), change);
+                let key = (body.document, body.actor, body.seq);
+                self.unreadable.remove(&key);
+                self.changes.insert(key, change);
             }
         }
     }

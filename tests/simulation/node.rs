@@ -1,6 +1,6 @@
 //! Nodes: joins, starts, crashes and stalls.
 
-use std::collections::{BTreeMap, BTreeSet, VecDeque};
+use std::collections::{BTreeMap, VecDeque};
 
 use vc_crdt::{KnownVersions, Replica};
 use vc_engine::runtime::InstanceId;
@@ -13,6 +13,7 @@ use crate::clock::Clocks;
 use crate::disk::Disk;
 use crate::history::Action;
 use crate::marks::Mark;
+use crate::operators::Kept;
 use crate::runtime::Runtime;
 use crate::versions::version_text;
 use crate::volumes::Volumes;
@@ -223,7 +224,7 @@ impl World {
         });
     }
 
-    /// Lets a disk lose something, and notes what no disk records any more: it may be gone. `loses` returns the number of changes
+    /// Lets a disk lose something, and notes what no disk has any more. `loses` returns the number of changes
     /// that the disk loses.
     pub fn lose(&mut self, index: usize, loses: impl FnOnce(&mut Node) -> usize) {
         let recorded = self.recorded();
@@ -234,13 +235,17 @@ impl World {
             self.trace_node(index, &format!("its disk loses {lost} changes"));
             self.mark(Mark::ConfirmedWriteLost);
         }
-        for request in recorded.difference(&self.recorded()) {
-            self.trace_world(&format!("no disk has the change of request {request} any more"));
-            self.operators.lost(*request);
+        let left = self.recorded();
+        for (request, kept) in recorded {
+            let left = left.get(&request).copied().unwrap_or(Kept::Unknown);
+            if left < kept {
+                self.trace_world(&format!("of the change of request {request} is left: {left:?}"));
+                self.operators.lost(request, left);
+            }
         }
     }
 
-    fn recorded(&self) -> BTreeSet<u64> {
+    fn recorded(&self) -> BTreeMap<u64, Kept> {
         let present = self.nodes.iter().filter(|node| !node.off);
         self.operators.recorded(&present.map(|node| &node.disk).collect::<Vec<_>>())
     }

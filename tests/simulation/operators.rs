@@ -1,6 +1,6 @@
 //! Operators: the mutations that they send, and the answers.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use vc_crdt::ClusterState;
 use vc_engine::{Engine, Input, Mutation, MutationError, Output};
@@ -21,9 +21,20 @@ pub struct Operation {
     pub writes: BTreeMap<String, Option<String>>,
     /// Whether the change was written to a disk.
     pub persisted: bool,
-    /// Whether the change may be gone, or not: all disks that had it have lost it.
-    pub is_unknown: bool,
+    /// What the disks are to have of the change.
+    pub kept: Kept,
     pub answer: Option<Result<Vec<Change>, MutationError>>,
+}
+
+/// What the disks are to have of a change, as faults have left it. A fault that takes more from them leaves less.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Kept {
+    /// What it wrote may be gone, or not: all disks that had it, or a checkpoint that contains it, have lost it.
+    Unknown,
+    /// What it wrote, in a checkpoint: all disks that had the change itself have lost it, and no node can get it again.
+    InCheckpoint,
+    /// The change.
+    Change,
 }
 
 /// A change of the cluster document.
@@ -39,6 +50,11 @@ impl Operation {
     /// Returns whether the operator has a positive answer.
     pub fn acknowledged(&self) -> bool {
         matches!(self.answer, Some(Ok(_)))
+    }
+
+    /// Returns whether what it wrote may be gone, or not.
+    pub fn is_unknown(&self) -> bool {
+        self.kept == Kept::Unknown
     }
 }
 
@@ -111,7 +127,7 @@ impl Operators {
             change,
             writes,
             persisted: false,
-            is_unknown: false,
+            kept: Kept::Change,
             answer: None,
         };
         self.operations.insert(request, operation);
@@ -125,20 +141,24 @@ impl Operators {
         }
     }
 
-    /// Returns the requests whose changes are on one of these disks.
-    pub fn recorded(&self, disks: &[&Disk]) -> BTreeSet<u64> {
-        let is_recorded = |operation: &Operation| {
-            let written = operation.change.as_ref();
-            written.is_some_and(|written| disks.iter().any(|disk| disk.records(written)))
+    /// Returns what these disks have of the change of each request; those of which they have nothing are left out.
+    pub fn recorded(&self, disks: &[&Disk]) -> BTreeMap<u64, Kept> {
+        let kept = |operation: &Operation| {
+            let written = operation.change.as_ref()?;
+            if disks.iter().any(|disk| disk.records(written)) {
+                return Some(Kept::Change);
+            }
+            let contains = disks.iter().any(|disk| disk.contains(written));
+            contains.then_some(Kept::InCheckpoint)
         };
-        let recorded = self.operations.iter().filter(|(_, operation)| is_recorded(operation));
-        recorded.map(|(&request, _)| request).collect()
+        let requests = self.operations.iter();
+        requests.filter_map(|(&request, it)| kept(it).map(|kept| (request, kept))).collect()
     }
 
-    /// Notes that the change of a request may be gone for good, or not.
-    pub fn lost(&mut self, request: u64) {
+    /// Notes what is left for good of the change of a request.
+    pub fn lost(&mut self, request: u64, left: Kept) {
         if let Some(operation) = self.operations.get_mut(&request) {
-            operation.is_unknown = true;
+            operation.kept = operation.kept.min(left);
         }
     }
 

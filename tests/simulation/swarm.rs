@@ -301,10 +301,11 @@ pub fn single_death(world: &mut World) {
     }
     let victim = world.rng.pick(&victims);
     let held = minimal_movement::slots_of(world, victim);
+    let affected = minimal_movement::affected_by_death(world, victim);
     let cursor = world.history.cursor();
     world.trace_world(&format!("death of m{victim}, which runs {held:?}"));
     let view = world.engine(victim).view();
-    let waits_for_lease = held.iter().any(|slot| is_exclusive(&view, slot));
+    let waits_for_lease = affected.iter().any(|slot| is_exclusive(&view, slot));
     world.kill_host(victim);
     world.run(world.rescheduling_bound());
     if waits_for_lease {
@@ -312,7 +313,7 @@ pub fn single_death(world: &mut World) {
     }
     let side = world.running();
     world.require(replicas_rescheduled::check(world, &side));
-    world.require(minimal_movement::only(world, cursor, &held));
+    world.require(minimal_movement::only(world, cursor, &affected));
     world.mark_if(!held.is_empty(), Mark::DeathReplaced);
     // Slots that could not be placed meanwhile may start on the node, and leave a drained one; nothing else.
     let unplaced = world.engine(side[0]).view().plan.unplaced.keys().cloned().collect();

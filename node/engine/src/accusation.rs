@@ -9,11 +9,10 @@ use vc_protocol::{Millis, NodeId};
 use crate::failure_detector::FailureDetector;
 use crate::interface::Output;
 
-/// Accuses in `own` the silent nodes that this node observes. Returns the disconnections from all silent nodes, and whether
-/// an accusation is new.
+/// Accuses in `own` the silent nodes that this node observes, by the view: it decides whose accusations count, and the documents
+/// have nodes that have left. Returns the disconnections from all silent nodes, and whether an accusation is new.
 pub(crate) fn accuse_silent_nodes(
     node: NodeId,
-    nodes: &BTreeMap<NodeId, NodeState>,
     view: &View,
     detector: &mut FailureDetector,
     own: &mut NodeState,
@@ -21,14 +20,14 @@ pub(crate) fn accuse_silent_nodes(
 ) -> (Vec<Output>, bool) {
     let mut outputs = Vec::new();
     let mut accuses = false;
-    for (&other, state) in nodes.iter().filter(|&(&other, _)| other != node) {
+    for (&other, state) in view.nodes.iter().filter(|&(&other, _)| other != node) {
         let accused = own.unreachable.get(&other).is_some_and(|&of| of >= state.incarnation);
         let Some(silence) = detector.silence(other, now).filter(|_| !accused) else {
             continue;
         };
         // The node may be up behind a dead connection: without it, the two dial again.
         outputs.push(Output::Disconnect(other));
-        if liveness::observers(other, nodes.keys()).contains(&node) {
+        if liveness::observers(other, view.nodes.keys()).contains(&node) {
             tracing::info!(
                 node = %other,
                 name = view.name(other),

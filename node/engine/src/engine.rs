@@ -493,9 +493,9 @@ impl Engine {
         if self.reconciler.is_unknown() {
             return;
         }
-        let (id, nodes) = (self.replica.id(), self.replica.nodes());
+        let id = self.replica.id();
         let (detector, own) = (&mut self.detector, &mut self.own);
-        let (outputs, accuses) = accuse_silent_nodes(id, nodes, &self.view, detector, own, now);
+        let (outputs, accuses) = accuse_silent_nodes(id, &self.view, detector, own, now);
         self.outputs.extend(outputs);
         self.dirty |= accuses;
         self.dirty |= self.silences.update(&self.view, &self.detector, &mut self.own, now);

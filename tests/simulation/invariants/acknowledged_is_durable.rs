@@ -7,20 +7,21 @@ use std::collections::BTreeMap;
 use vc_protocol::change::generation_of;
 
 use crate::check::{Check, Violation};
-use crate::operators::{Operation, Written, entries};
+use crate::operators::{Kept, Operation, Written, entries};
 use crate::world::World;
 
 /// Checks that every change written to one disk is on every disk, byte by byte, unless a checkpoint replaced it, and that
 /// every entry of the cluster document has a value written by one of its last writers: those whose write no other writer
-/// had seen.
+/// had seen. A change that all disks have lost is not expected on any where a checkpoint contains it: no node can get it again,
+/// and none lacks what it wrote.
 pub fn check(world: &World) -> Check {
     let operations = world.operators.operations.values();
     let possible: Vec<&Operation> = operations
         .clone()
-        .filter(|operation| operation.persisted || operation.is_unknown)
+        .filter(|operation| operation.persisted || operation.is_unknown())
         .collect();
     let done: Vec<&Operation> =
-        possible.iter().copied().filter(|operation| !operation.is_unknown).collect();
+        possible.iter().copied().filter(|operation| !operation.is_unknown()).collect();
     for operation in operations.filter(|operation| operation.acknowledged()) {
         if operation.change.is_some() && !operation.persisted {
             return Err(Violation(format!(
@@ -30,7 +31,7 @@ pub fn check(world: &World) -> Check {
         }
     }
     for index in world.running() {
-        for operation in &done {
+        for operation in done.iter().filter(|operation| operation.kept == Kept::Change) {
             let Some(Written { generation, actor, seq, change }) = &operation.change else {
                 continue;
             };
@@ -94,7 +95,7 @@ fn last_writes<'a>(
             let mut later = done.iter().filter(|later| later.writes.contains_key(key));
             if !later.any(|later| overwrites(later, operation)) {
                 let generation = operation.change.as_ref().map_or(0, |it| it.generation);
-                let (value, is_unknown) = (value.as_ref(), operation.is_unknown);
+                let (value, is_unknown) = (value.as_ref(), operation.is_unknown());
                 last.entry(key).or_default().push(LastWrite { generation, value, is_unknown });
             }
         }

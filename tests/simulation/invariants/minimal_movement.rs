@@ -1,8 +1,9 @@
-//! When a node dies only its slots are rescheduled; a joining or returning node moves nothing.
+//! When a node dies only its slots are rescheduled, and slots start that waited for room beside a volume on it; a joining or
+//! returning node moves nothing.
 
 use std::collections::BTreeSet;
 
-use vc_protocol::Slot;
+use vc_protocol::{Slot, VolumeKey};
 
 use crate::check::{Check, Violation};
 use crate::history::{Action, Cursor};
@@ -12,6 +13,19 @@ use crate::world::World;
 pub fn slots_of(world: &World, index: usize) -> BTreeSet<Slot> {
     let by = world.running()[0];
     world.engine(by).view().plan.slots_of(world.nodes[index].id).cloned().collect()
+}
+
+/// Returns the slots that the death of node `index` may start elsewhere: those that are placed on it, and those that no node can
+/// take while it is the home of a volume that they write: they fit where the volume goes then.
+pub fn affected_by_death(world: &World, index: usize) -> BTreeSet<Slot> {
+    let view = world.engine(world.running()[0]).view();
+    let id = world.nodes[index].id;
+    let is_there = |volume: &VolumeKey| {
+        view.input.volumes.get(volume) == Some(&id) && !view.input.readable.contains_key(volume)
+    };
+    let waits = |slot: &&Slot| view.volumes_of(&slot.service).any(|volume| is_there(&volume));
+    let waiting = view.plan.unplaced.keys().filter(waits);
+    view.plan.slots_of(id).chain(waiting).cloned().collect()
 }
 
 /// Checks that since `cursor` only instances of these slots were started, each at most once, and none was stopped.

@@ -1,6 +1,8 @@
 //! How fast the death of a node is noticed, and what is not taken for one: pauses, links that pass one way, a hung runtime.
 
-use vc_protocol::Millis;
+use vc_crdt::liveness::{MAX_OBSERVERS, accuses, observers};
+use vc_engine::Mutation;
+use vc_protocol::{Millis, NodeId};
 
 use super::{cluster, running_on, started_and_stopped};
 use vc_simulation::invariants::{minimal_movement, replicas_rescheduled};
@@ -28,6 +30,30 @@ fn the_death_of_a_host_is_noticed_within_two_seconds() {
         for index in [0, 1] {
             assert!(!world.up(index).contains(&2), "m{index} has noticed");
         }
+    }
+}
+
+#[test]
+fn a_node_that_has_left_observes_no_other() {
+    let mut world = cluster(MAX_OBSERVERS + 3, "a_node_that_has_left_observes");
+    let ids: Vec<NodeId> = world.nodes.iter().map(|node| node.id).collect();
+    let left = ids.len() - 1;
+    world.command(0, Mutation::Leave { node: format!("m{left}"), force: true });
+    world.run(2_000);
+    world.turn_off(left);
+    world.converge(30_000);
+    let was_observed = |&index: &usize| observers(ids[index], ids.iter()).contains(&ids[left]);
+    let victims: Vec<usize> = (1..left).filter(was_observed).collect();
+    for &victim in victims.iter().take(2) {
+        world.kill_host(victim);
+        world.run(2_500);
+        let view = world.engine(0).view();
+        for by in observers(ids[victim], view.nodes.keys()) {
+            let (name, of) = (view.name(by), view.name(ids[victim]));
+            assert!(accuses(&view.nodes, by, ids[victim]), "{name} observes {of}");
+        }
+        world.boot(victim);
+        world.converge(30_000);
     }
 }
 

@@ -9,7 +9,8 @@ use vc_protocol::volume::{OnLoss, SnapshotId, VolumeSpec};
 use vc_protocol::{NodeId, VolumeKey};
 use vc_simulation::Mark;
 use vc_simulation::check::Violation;
-use vc_simulation::services::{deploy, service};
+use vc_simulation::invariants::minimal_movement;
+use vc_simulation::services::{deploy, resources, service};
 use vc_simulation::volumes::{Content, Copy};
 use vc_simulation::world::World;
 
@@ -295,6 +296,35 @@ fn a_volume_follows_its_service_to_the_only_node_that_may_run_it() {
     written.extend([copied, number]);
     assert_eq!(working(&world, third), written);
     world.converge(60_000);
+}
+
+#[test]
+fn a_service_without_room_beside_its_data_starts_where_that_goes_when_its_node_dies() {
+    let (mut world, primary, replica, copied) =
+        running("a_service_without_room_beside_its_data", VolumeSpec::default());
+    world.command(0, Mutation::Scale { service: "shop/db".to_owned(), replicas: 0 });
+    world.converge(30_000);
+    let mut filler = service("filler", 1);
+    filler.spec.container.reservation = resources(4000, 64);
+    let (attribute, value) = (Attribute::Name, format!("m{primary}"));
+    filler.spec.constraints.push(Constraint { attribute, equal: true, value });
+    world.command(0, deploy(filler));
+    world.command(0, Mutation::Scale { service: "shop/db".to_owned(), replicas: 1 });
+    world.converge(30_000);
+    assert_eq!(world.write(&data()), None, "there is no room");
+    let held = minimal_movement::slots_of(&world, primary);
+    let affected = minimal_movement::affected_by_death(&world, primary);
+    let waits: Vec<_> = affected.difference(&held).map(ToString::to_string).collect();
+    assert_eq!(waits, ["shop/db.1"]);
+    for other in (0..3).filter(|&other| other != primary) {
+        let held = minimal_movement::slots_of(&world, other);
+        assert_eq!(minimal_movement::affected_by_death(&world, other), held);
+    }
+    let cursor = world.history.cursor();
+    world.kill_host(primary);
+    let (at, number) = write(&mut world, 12_000);
+    assert_eq!((at, working(&world, replica)), (replica, Content::from([copied, number])));
+    world.require(minimal_movement::only(&world, cursor, &affected));
 }
 
 /// Returns the nodes on which slots of the service have running instances.
