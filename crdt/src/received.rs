@@ -36,7 +36,7 @@ pub enum Rejected {
     /// A change of this author made Automerge panic; all further ones are rejected until this node restarts.
     #[error("change by {0}, whose changes are quarantined since one made Automerge panic")]
     Quarantined(NodeId),
-    /// A change on the disk follows one that is missing there.
+    /// A change on the disk follows, or depends on, one that is missing there.
     #[error("change {seq} of {author} follows one that is missing on the disk")]
     Gap {
         /// The node that signed the change.

@@ -63,7 +63,8 @@ pub struct Replica {
     cluster_state: ClusterState,
     node_states: BTreeMap<NodeId, NodeState>,
     actor: Option<Actor>,
-    /// The changes on the disk that follow a damaged one. They count once peers have sent what is missing: they may have no others.
+    /// The changes on the disk that follow a damaged one, or depend on it. They count once peers have sent what is missing: they
+    /// may have no others.
     stranded: BTreeMap<(DocumentId, Actor), BTreeMap<u64, SignedChange>>,
 }
 
@@ -126,8 +127,7 @@ impl Replica {
             let (author, seq) = (body.author, body.seq);
             if !next.follows(&body) {
                 received.rejected.push(Rejected::Gap { author, seq });
-                let stranded = replica.stranded.entry((body.document, body.actor)).or_default();
-                stranded.insert(seq, signed);
+                replica.strand(&body, signed);
                 continue;
             }
             match Incoming::decode(body, signed) {
@@ -137,6 +137,9 @@ impl Replica {
                 }
                 Err(error) => received.rejected.push(Rejected::Document { author, error }),
             }
+        }
+        if !received.rejected.is_empty() {
+            decoded = replica.strand_incomplete(decoded, &mut received);
         }
         replica.apply_all(decoded, &mut received);
         let Received { accepted, rejected, unreadable, .. } = received;

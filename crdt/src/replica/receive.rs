@@ -69,15 +69,43 @@ impl Replica {
         received
     }
 
-    /// Adds what the disk holds after changes that it has lost and a peer sends again.
+    /// Keeps a change of the disk that cannot count without others.
+    pub(super) fn strand(&mut self, body: &ChangeBody, signed: SignedChange) {
+        self.stranded.entry((body.document, body.actor)).or_default().insert(body.seq, signed);
+    }
+
+    /// Of the changes on a disk that has lost some, leaves out those of the cluster document that depend on the lost ones. Applies
+    /// those of node documents, which say whose changes may depend on what this version does not know. Returns the others.
+    pub(super) fn strand_incomplete(
+        &mut self,
+        stored: Vec<Incoming>,
+        received: &mut Received,
+    ) -> Vec<Incoming> {
+        let (of_nodes, of_cluster): (Vec<_>, Vec<_>) =
+            stored.into_iter().partition(|it| matches!(it.body.document, DocumentId::Node { .. }));
+        self.apply_all(of_nodes, received);
+        let incomplete = self.incomplete(&of_cluster);
+        let mut complete = Vec::with_capacity(of_cluster.len());
+        for (index, change) in of_cluster.into_iter().enumerate() {
+            if !incomplete.contains(&index) {
+                complete.push(change);
+                continue;
+            }
+            let (author, seq) = (change.body.author, change.body.seq);
+            received.rejected.push(Rejected::Gap { author, seq });
+            self.strand(&change.body, change.signed);
+        }
+        complete
+    }
+
+    /// Adds what the disk holds of the documents of which a peer sends changes again that it has lost.
     fn add_stranded(&self, claimed: &mut Vec<(ChangeBody, SignedChange)>) {
         if self.stranded.is_empty() {
             return;
         }
-        let sent: BTreeSet<(DocumentId, Actor)> =
-            claimed.iter().map(|(body, _)| (body.document, body.actor)).collect();
-        let stranded = sent.iter().filter_map(|key| self.stranded.get(key)).flatten();
-        for (_, signed) in stranded {
+        let sent: BTreeSet<DocumentId> = claimed.iter().map(|(body, _)| body.document).collect();
+        let stranded = self.stranded.iter().filter(|((document, _), _)| sent.contains(document));
+        for signed in stranded.flat_map(|(_, changes)| changes.values()) {
             claimed.extend(signed.decode_unverified().map(|body| (body, signed.clone())));
         }
     }

@@ -138,6 +138,40 @@ fn what_follows_a_damaged_change_counts_again_when_a_peer_has_sent_that_one() {
     assert_eq!(replica.cluster().replicas(&service()), 5);
 }
 
+#[test]
+fn what_depends_on_a_damaged_change_of_another_author_counts_again_when_a_peer_has_sent_that_one() {
+    let mut document = Document::new(CLUSTER).expect("a document");
+    let mut write =
+        |actor, replicas| change_of(&mut document, actor, &[("scale", "shop/web", replicas)]);
+    let [first, lost, dependent] = [(1, "1"), (1, "2"), (2, "3")].map(|(at, n)| write(at, n));
+    let next = write(2, "4");
+    let other = Keypair::ed25519_from_bytes([2; 32]).expect("32 bytes");
+    let damaged = SignedChange::sign(&lost.decode_unverified().expect("a change"), &other);
+
+    let stored = vec![first.clone(), damaged, dependent.clone(), next.clone()];
+    let mut loaded = load(vec![certificate()], stored);
+    assert_eq!(loaded.accepted, vec![first]);
+    assert_eq!(loaded.rejected.len(), 3, "{:?}", loaded.rejected);
+    let replica = &mut loaded.replica;
+    assert!(replica.held().documents.is_empty(), "it can be written");
+    let batch = Batch { certificates: vec![], changes: vec![lost.clone()] };
+    assert_eq!(replica.receive(batch).accepted, [lost, dependent, next]);
+    assert_eq!(replica.cluster().replicas(&service()), 4);
+}
+
+#[test]
+fn a_node_writes_on_with_another_actor_where_the_disk_has_lost_a_change_of_its_own() {
+    let mut document = Document::new(CLUSTER).expect("a document");
+    let mut write = |replicas| change_of(&mut document, 1, &[("scale", "shop/web", replicas)]);
+    let [first, _lost, third] = ["1", "2", "3"].map(&mut write);
+    let mut replica = load(vec![certificate()], vec![first, third.clone()]).replica;
+    let mut wanted = replica.cluster().clone();
+    wanted.scale.insert(service(), 7);
+    let own = replica.write_cluster(&wanted, None, 0, true, 9).expect("written").expect("a change");
+    let actor = |change: &SignedChange| change.decode_unverified().expect("a change").actor;
+    assert_ne!(actor(&own), actor(&third));
+}
+
 fn service() -> vc_protocol::ServiceKey {
     "shop/web".parse().expect("a key")
 }

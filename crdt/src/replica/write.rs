@@ -23,12 +23,18 @@ impl Replica {
     }
 
     /// Returns the actor for this node's writes to the cluster document. It is kept across restarts, unless `may_reuse` is
-    /// false: a data directory restored from a backup would use sequence numbers twice.
+    /// false: a data directory restored from a backup would use sequence numbers twice, as would one with later changes of the
+    /// actor that do not count yet.
     fn actor(&mut self, may_reuse: bool, nonce: u64) -> Actor {
         let id = self.id;
-        let actors = self.progress.versions.cluster.get(&self.generation());
+        let generation = self.generation();
+        let document = DocumentId::Cluster { generation };
+        let actors = self.progress.versions.cluster.get(&generation);
         let mut actors = actors.into_iter().flat_map(|actors| actors.keys().rev());
-        let held = || actors.find(|actor| actor.belongs_to(id)).copied();
+        let is_usable = |actor: &Actor| {
+            actor.belongs_to(id) && !self.stranded.contains_key(&(document, *actor))
+        };
+        let held = || actors.find(|actor| is_usable(actor)).copied();
         let actor = self.actor.or_else(|| may_reuse.then(held).flatten());
         *self.actor.insert(actor.unwrap_or_else(|| Actor::new(id, nonce)))
     }
