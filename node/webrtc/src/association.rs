@@ -19,7 +19,7 @@ use crate::{
 };
 
 /// The longest datagram sent, in bytes: QUIC's minimum MTU.
-const MAX_DATAGRAM: usize = 1200;
+pub(crate) const MAX_DATAGRAM: usize = 1200;
 
 /// The longest datagram processed, in bytes. Longer ones fit no Internet path, and a few of them would be much work at once.
 const MAX_RECEIVED_DATAGRAM: usize = 2048;

@@ -4,6 +4,9 @@
 //! some 50 packets, and SCTP takes a second to recover from such a burst. So the connection also limits its bytes in flight to
 //! twice the bandwidth-delay product, as BBR does (Cardwell et al., 2016): it measures the delivery rate and the minimum round-trip
 //! time. The minimum RTT is visible only with empty queues, so at the start and every ten seconds two rounds send a minimal window.
+//!
+//! On a long path the window is larger than the socket buffer. Datagrams are sent evenly over the minimum RTT, as what leaves at once
+//! arrives at once, and so do its acknowledgements, which let as much leave at once again.
 
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
@@ -14,6 +17,8 @@ const MIN_WINDOW: u64 = 48 * 1024;
 const MAX_WINDOW: u64 = 1024 * 1024;
 /// Window while the minimum RTT is probed, in bytes.
 const PROBE_WINDOW: u64 = 4 * 1200;
+/// Datagrams of this time may be sent at once: timers are late by a millisecond.
+const BURST: Duration = Duration::from_millis(2);
 /// Rounds of a probe: one drains the queues, one is measured.
 const PROBE_ROUNDS: u32 = 2;
 /// Delivery-rate samples kept, one per round.
@@ -31,11 +36,19 @@ pub(crate) struct CongestionWindow {
     min_rtt: Option<(Duration, Instant)>,
     /// Rounds left of the current probe.
     probes_left: u32,
+    /// When the next datagram is due.
+    due: Option<Instant>,
 }
 
 impl Default for CongestionWindow {
     fn default() -> Self {
-        Self { round: None, rates: VecDeque::new(), min_rtt: None, probes_left: PROBE_ROUNDS }
+        Self {
+            round: None,
+            rates: VecDeque::new(),
+            min_rtt: None,
+            probes_left: PROBE_ROUNDS,
+            due: None,
+        }
     }
 }
 
@@ -74,6 +87,28 @@ impl CongestionWindow {
         if self.probes_left == 0 && self.min_rtt.is_none_or(|(min, _)| rtt <= min) {
             self.min_rtt = Some((rtt, now));
         }
+    }
+
+    /// Returns when the next datagram may be sent; `None`: at once.
+    pub(crate) fn next_send(&self, now: Instant) -> Option<Instant> {
+        self.due.filter(|due| *due > now)
+    }
+
+    /// Returns how many bytes may be sent at once when some may.
+    pub(crate) fn burst(&self) -> usize {
+        let Some((min_rtt, _)) = self.min_rtt else { return usize::MAX };
+        let bytes = self.size() as u128 * BURST.as_nanos() / min_rtt.as_nanos().max(1);
+        usize::try_from(bytes).unwrap_or(usize::MAX)
+    }
+
+    /// Records that datagrams are sent: they take as much of the minimum RTT as of the window.
+    pub(crate) fn sent(&mut self, now: Instant, bytes: usize) {
+        self.due = self.min_rtt.map(|(min_rtt, _)| {
+            let nanos = min_rtt.as_nanos() * bytes as u128 / (self.size() as u128).max(1);
+            let took = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
+            let earliest = now.checked_sub(BURST).unwrap_or(now);
+            self.due.map_or(earliest, |due| due.max(earliest)) + took
+        });
     }
 
     /// Returns the maximum bytes in flight.
@@ -120,6 +155,40 @@ mod tests {
         let mut window = CongestionWindow::default();
         run(&mut window, 100, Duration::from_micros(300), 20_000_000);
         assert_eq!(window.size() as u64, MIN_WINDOW);
+    }
+
+    /// Sends datagrams for a time, whenever they are due. Returns how many bytes at most at once, and how many in all.
+    fn paced(window: &mut CongestionWindow, from: Instant, time: Duration) -> (usize, usize) {
+        let (mut now, mut most, mut all) = (from, 0, 0);
+        while now < from + time {
+            let mut at_once = 0;
+            while window.next_send(now).is_none() && at_once < 1_000_000 {
+                window.sent(now, 1200);
+                at_once += 1200;
+            }
+            (most, all) = (most.max(at_once), all + at_once);
+            now += Duration::from_micros(100);
+        }
+        (most, all)
+    }
+
+    #[test]
+    fn a_window_is_sent_evenly_over_the_round_trip() {
+        let mut window = CongestionWindow::default();
+        run(&mut window, 20, Duration::from_millis(50), 4_000_000);
+        let (size, from) = (window.size(), Instant::now());
+        let (most, all) = paced(&mut window, from, Duration::from_millis(50));
+        assert!(most <= window.burst() + 1200 && most < size / 20, "{most} of {size} at once");
+        assert!((size * 9 / 10..size * 11 / 10).contains(&all), "{all} of {size}");
+    }
+
+    #[test]
+    fn on_a_short_path_the_window_alone_is_the_bound() {
+        let mut window = CongestionWindow::default();
+        run(&mut window, 20, Duration::from_micros(300), 20_000_000);
+        assert!(window.burst() > window.size());
+        let (most, _) = paced(&mut window, Instant::now(), Duration::from_micros(1));
+        assert!(most > window.size());
     }
 
     #[test]

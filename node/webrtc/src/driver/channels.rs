@@ -52,7 +52,7 @@ pub(super) struct Channels {
     /// Channels that may have frames to send, in round-robin order.
     send_queue: Vec<u16>,
     readiness: Arc<Readiness>,
-    congestion: CongestionWindow,
+    pub(super) congestion: CongestionWindow,
     /// Bytes handed to SCTP so far.
     written: u64,
     /// Takes the browser's streams to the application.

@@ -18,7 +18,7 @@ use super::{
     channels::{Channels, MAX_INBOUND_STREAMS, NOISE_CHANNEL},
 };
 use crate::{
-    association::{Association, AssociationConfig},
+    association::{Association, AssociationConfig, MAX_DATAGRAM},
     certificate::Fingerprint,
     connection::{self, Connection, Handle},
     error::{ConnectionError, ProtocolViolation},
@@ -152,8 +152,9 @@ impl Driver {
     async fn drive(&mut self) -> Result<(), ConnectionError> {
         let mut batches = Vec::with_capacity(MAX_BATCHES);
         loop {
-            let deadline = self.poll_timeout();
-            let blocked = self.association.queue.len() > 0;
+            let paced = self.next_send(Instant::now());
+            let blocked = self.association.queue.len() > 0 && paced.is_none();
+            let deadline = paced.into_iter().fold(self.poll_timeout(), Instant::min);
             let wake = tokio::select! {
                 count = self.inbound.recv_many(&mut batches, MAX_BATCHES) => Wake::Inbound(count),
                 () = self.readiness.notified() => Wake::Readiness,
@@ -273,14 +274,29 @@ impl Driver {
         }
     }
 
+    /// Returns when waiting datagrams are due; `None`: none waits, or they are due.
+    fn next_send(&self, now: Instant) -> Option<Instant> {
+        let next = self.channels.congestion.next_send(now);
+        next.filter(|_| self.association.queue.len() > 0)
+    }
+
+    /// Sends the datagrams that are due.
     fn send(&mut self) {
-        let max = self.shared.socket.max_batch();
-        while let Some(batch) = self.association.queue.batch(max) {
-            let count = batch.count;
+        let now = Instant::now();
+        let congestion = &mut self.channels.congestion;
+        let burst = congestion.burst().div_ceil(MAX_DATAGRAM).max(1);
+        let max = self.shared.socket.max_batch().min(burst);
+        while congestion.next_send(now).is_none()
+            && let Some(batch) = self.association.queue.batch(max)
+        {
+            let (count, bytes) = (batch.count, batch.bytes.len());
             match self.shared.socket.send(self.path, batch.bytes, batch.segment) {
                 Err(error) if error.kind() == io::ErrorKind::WouldBlock => return,
                 // Any other error loses the datagrams, as the network may.
-                _ => self.association.queue.remove(count),
+                _ => {
+                    congestion.sent(now, bytes);
+                    self.association.queue.remove(count);
+                }
             }
         }
     }
