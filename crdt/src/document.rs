@@ -243,6 +243,11 @@ impl Document {
         !self.automerge.get_missing_deps(&[]).is_empty()
     }
 
+    /// Returns whether the document has a change.
+    pub(crate) fn has(&self, hash: &ChangeHash) -> bool {
+        self.automerge.get_change_meta_by_hash(hash).is_some()
+    }
+
     /// Returns which of these changes depend on something that is neither in the document, nor among them, nor a schema
     /// change that this version knows.
     pub(crate) fn incomplete(&self, changes: &[&Change]) -> BTreeSet<usize> {
@@ -254,9 +259,7 @@ impl Document {
             let before = left.len();
             left.retain(|&index| {
                 let mut deps = changes[index].deps().iter();
-                let complete = deps.all(|hash| {
-                    known.contains(hash) || self.automerge.get_change_meta_by_hash(hash).is_some()
-                });
+                let complete = deps.all(|hash| known.contains(hash) || self.has(hash));
                 if complete {
                     known.insert(changes[index].hash());
                 }

@@ -37,7 +37,7 @@ pub enum Rejected {
     #[error("change by {0}, whose changes are quarantined since one made Automerge panic")]
     Quarantined(NodeId),
     /// A change on the disk follows, or depends on, one that is missing there.
-    #[error("change {seq} of {author} follows one that is missing on the disk")]
+    #[error("change {seq} of {author} follows or depends on one that is missing on the disk")]
     Gap {
         /// The node that signed the change.
         author: NodeId,

@@ -6,6 +6,7 @@ mod write;
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::ChangeHash;
 use vc_protocol::change::{Actor, ChangeError, DocumentId, SignedChange, VersionVector};
 use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::token::{NodeRole, SigningKey, TokenError};
@@ -66,6 +67,8 @@ pub struct Replica {
     /// The changes on the disk that follow a damaged one, or depend on it. They count once peers have sent what is missing: they
     /// may have no others.
     stranded: BTreeMap<(DocumentId, Actor), BTreeMap<u64, SignedChange>>,
+    /// The damaged changes of the cluster document that those depend on.
+    missing: BTreeSet<ChangeHash>,
 }
 
 impl Replica {
@@ -98,6 +101,7 @@ impl Replica {
             node_states: BTreeMap::new(),
             actor: None,
             stranded: BTreeMap::new(),
+            missing: BTreeSet::new(),
         };
         let mut received = Received::default();
         for certificate in certificates {

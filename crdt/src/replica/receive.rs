@@ -3,6 +3,7 @@
 use std::cmp::Ordering;
 use std::collections::{BTreeMap, BTreeSet};
 
+use automerge::ChangeHash;
 use vc_protocol::NodeId;
 use vc_protocol::change::{Actor, Batch, ChangeBody, ChangeError, DocumentId, SignedChange};
 use vc_protocol::token::{NodeRole, TokenError};
@@ -55,7 +56,7 @@ impl Replica {
         loop {
             let generation = self.generation();
             let later = self.split_off_later(&mut claimed);
-            self.receive_changes(claimed, &mut received);
+            self.receive_changes(claimed, true, &mut received);
             if later.is_empty() || self.generation() == generation {
                 break;
             }
@@ -64,8 +65,9 @@ impl Replica {
         if self.signing_key() != signing {
             self.add_certificates(&batch.certificates, &mut received);
         }
-        self.forget_stranded(&received.accepted);
+        self.receive_stranded(&mut received);
         received.replaced.extend(self.take_dropped());
+        self.forget_stranded(&received);
         received
     }
 
@@ -84,7 +86,8 @@ impl Replica {
         let (of_nodes, of_cluster): (Vec<_>, Vec<_>) =
             stored.into_iter().partition(|it| matches!(it.body.document, DocumentId::Node { .. }));
         self.apply_all(of_nodes, received);
-        let incomplete = self.incomplete(&of_cluster);
+        let incomplete = self.incomplete(&of_cluster, true);
+        let stored: BTreeSet<ChangeHash> = of_cluster.iter().map(|it| it.change.hash()).collect();
         let mut complete = Vec::with_capacity(of_cluster.len());
         for (index, change) in of_cluster.into_iter().enumerate() {
             if !incomplete.contains(&index) {
@@ -93,29 +96,53 @@ impl Replica {
             }
             let (author, seq) = (change.body.author, change.body.seq);
             received.rejected.push(Rejected::Gap { author, seq });
+            let missing = change.change.deps().iter().filter(|hash| !stored.contains(hash));
+            self.missing.extend(missing);
             self.strand(&change.body, change.signed);
         }
         complete
     }
 
-    /// Adds what the disk holds of the documents of which a peer sends changes again that it has lost.
+    /// Adds what the disk holds after changes that it has lost and a peer sends again.
     fn add_stranded(&self, claimed: &mut Vec<(ChangeBody, SignedChange)>) {
         if self.stranded.is_empty() {
             return;
         }
-        let sent: BTreeSet<DocumentId> = claimed.iter().map(|(body, _)| body.document).collect();
-        let stranded = self.stranded.iter().filter(|((document, _), _)| sent.contains(document));
-        for signed in stranded.flat_map(|(_, changes)| changes.values()) {
+        let sent: BTreeSet<(DocumentId, Actor)> =
+            claimed.iter().map(|(body, _)| (body.document, body.actor)).collect();
+        let stranded = sent.iter().filter_map(|key| self.stranded.get(key)).flatten();
+        for (_, signed) in stranded {
             claimed.extend(signed.decode_unverified().map(|body| (body, signed.clone())));
         }
     }
 
-    /// Forgets what counts now of what the disk holds after changes that it has lost.
-    fn forget_stranded(&mut self, accepted: &[SignedChange]) {
+    /// Takes in what was set aside once something has come that it depends on.
+    fn receive_stranded(&mut self, received: &mut Received) {
+        let Some(document) = self.cluster_generation(self.generation()) else { return };
+        let come: Vec<ChangeHash> =
+            self.missing.iter().filter(|hash| document.has(hash)).copied().collect();
+        if come.is_empty() {
+            return;
+        }
+        self.missing.retain(|hash| !come.contains(hash));
+        let stranded = self.stranded.values().flat_map(BTreeMap::values);
+        let claimed = stranded
+            .filter_map(|signed| Some((signed.decode_unverified().ok()?, signed.clone())))
+            .collect();
+        // What is invalid by now was not sent by the peer.
+        let rejected = received.rejected.len();
+        self.receive_changes(claimed, false, received);
+        received.rejected.truncate(rejected);
+    }
+
+    /// Forgets what counts now of what was set aside, and that of documents which were replaced.
+    fn forget_stranded(&mut self, received: &Received) {
         if self.stranded.is_empty() {
             return;
         }
-        for body in accepted.iter().filter_map(|change| change.decode_unverified().ok()) {
+        self.stranded.retain(|(document, _), _| !received.replaced.contains(document));
+        let accepted = received.accepted.iter();
+        for body in accepted.filter_map(|change| change.decode_unverified().ok()) {
             let key = (body.document, body.actor);
             if let Some(stranded) = self.stranded.get_mut(&key) {
                 stranded.retain(|seq, _| *seq > body.seq);
@@ -148,10 +175,11 @@ impl Replica {
         later
     }
 
-    /// Verifies changes and applies what is valid.
+    /// Verifies changes and applies what is valid. With `may_wait`, those of authors of a newer version may depend on what is missing.
     fn receive_changes(
         &mut self,
         claimed: Vec<(ChangeBody, SignedChange)>,
+        may_wait: bool,
         received: &mut Received,
     ) {
         let mut next = self.progress.clone();
@@ -169,7 +197,7 @@ impl Replica {
                 Err(error) => received.rejected.push(*error),
             }
         }
-        let skipped = self.incomplete(&incoming);
+        let skipped = self.incomplete(&incoming, may_wait);
         let mut index = 0..;
         incoming.retain(|_| index.next().is_none_or(|index| !skipped.contains(&index)));
         self.apply_all(incoming, received);
@@ -187,9 +215,9 @@ impl Replica {
         }
     }
 
-    /// Returns which of these changes of the cluster document depend on missing ones. Those of authors of a newer version
-    /// may.
-    fn incomplete(&self, incoming: &[Incoming]) -> BTreeSet<usize> {
+    /// Returns which of these changes of the cluster document depend on missing ones. With `may_wait`, those of authors of a newer
+    /// version may.
+    fn incomplete(&self, incoming: &[Incoming], may_wait: bool) -> BTreeSet<usize> {
         let mut by_generation: BTreeMap<u64, Vec<(usize, &Incoming)>> = BTreeMap::new();
         for (index, change) in incoming.iter().enumerate() {
             if let DocumentId::Cluster { generation } = change.body.document {
@@ -206,7 +234,8 @@ impl Replica {
                     .unwrap_or_default(),
             };
             let refused = indices.into_iter().map(|index| authored[index]);
-            let refused = refused.filter(|(_, change)| !self.is_newer(change.body.author));
+            let refused =
+                refused.filter(|(_, change)| !(may_wait && self.is_newer(change.body.author)));
             incomplete.extend(refused.map(|(index, _)| index));
         }
         incomplete
