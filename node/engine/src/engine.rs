@@ -309,14 +309,14 @@ impl Engine {
         let record = self.own.volumes.entry(volume.clone()).or_insert_with(unknown);
         let before = record.copy.as_ref().and_then(|before| before.written);
         if copy.written.is_some() && copy.written != before {
-            record.begun = lamport;
+            record.begun = record.begun.max(lamport);
         }
         record.copy = Some(copy);
         self.reported.insert(volume);
         self.dirty = true;
     }
 
-    /// Takes in the volumes that an earlier process of this node has recorded. Of copies that this one has read from the disk, that says more.
+    /// Takes in the volumes that an earlier process of this node has recorded. What this one has read of its copies takes precedence.
     fn extend_volumes(&mut self, recorded: BTreeMap<VolumeKey, Stored<VolumeRecord>>) {
         let records = self.own.volumes.iter().filter(|(volume, _)| self.reported.contains(*volume));
         let copies = records.filter_map(|(volume, it)| Some((volume.clone(), it.copy.clone()?)));

@@ -74,8 +74,8 @@ pub(crate) fn keys_of(slot: &Slot, spec: &ServiceSpec) -> BTreeSet<LeaseKey> {
     keys
 }
 
-/// Returns the highest epoch under which each volume was written. With a lower one no node may write it again: it is granted where voters
-/// have lost their votes.
+/// Returns the highest epoch under which each volume was written. Its copies refuse a lower one, which voters that have lost their
+/// votes may grant.
 fn written(view: &View) -> BTreeMap<LeaseKey, Epoch> {
     let mut written: BTreeMap<LeaseKey, Epoch> = BTreeMap::new();
     for (volume, record) in view.nodes.values().flat_map(|state| &state.volumes) {
@@ -252,15 +252,24 @@ impl Leases {
         }
     }
 
-    /// Sets the leases that this node needs.
-    pub(crate) fn need(&mut self, keys: &BTreeSet<LeaseKey>, view: &View, now: Millis) -> Effects {
+    /// Sets the leases that this node needs, of which instances run under some.
+    pub(crate) fn need(
+        &mut self,
+        keys: &BTreeSet<LeaseKey>,
+        in_use: &BTreeSet<&LeaseKey>,
+        view: &View,
+        now: Millis,
+    ) -> Effects {
         let written = written(view);
         let seen = || {
             let claims = view.nodes.values().flat_map(|state| &state.claims);
             let claims = claims.filter_map(|(_, it)| it.epoch);
             claims.chain(written.values().copied()).max().unwrap_or(0)
         };
-        let least = |key: &LeaseKey| written.get(key).copied().unwrap_or(0);
+        let least = |key: &LeaseKey| match in_use.contains(key) {
+            true => 0,
+            false => written.get(key).copied().unwrap_or(0),
+        };
         let released = self.holder.need(keys, seen, least, now);
         let mut effects = Effects::default();
         self.ask(released, now, &mut effects);

@@ -139,7 +139,10 @@ impl Guard {
         self.used = slots;
         let mut needed: BTreeSet<LeaseKey> = self.used.values().flatten().cloned().collect();
         needed.extend(unfinished(view, own, node, &self.leases, now));
-        let mut effects = self.leases.need(&needed, view, now);
+        // What runs under a lease goes on under it.
+        let leased = own.claims.iter().filter(|(id, it)| it.epoch.is_some() && !view.has_ended(id));
+        let in_use = leased.filter_map(|(id, _)| self.used.get(&id.slot)).flatten().collect();
+        let mut effects = self.leases.need(&needed, &in_use, view, now);
         self.leases.ask_for_due(now, &mut effects);
         effects.votes.forgotten = forgotten;
         effects

@@ -65,15 +65,19 @@ impl Lease {
         self.enter(State::Waiting { retry_at: now + pause });
     }
 
-    /// Asks anew for a lease with a lower epoch than this.
-    fn require(&mut self, least: Epoch, node: NodeId, now: Millis) {
+    /// Asks anew for a lease with a lower epoch than this. Returns the epoch that it gives up.
+    fn require(&mut self, least: Epoch, node: NodeId, now: Millis) -> Option<Epoch> {
         self.seen = self.seen.max(least);
-        let (State::Preparing { epoch, .. } | State::Proposed { epoch, .. }) = self.state else {
-            return;
+        let (given_up, epoch) = match self.state {
+            State::Waiting { .. } => return None,
+            State::Preparing { epoch, .. } => (None, epoch),
+            State::Proposed { epoch, .. } => (Some(epoch), epoch),
         };
-        if epoch < least {
-            self.wait(node, now);
+        if epoch >= least {
+            return None;
         }
+        self.wait(node, now);
+        given_up
     }
 
     fn enter(&mut self, state: State) {
@@ -125,10 +129,14 @@ impl Holder {
             State::Proposed { epoch, .. } => Some(LeaseRequest::Release { key, epoch }),
             State::Waiting { .. } | State::Preparing { .. } => None,
         });
-        let released = released.collect();
+        let mut released: Vec<LeaseRequest> = released.collect();
         for key in keys {
             match self.leases.get_mut(key) {
-                Some(lease) => lease.require(least(key), self.node, now),
+                Some(lease) => {
+                    let given_up = lease.require(least(key), self.node, now);
+                    let release = |epoch| LeaseRequest::Release { key: key.clone(), epoch };
+                    released.extend(given_up.map(release));
+                }
                 None => {
                     let waiting = State::Waiting { retry_at: 0 };
                     self.leases.insert(key.clone(), Lease::new(seen(), waiting));

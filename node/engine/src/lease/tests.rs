@@ -2,11 +2,12 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord, View};
+use vc_crdt::{ClusterState, KnownVersions, NodeState, ServiceRecord, View, VolumeRecord};
 use vc_protocol::Keypair;
 use vc_protocol::lease::LeaseReply;
 use vc_protocol::node::NodeInfo;
 use vc_protocol::spec::{OnPartition, ServiceSpec};
+use vc_protocol::volume::VolumeCopy;
 
 use super::*;
 
@@ -203,7 +204,7 @@ impl World {
             let now = self.local(node);
             let state = self.nodes.get_mut(&node).expect("a node");
             let needs = if state.wants { BTreeSet::from([key()]) } else { BTreeSet::new() };
-            let effects = state.leases.need(&needs, &self.view, now);
+            let effects = state.leases.need(&needs, &BTreeSet::new(), &self.view, now);
             self.perform(node, effects);
             let effects = self.nodes.get_mut(&node).expect("a node").leases.handle_timeout(now);
             self.perform(node, effects);
@@ -502,4 +503,36 @@ fn a_voter_that_has_promised_a_lease_to_a_node_which_did_not_get_it_joins_its_ho
     assert!(is_granted(&ask(waiting, accept(9, false), later).0));
     assert!(!is_granted(&ask(holder, accept(7, true), later + 1).0));
     assert!(!is_granted(&ask(holder, accept(7, true), later + 3 * LEASE_MS).0));
+}
+
+#[test]
+fn a_lease_below_the_epoch_of_its_volume_is_asked_for_anew_unless_an_instance_runs_under_it() {
+    let volume: VolumeKey = "shop/data".parse().expect("a key");
+    let (node, key) = (id(1), LeaseKey::volume(&volume));
+    let view = |written| {
+        let copy = VolumeCopy { written, ..VolumeCopy::default() };
+        let record = VolumeRecord { lamport: 1, since: 0, begun: 1, copy: Some(copy) };
+        let info = Some(NodeInfo::for_tests("n1"));
+        let volumes = BTreeMap::from([(volume.clone(), record.into())]);
+        let state = NodeState { incarnation: 1, info, volumes, ..NodeState::default() };
+        let nodes = BTreeMap::from([(node, state)]);
+        View::from_states(ClusterState::default(), nodes, &KnownVersions::default())
+    };
+    let (keys, set) = (BTreeSet::from([key.clone()]), set(1, [node]));
+    let mut leases = Leases::new(node, Votes::default(), BTreeMap::new(), Some(&set), 0);
+    leases.planned = BTreeMap::from([(key.clone(), BTreeSet::from([node]))]);
+    let mut epoch_at = |now: Millis, written: Option<Epoch>, in_use: &BTreeSet<&LeaseKey>| {
+        let mut messages = leases.need(&keys, in_use, &view(written), now).messages;
+        for now in (now..now + 3000).step_by(10) {
+            messages.extend(leases.handle_timeout(now).messages);
+            while let Some((_, message)) = messages.pop() {
+                messages.extend(leases.handle(node, message, now).messages);
+            }
+        }
+        leases.held(&keys, now + 3000).expect("held").epoch
+    };
+    let first = epoch_at(60_000, None, &BTreeSet::new());
+    let later = first + 4;
+    assert_eq!(epoch_at(70_000, Some(later), &BTreeSet::from([&key])), first);
+    assert!(epoch_at(80_000, Some(later), &BTreeSet::new()) > later);
 }
