@@ -19,6 +19,8 @@ const MAX_WINDOW: u64 = 1024 * 1024;
 const PROBE_WINDOW: u64 = 4 * 1200;
 /// Datagrams of this time may be sent at once: timers are late by a millisecond.
 const BURST: Duration = Duration::from_millis(2);
+/// Bytes that a round delivers at least whose RTT counts: two datagrams, since a browser may acknowledge a single one later.
+const MIN_SAMPLE: u64 = 2 * 1200;
 /// Rounds of a probe: one drains the queues, one is measured.
 const PROBE_ROUNDS: u32 = 2;
 /// Delivery-rate samples kept, one per round.
@@ -36,6 +38,8 @@ pub(crate) struct CongestionWindow {
     min_rtt: Option<(Duration, Instant)>,
     /// Rounds left of the current probe.
     probes_left: u32,
+    /// The window that is sent in a time, also while the minimum RTT is probed.
+    pace: Option<(usize, Duration)>,
     /// When the next datagram is due.
     due: Option<Instant>,
 }
@@ -47,6 +51,7 @@ impl Default for CongestionWindow {
             rates: VecDeque::new(),
             min_rtt: None,
             probes_left: PROBE_ROUNDS,
+            pace: None,
             due: None,
         }
     }
@@ -81,11 +86,17 @@ impl CongestionWindow {
         if self.min_rtt.is_some_and(|(_, at)| now.duration_since(at) > MIN_RTT_LIFETIME) {
             self.min_rtt = None;
             self.probes_left = PROBE_ROUNDS;
-        } else {
+        } else if delivered >= MIN_SAMPLE {
             self.probes_left = self.probes_left.saturating_sub(1);
         }
-        if self.probes_left == 0 && self.min_rtt.is_none_or(|(min, _)| rtt <= min) {
+        if self.probes_left > 0 {
+            return;
+        }
+        if delivered >= MIN_SAMPLE && self.min_rtt.is_none_or(|(min, _)| rtt <= min) {
             self.min_rtt = Some((rtt, now));
+        }
+        if let Some((min_rtt, _)) = self.min_rtt {
+            self.pace = Some((self.size(), min_rtt));
         }
     }
 
@@ -94,17 +105,22 @@ impl CongestionWindow {
         self.due.filter(|due| *due > now)
     }
 
+    /// Lets everything be sent at once from now on: the connection ends.
+    pub(crate) fn stop_pacing(&mut self) {
+        (self.pace, self.due, self.min_rtt) = (None, None, None);
+    }
+
     /// Returns how many bytes may be sent at once when some may.
     pub(crate) fn burst(&self) -> usize {
-        let Some((min_rtt, _)) = self.min_rtt else { return usize::MAX };
-        let bytes = self.size() as u128 * BURST.as_nanos() / min_rtt.as_nanos().max(1);
+        let Some((window, time)) = self.pace else { return usize::MAX };
+        let bytes = window as u128 * BURST.as_nanos() / time.as_nanos().max(1);
         usize::try_from(bytes).unwrap_or(usize::MAX)
     }
 
-    /// Records that datagrams are sent: they take as much of the minimum RTT as of the window.
+    /// Records that datagrams are sent. They take as much of the minimum RTT as of the window.
     pub(crate) fn sent(&mut self, now: Instant, bytes: usize) {
-        self.due = self.min_rtt.map(|(min_rtt, _)| {
-            let nanos = min_rtt.as_nanos() * bytes as u128 / (self.size() as u128).max(1);
+        self.due = self.pace.map(|(window, time)| {
+            let nanos = time.as_nanos() * bytes as u128 / (window as u128).max(1);
             let took = Duration::from_nanos(u64::try_from(nanos).unwrap_or(u64::MAX));
             let earliest = now.checked_sub(BURST).unwrap_or(now);
             self.due.map_or(earliest, |due| due.max(earliest)) + took
@@ -189,6 +205,19 @@ mod tests {
         assert!(window.burst() > window.size());
         let (most, _) = paced(&mut window, Instant::now(), Duration::from_micros(1));
         assert!(most > window.size());
+    }
+
+    #[test]
+    fn a_late_acknowledgement_of_a_single_datagram_is_no_round_trip_time() {
+        let mut window = CongestionWindow::default();
+        let start = Instant::now();
+        for n in 0..5 {
+            let now = start + n * Duration::from_secs(1);
+            window.observe(now, 100 * u64::from(n + 1), 100 * u64::from(n));
+            let written = 100 * u64::from(n + 1);
+            window.observe(now + Duration::from_millis(200), written, written);
+        }
+        assert_eq!((window.min_rtt, window.next_send(start)), (None, None));
     }
 
     #[test]

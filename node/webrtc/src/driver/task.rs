@@ -141,7 +141,7 @@ impl Driver {
             Err(error) => error,
         };
         if self.association.close(Instant::now()).is_ok() {
-            self.send();
+            self.flush();
         }
         if let Some(end) = self.handle.end.take() {
             let _ = end.send(error.clone());
@@ -278,6 +278,12 @@ impl Driver {
     fn next_send(&self, now: Instant) -> Option<Instant> {
         let next = self.channels.congestion.next_send(now);
         next.filter(|_| self.association.queue.len() > 0)
+    }
+
+    /// Sends all datagrams, due or not, up to what the socket takes.
+    fn flush(&mut self) {
+        self.channels.congestion.stop_pacing();
+        self.send();
     }
 
     /// Sends the datagrams that are due.
