@@ -54,11 +54,13 @@ async function receiveChannel(opener: Window, nonce: string): Promise<{ port: Me
       const { vcWelcome, app } = event.data as Partial<Welcome>
       const [port] = event.ports
       if (vcWelcome !== nonce || !app || !port) return
+      // Each hello is answered, also one that was on its way when the first answer came.
+      if (done.signal.aborted) return port.close()
       clearTimeout(timer)
       done.abort()
       resolve({ port, app })
     }
-    window.addEventListener('message', onMessage, { signal: done.signal })
+    window.addEventListener('message', onMessage)
     const say = (): void => {
       // The browser delivers only the message whose target origin is the opener's.
       for (const origin of origins) opener.postMessage({ vcHello: nonce } satisfies Hello, origin)
