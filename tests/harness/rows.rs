@@ -59,6 +59,7 @@ pub fn running(
 pub fn problems(status: &Value) -> Vec<String> {
     let texts = status["problems"].as_array().expect("problems").iter();
     let ids = status["problem_ids"].as_array().expect("their ids").iter();
+    assert_eq!(texts.len(), ids.len(), "{status}");
     let other = texts.zip(ids).filter(|(_, id)| id["kind"] != "disk");
     other.map(|(text, _)| text.as_str().expect("text").to_owned()).collect()
 }

@@ -47,8 +47,8 @@ pub enum Recovery {
     PowerLoss(usize),
     /// A request is sent to a node.
     Request(usize, Box<Mutation>),
-    /// The links between these nodes and those are cut.
-    Cut(Vec<usize>, Vec<usize>),
+    /// The links between two sides are cut, which this seed draws.
+    Cut(u64),
     /// All links are restored.
     Heal,
     /// A runtime answers again.
@@ -195,10 +195,9 @@ impl World {
                 let [works, fails] = workloads::failing_update(&mut rng);
                 self.request(victim, works);
                 self.schedule(UPDATED, Event::Recover(Recovery::Request(other, Box::new(fails))));
-                // By then most nodes have heard of it, and it has failed on none.
+                // Often most nodes have heard of it by then, and it has failed on none.
                 let cut = UPDATED + rng.within((50, 800));
-                let [one, other] = sides(&mut rng, present);
-                self.schedule(cut, Event::Recover(Recovery::Cut(one, other)));
+                self.schedule(cut, Event::Recover(Recovery::Cut(rng.number())));
                 self.schedule(cut + recovery, Event::Recover(Recovery::Heal));
             }
             Kind::FlippedBit => {
@@ -241,7 +240,10 @@ impl World {
             Recovery::Request(index, mutation) => {
                 self.request(index, *mutation);
             }
-            Recovery::Cut(one, other) => self.partition(&[&one, &other]),
+            Recovery::Cut(seed) => {
+                let [one, other] = sides(&mut Rng::new(seed), self.present());
+                self.partition(&[&one, &other]);
+            }
             Recovery::Heal => self.heal(),
             Recovery::RuntimeBack(index) => self.set_runtime_available(index, true, false),
             Recovery::Writable(index) => self.nodes[index].disk.read_only = false,

@@ -98,9 +98,15 @@ impl Network {
         !self.cut.contains(&(a, b)) && !self.cut.contains(&(b, a))
     }
 
-    /// Returns whether messages pass in neither direction.
-    pub fn is_apart(&self, a: usize, b: usize) -> bool {
-        self.cut.contains(&(a, b)) && self.cut.contains(&(b, a))
+    /// Returns which of these nodes nothing passes to or from this one, not through others of them either.
+    pub fn apart_from(&self, index: usize, nodes: &[usize]) -> BTreeSet<usize> {
+        let is_cut = |a, b| self.cut.contains(&(a, b)) && self.cut.contains(&(b, a));
+        let mut apart: BTreeSet<usize> = nodes.iter().copied().filter(|&it| it != index).collect();
+        let mut reached = vec![index];
+        while let Some(at) = reached.pop() {
+            reached.extend(apart.extract_if(.., |&it| !is_cut(at, it)));
+        }
+        apart
     }
 
     /// Returns whether any link is cut.

@@ -239,7 +239,9 @@ impl World {
         for (request, kept) in recorded {
             let left = left.get(&request).copied().unwrap_or(Kept::Unknown);
             if left < kept {
-                self.trace_world(&format!("of the change of request {request} is left: {left:?}"));
+                self.trace_world(&format!(
+                    "request {request}: what is left of its change: {left:?}"
+                ));
                 self.operators.lost(request, left);
             }
         }

@@ -21,12 +21,12 @@ pub struct Operation {
     pub writes: BTreeMap<String, Option<String>>,
     /// Whether the change was written to a disk.
     pub persisted: bool,
-    /// What the disks are to have of the change.
+    /// What of the change must still be on the disks.
     pub kept: Kept,
     pub answer: Option<Result<Vec<Change>, MutationError>>,
 }
 
-/// What the disks are to have of a change, as faults have left it. A fault that takes more from them leaves less.
+/// What of a change must still be on the disks. Faults only lower it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Kept {
     /// What it wrote may be gone, or not: all disks that had it, or a checkpoint that contains it, have lost it.

@@ -12,7 +12,7 @@ use crate::history::Action;
 use crate::invariants::{data_is_ready, one_holder};
 use crate::world::{Event, World};
 
-/// Delays of all containers, in milliseconds, and faults of those whose image name contains `flaky`.
+/// Delays of all containers, in milliseconds, and faults of those whose image name contains `flaky` or `faulty`.
 #[derive(Debug, Clone, Copy)]
 pub struct RuntimeFaults {
     /// Time to pull an image that is not on the node.
@@ -25,8 +25,8 @@ pub struct RuntimeFaults {
     pub fails: u64,
     /// Flaky containers that exit or change their health within ten seconds, per thousand.
     pub changes: u64,
-    /// Whether containers exit after their start whose image name contains `faulty`.
-    pub exits: bool,
+    /// Whether faulty containers exit once they have started.
+    pub faulty_exit: bool,
 }
 
 impl Default for RuntimeFaults {
@@ -37,7 +37,7 @@ impl Default for RuntimeFaults {
             stop: (50, 800),
             fails: 0,
             changes: 0,
-            exits: true,
+            faulty_exit: true,
         }
     }
 }
@@ -277,7 +277,7 @@ impl World {
                         Some(Phase::NodeFault { reason: "no space left on device".to_owned() });
                     self.trace_node(index, &format!("cannot start {id}"));
                 } else if it.image.contains("broken")
-                    || it.image.contains("faulty") && runtime_faults.exits
+                    || it.image.contains("faulty") && runtime_faults.faulty_exit
                 {
                     let output = "cannot open its configuration".to_owned();
                     it.phase = Some(Phase::Exited { code: 1, output, out_of_memory: false });
@@ -376,7 +376,7 @@ impl World {
     pub fn heal_runtimes(&mut self) {
         self.runtime_faults.fails = 0;
         self.runtime_faults.changes = 0;
-        self.runtime_faults.exits = false;
+        self.runtime_faults.faulty_exit = false;
         for index in 0..self.nodes.len() {
             let ids: Vec<InstanceId> =
                 self.nodes[index].runtime.containers.keys().cloned().collect();

@@ -9,6 +9,9 @@ use crate::invariants::{no_wrongful_verdict, older_members_are_respected};
 use crate::marks::Mark;
 use crate::world::World;
 
+/// Why an update failed, as nodes say.
+type Reasons = BTreeSet<String>;
+
 /// What was seen so far.
 #[derive(Debug, Default)]
 pub struct Watch {
@@ -26,8 +29,9 @@ pub struct Watch {
     pub started_clocks: BTreeMap<usize, Millis>,
     /// Whether a disk has lost what its node had promised as a voter.
     pub lost_votes: bool,
-    /// Updates, by the revision of the service, that failed on nodes which could not hear of each other, and were rolled back on both.
-    failed_apart: BTreeSet<(ServiceKey, Lamport)>,
+    /// Updates, by the revision of the service, that two nodes which could not hear of each other have rolled back, and for what
+    /// reasons each.
+    failed_apart: BTreeMap<(ServiceKey, Lamport), [Reasons; 2]>,
     /// The number of the newest set of voters that a node knew.
     voters: u64,
 }
@@ -76,32 +80,39 @@ impl World {
         for key in failed {
             let Some((revision, results)) = results(&view, key) else { continue };
             let update = (key.clone(), revision);
-            if view.is_rolled_back(key) && self.failed_apart(index, &update, &results) {
-                self.watch.failed_apart.insert(update.clone());
+            if view.is_rolled_back(key)
+                && let Some(reasons) = self.failed_apart(index, &update, &results)
+            {
+                self.watch.failed_apart.insert(update.clone(), reasons);
             }
-            let failures = results.iter().flatten().count();
-            let met = failures >= 2 && self.watch.failed_apart.contains(&update);
+            let heard = |side: &Reasons| side.iter().any(|it| results.contains(&Some(it.as_str())));
+            let sides = self.watch.failed_apart.get(&update);
+            let met = sides.is_some_and(|sides| sides.iter().all(heard));
             self.mark_if(met && view.is_rolled_back(key), Mark::RollbackOnBothSides);
-            self.mark_if(failures >= 1 && results.contains(&None), Mark::ResultsDiffer);
+            let differ = results.len() > 1 && results.contains(&None);
+            self.mark_if(differ, Mark::ResultsDiffer);
         }
     }
 
-    /// Returns whether a node that this one cannot hear of has rolled an update back for other reasons.
+    /// Returns the reasons for which this node has rolled an update back, and those of another one, if it has other reasons and
+    /// neither can hear of the other.
     fn failed_apart(
         &self,
         index: usize,
         (service, revision): &(ServiceKey, Lamport),
         here: &BTreeSet<Option<&str>>,
-    ) -> bool {
-        let others = self.running().into_iter().filter(|&it| self.network.is_apart(index, it));
-        let mut views = others.map(|it| self.engine(it).view());
-        views.any(|view| {
-            let there = results(&view, service).filter(|(newest, _)| newest == revision);
-            view.is_rolled_back(service)
-                && there.is_some_and(|(_, there)| {
-                    let mut reasons = there.iter().flatten().peekable();
-                    reasons.peek().is_some() && reasons.all(|it| !here.contains(&Some(*it)))
-                })
+    ) -> Option<[Reasons; 2]> {
+        let reasons = |results: &BTreeSet<Option<&str>>| -> Reasons {
+            results.iter().flatten().map(|it| (*it).to_owned()).collect()
+        };
+        let here = reasons(here);
+        let others = self.network.apart_from(index, &self.running());
+        others.into_iter().find_map(|other| {
+            let view = self.engine(other).view();
+            let (newest, there) = results(&view, service)?;
+            let there = reasons(&there);
+            let is_other = newest == *revision && !there.is_empty() && here.is_disjoint(&there);
+            (is_other && view.is_rolled_back(service)).then(|| [here.clone(), there])
         })
     }
 }

@@ -16,16 +16,16 @@ function free(port, socket) {
   })
 }
 
-/** What was returned before: its user may not listen yet, or in another network namespace. */
+/** What was returned before: its user may not listen yet, or listen in another network namespace. */
 const given = new Set()
 
 /** Returns a port that is free for TCP and UDP, with the three after it, another each time. */
 export async function freePort() {
   for (;;) {
     const port = FIRST + Math.floor((Math.random() * (LAST - FIRST)) / STEP) * STEP
-    if (given.has(port)) continue
-    given.add(port)
     const checks = [0, 1, 2, 3].flatMap((i) => [free(port + i, createServer()), free(port + i, createSocket('udp4'))])
-    if ((await Promise.all(checks)).every(Boolean)) return port
+    if (!(await Promise.all(checks)).every(Boolean) || given.has(port)) continue
+    given.add(port)
+    return port
   }
 }

@@ -12,8 +12,8 @@ use crate::world::World;
 
 /// Checks that every change written to one disk is on every disk, byte by byte, unless a checkpoint replaced it, and that
 /// every entry of the cluster document has a value written by one of its last writers: those whose write no other writer
-/// had seen. A change that all disks have lost is not expected on any where a checkpoint contains it: no node can get it again,
-/// and none lacks what it wrote.
+/// had seen. Of a change that all disks have lost, a checkpoint that contains it is enough: no node can get it again, and none
+/// lacks what it wrote.
 pub fn check(world: &World) -> Check {
     let operations = world.operators.operations.values();
     let possible: Vec<&Operation> = operations
@@ -31,12 +31,14 @@ pub fn check(world: &World) -> Check {
         }
     }
     for index in world.running() {
-        for operation in done.iter().filter(|operation| operation.kept == Kept::Change) {
-            let Some(Written { generation, actor, seq, change }) = &operation.change else {
-                continue;
-            };
+        let disk = &world.nodes[index].disk;
+        for operation in &done {
+            let Some(written) = &operation.change else { continue };
+            let Written { generation, actor, seq, change } = written;
             let versions = &world.engine(index).replica().versions().cluster;
-            if versions.contains_key(generation) && !world.nodes[index].disk.holds(change) {
+            let has = disk.holds(change)
+                || operation.kept == Kept::InCheckpoint && disk.contains(written);
+            if versions.contains_key(generation) && !has {
                 return Err(Violation(format!(
                     "m{index} lacks {actor} {seq}: {:?}",
                     operation.mutation

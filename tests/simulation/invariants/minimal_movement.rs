@@ -15,8 +15,8 @@ pub fn slots_of(world: &World, index: usize) -> BTreeSet<Slot> {
     world.engine(by).view().plan.slots_of(world.nodes[index].id).cloned().collect()
 }
 
-/// Returns the slots that the death of node `index` may start elsewhere: those that are placed on it, and those that no node can
-/// take while it is the home of a volume that they write: they fit where the volume goes then.
+/// Returns the slots that the death of node `index` may start elsewhere. They are placed on it, or no node can take them while
+/// it is the home of a volume that they mount and no other node can be read: they fit where the volume goes then.
 pub fn affected_by_death(world: &World, index: usize) -> BTreeSet<Slot> {
     let view = world.engine(world.running()[0]).view();
     let id = world.nodes[index].id;

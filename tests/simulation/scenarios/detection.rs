@@ -44,6 +44,7 @@ fn a_node_that_has_left_observes_no_other() {
     world.converge(30_000);
     let was_observed = |&index: &usize| observers(ids[index], ids.iter()).contains(&ids[left]);
     let victims: Vec<usize> = (1..left).filter(was_observed).collect();
+    assert!(victims.len() > 1, "it observed others: {victims:?}");
     for &victim in victims.iter().take(2) {
         world.kill_host(victim);
         world.run(2_500);
