@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use vc_crdt::{NodeState, View};
+use vc_protocol::instance::InstanceState;
 use vc_protocol::lease::{Epoch, LeaseKey};
 use vc_protocol::planted::{PlantedBug, is_planted};
 use vc_protocol::spec::ServiceSpec;
@@ -140,7 +141,10 @@ impl Guard {
         let mut needed: BTreeSet<LeaseKey> = self.used.values().flatten().cloned().collect();
         needed.extend(unfinished(view, own, node, &self.leases, now));
         // What runs under a lease goes on under it.
-        let leased = own.claims.iter().filter(|(id, it)| it.epoch.is_some() && !view.has_ended(id));
+        let runs = |state: InstanceState| {
+            matches!(state, InstanceState::Starting | InstanceState::Stopping) || state.is_running()
+        };
+        let leased = own.claims.iter().filter(|(_, it)| it.epoch.is_some() && runs(it.state));
         let in_use = leased.filter_map(|(id, _)| self.used.get(&id.slot)).flatten().collect();
         let mut effects = self.leases.need(&needed, &in_use, view, now);
         self.leases.ask_for_due(now, &mut effects);
