@@ -11,16 +11,18 @@
 use std::collections::VecDeque;
 use std::time::{Duration, Instant};
 
+use crate::association::MAX_DATAGRAM;
+
 /// Minimum window, in bytes: what fits into a browser's socket buffer.
 const MIN_WINDOW: u64 = 48 * 1024;
 /// Maximum window, in bytes: 10 MB/s at 100 ms. More would only queue.
 const MAX_WINDOW: u64 = 1024 * 1024;
 /// Window while the minimum RTT is probed, in bytes.
-const PROBE_WINDOW: u64 = 4 * 1200;
+const PROBE_WINDOW: u64 = 4 * MAX_DATAGRAM as u64;
 /// Datagrams of this time may be sent at once: timers are late by a millisecond.
 const BURST: Duration = Duration::from_millis(2);
 /// Bytes that a round delivers at least whose RTT counts: two datagrams, since a browser may acknowledge a single one later.
-const MIN_SAMPLE: u64 = 2 * 1200;
+const MIN_SAMPLE: u64 = 2 * MAX_DATAGRAM as u64;
 /// Rounds of a probe: one drains the queues, one is measured.
 const PROBE_ROUNDS: u32 = 2;
 /// Delivery-rate samples kept, one per round.

@@ -21,8 +21,8 @@
 //!
 //! Pending and established connections: [`Limits`]. Per connection: 32 inbound streams; 1 MiB in at most 3072 chunks that SCTP
 //! has received and no stream has read, and 512 streams that the browser resets with data unread (`sctp_guard`); 256 KiB buffered
-//! per stream and direction; two bandwidth-delay products and at most 1 MiB in flight, sent
-//! evenly over the round trip (`congestion`).
+//! per stream and direction; two bandwidth-delay products and at most 1 MiB in flight, sent evenly over the round trip
+//! (`congestion`).
 
 mod address;
 mod association;
